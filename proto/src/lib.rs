@@ -1,0 +1,7 @@
+//! Every byte layout that crosses a socket or reaches a disk. No I/O: this crate must never know files, sockets or tasks.
+//!
+//! - [`ids`]: offsets, epochs and producers as types of their own.
+//! - [`batch`]: record batch v2, the unit everywhere.
+
+pub mod batch;
+pub mod ids;
