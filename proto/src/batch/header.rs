@@ -193,7 +193,8 @@ impl BatchHeader {
     /// Sequence number of the last record; sequences wrap from `i32::MAX` to 0. `-1` without a producer.
     #[must_use]
     pub fn last_sequence(&self) -> i32 {
-        if self.base_sequence < 0 {
+        // Some clients without a producer id send 0 for a sequence.
+        if self.producer_id == ProducerId::NONE || self.base_sequence < 0 {
             return -1;
         }
         let last = i64::from(self.base_sequence) + i64::from(self.last_offset_delta);

@@ -1,11 +1,31 @@
 //! Record batch v2, the unit in which records travel and rest. Bytes in, bytes out; no I/O.
 
+//!
+//! - [`header`]: the fixed part, read and stamped in place.
+//! - [`validate`]: what is taken from a client, a replica or a disk.
+//! - [`records`]: lazy iteration; [`compression`] where the records are compressed.
+//! - [`builder`]: batches made here; [`control`] the markers that end transactions.
+//! - [`RecordBatch`]: a checked batch with its bytes.
+
+pub mod builder;
+pub mod compression;
+pub mod control;
 pub mod crc32c;
 mod error;
 pub mod header;
+mod record_batch;
+pub mod records;
+pub mod validate;
+mod varint;
 
+pub use builder::{BatchBuilder, NewRecord};
+pub use compression::DecompressLimits;
+pub use control::{EndTransactionMarker, TransactionResult};
 pub use error::BatchError;
 pub use header::{Attributes, BatchHeader, HEADER_LEN};
+pub use record_batch::RecordBatch;
+pub use records::{Headers, Record, RecordHeader, Records};
+pub use validate::{RecordRules, RecordsSummary, check_from_client, check_records, check_stored};
 
 /// Codecs of the batch format, by their code in the attribute bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,58 @@
+//! Zstandard: one frame that states its size on write; any number of frames on read, as Java's decoder reads them.
+//!
+//! Decoded in one call straight into the output, so that no window is allocated: clients at level 3 (every client's
+//! default) ask for a window of 2 MiB, at level 19 for 8 MiB, at level 22 for 128 MiB, and all of them are read in the
+//! memory of what they decode to. No window therefore has to be refused, and the cap on output is the only one.
+
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, compress_bound, decompress_bound, get_error_name, max_c_level, min_c_level,
+};
+
+use super::{BatchError, CompressionType, Output, compress_error, corrupt};
+
+const CODEC: CompressionType = CompressionType::Zstd;
+const LEVEL_DEFAULT: i32 = 3;
+/// `ZSTD_error_dstSize_tooSmall`, whose value the library promises to keep; errors are returned negated.
+const OUTPUT_TOO_SMALL: usize = 0usize.wrapping_sub(70);
+
+pub(super) fn compress(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
+    let level = level.unwrap_or(LEVEL_DEFAULT);
+    if !(min_c_level()..=max_c_level()).contains(&level) {
+        let (min, max) = (min_c_level(), max_c_level());
+        return Err(compress_error(CODEC, format!("level {level} is not within {min} to {max}")));
+    }
+    out.reserve(compress_bound(input.len()));
+    let start = out.len();
+    let mut into = std::io::Cursor::new(out);
+    into.set_position(start as u64);
+    let mut encoder = CCtx::try_create().ok_or_else(|| compress_error(CODEC, "out of memory"))?;
+    encoder
+        .set_parameter(CParameter::CompressionLevel(level))
+        .and_then(|_| encoder.compress2(&mut into, input))
+        .map(|_| ())
+        .map_err(|code| compress_error(CODEC, get_error_name(code)))
+}
+
+pub(super) fn decompress(input: &[u8], output: &mut Output<'_>) -> Result<(), BatchError> {
+    if input.is_empty() {
+        return Err(corrupt(CODEC, "there is no frame"));
+    }
+    // Walks the block headers of every frame, so that damage and trailing bytes are found before anything is reserved.
+    let claimed =
+        decompress_bound(input).map_err(|_| corrupt(CODEC, "the frames are damaged or cut short"))?;
+    let possible = input.len().saturating_mul(CODEC.expansion_max() as usize);
+    let bound = usize::try_from(claimed).unwrap_or(usize::MAX).min(possible);
+    output.reserve(bound.min(output.left()))?;
+    let mut decoder = DCtx::try_create().ok_or_else(|| corrupt(CODEC, "out of memory"))?;
+    match decoder.decompress(&mut *output.bytes, input) {
+        // A reused buffer may have had more room than the cap.
+        Ok(written) if written > output.cap => {
+            Err(BatchError::Bomb { limit_bytes: output.cap, compressed_bytes: output.compressed_bytes })
+        }
+        Ok(_) => Ok(()),
+        Err(OUTPUT_TOO_SMALL) if bound > output.cap => {
+            Err(BatchError::Bomb { limit_bytes: output.cap, compressed_bytes: output.compressed_bytes })
+        }
+        Err(code) => Err(corrupt(CODEC, get_error_name(code))),
+    }
+}
