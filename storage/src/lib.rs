@@ -1,18 +1,23 @@
 //! One partition's log on one disk: synchronous, single writer, many readers. Must never know tokio, the network or clusters.
 
 pub mod clock;
+pub mod config;
+pub mod error;
 pub mod format_error;
 pub mod fs;
 pub mod index;
-<<<<<<< HEAD
 pub mod leader_epochs;
+pub mod log;
 pub mod manifest;
 pub mod partition_metadata;
+pub mod producers;
 pub mod random;
+pub mod retention;
+pub mod segment;
 mod text_lines;
-=======
-pub mod leader_epochs;
-pub mod manifest;
-pub mod partition_metadata;
-mod text_lines;
->>>>>>> c8e6665 (storage: leader epochs, partition metadata and the log manifest as pure text files)
+
+pub use config::{CompactionConfig, FlushPolicy, LogConfig};
+pub use error::{AppendError, LogError, Poison};
+pub use log::reader::{FoundByTime, LogReader};
+pub use log::tail_cache::TailBudget;
+pub use segment::ReadLimits;

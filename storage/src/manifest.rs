@@ -1,12 +1,15 @@
-//! Our own text file `log.manifest`: what opening a log would else have to scan for. It can be deleted and is then rebuilt. No I/O.
+//! Our own text file `log.manifest`: what of a log is durable, and which change of its files is under way. It is the truth about
+//! which segments belong to the log; without it the directory is scanned whole. No I/O.
 //!
 //! ```text
 //! floodmark log manifest 1
-//! recovery_point 17
 //! log_start 0
 //! first_dirty 0
-//! clean_end 54 11096                      only after a clean shutdown: log end, bytes of the active segment
+//! closed no                               yes only after a clean shutdown: nothing follows the durable part
+//! truncating_to 17                        only while a truncation is under way: what lies at or after it must go
+//! replacing 0                             only while a compacted segment takes the place of this one and those it merged
 //! segment 0 5775 17 1700000000503 16      one a sealed segment: base, bytes, end, largest timestamp, its offset (-1 -1: none)
+//! active 17 0 17 -1 -1                    the durable part of the segment that was being written
 //! crc 0a1b2c3d                            CRC-32 of all bytes before this line
 //! ```
 
@@ -25,48 +28,50 @@ const FILE: &str = "log manifest";
 const TITLE: &str = "floodmark log manifest ";
 const VERSION: i64 = 1;
 
-/// What is known of a segment that will not grow any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SealedSegment {
+/// What is known of the durable bytes of a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SegmentRecord {
     /// Its first offset, which names its files.
     pub base_offset: Offset,
-    /// Bytes of its `.log` file.
+    /// Durable bytes of its `.log` file; all of it, if it is sealed.
     pub size_bytes: u64,
-    /// First offset after it.
+    /// First offset after those bytes.
     pub end_offset: Offset,
-    /// Largest timestamp in it, where any batch has one.
+    /// Largest timestamp in them, where any batch has one.
     pub largest_timestamp: Option<TimestampOffset>,
-}
-
-/// Where the log ended when it was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CleanEnd {
-    /// First offset after the log.
-    pub end_offset: Offset,
-    /// Bytes of the active segment's `.log` file.
-    pub active_size_bytes: u64,
 }
 
 /// The whole file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
-    /// Everything before it was synced; recovery reads from there.
-    pub recovery_point: Offset,
     /// First offset that may be read.
     pub log_start: Offset,
     /// Where compaction goes on.
     pub first_dirty: Offset,
-    /// Present only if nothing was written after the log was closed.
-    pub clean_end: Option<CleanEnd>,
+    /// The log ends where its durable part does, because it was closed so.
+    pub is_closed: bool,
+    /// A truncation that is to be finished: the log ends here.
+    pub truncating_to: Option<Offset>,
+    /// Base of the segment whose compacted copy takes its place and that of the ones it was merged with.
+    pub replacing: Option<Offset>,
     /// In rising order.
-    pub segments: Vec<SealedSegment>,
+    pub sealed: Vec<SegmentRecord>,
+    /// The segment that was being written; its end is the recovery point.
+    pub active: SegmentRecord,
 }
 
 impl Manifest {
+    /// Everything before it was synced; recovery reads from there.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        self.active.end_offset
+    }
+
     /// Reads the file. Takes memory in proportion to `bytes`.
     ///
-    /// Fails on a newer version before anything else is looked at, on a wrong checksum, and on any line that [`Manifest::format`] would not
-    /// have written. A segment may begin after the end of the one before it, as in adopted directories, never before it.
+    /// Fails on a newer version before anything else is looked at, on a wrong checksum, and on any line that
+    /// [`Manifest::format`] would not have written. A segment may begin after the end of the one before it, as in adopted
+    /// directories, never before it.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, FormatError> {
         let mut lines = TextLines::new(FILE, bytes);
         let title = lines.next(TITLE)?.strip_prefix(TITLE).ok_or(lines.malformed(TITLE))?;
@@ -78,25 +83,33 @@ impl Manifest {
             return Err(FormatError::UnknownVersion { file: FILE, found: version });
         }
         let mut manifest = Manifest {
-            recovery_point: offset_line(&mut lines, "recovery_point", "recovery_point and an offset")?,
             log_start: offset_line(&mut lines, "log_start", "log_start and an offset")?,
             first_dirty: offset_line(&mut lines, "first_dirty", "first_dirty and an offset")?,
+            is_closed: closed_line(&mut lines)?,
             ..Manifest::default()
         };
-        let mut before_line = bytes.len() - lines.rest().len();
-        let mut line = lines.next("clean_end, segment or crc")?;
-        if line.starts_with("clean_end ") {
-            manifest.clean_end = Some(parse_clean_end(&lines, line)?);
-            before_line = bytes.len() - lines.rest().len();
-            line = lines.next("segment or crc")?;
+        let mut line = lines.next("a change under way, segment or active")?;
+        if line.starts_with("truncating_to ") {
+            manifest.truncating_to = Some(offset_of(&lines, line, "truncating_to and an offset")?);
+            line = lines.next("replacing, segment or active")?;
+        }
+        if line.starts_with("replacing ") {
+            manifest.replacing = Some(offset_of(&lines, line, "replacing and an offset")?);
+            line = lines.next("segment or active")?;
         }
         while line.starts_with("segment ") {
             let segment = parse_segment(&lines, line)?;
-            check_order(&lines, manifest.segments.last(), &segment)?;
-            manifest.segments.push(segment);
-            before_line = bytes.len() - lines.rest().len();
-            line = lines.next("segment or crc")?;
+            check_order(&lines, manifest.sealed.last(), &segment)?;
+            manifest.sealed.push(segment);
+            line = lines.next("segment or active")?;
         }
+        if !line.starts_with("active ") {
+            return Err(lines.malformed("segment or active"));
+        }
+        manifest.active = parse_segment(&lines, line)?;
+        check_order(&lines, manifest.sealed.last(), &manifest.active)?;
+        let before_line = bytes.len() - lines.rest().len();
+        let line = lines.next("crc and eight hexadecimal digits")?;
         check_crc(&lines, line, &bytes[..before_line])?;
         if !lines.is_at_end() {
             return Err(FormatError::Trailing { file: FILE, place: Place::Line(lines.line() + 1) });
@@ -107,26 +120,49 @@ impl Manifest {
     /// The file's text, checksum included.
     #[must_use]
     pub fn format(&self) -> String {
+        let closed = if self.is_closed { "yes" } else { "no" };
         let mut text = format!(
-            "{TITLE}{VERSION}\nrecovery_point {}\nlog_start {}\nfirst_dirty {}\n",
-            self.recovery_point, self.log_start, self.first_dirty
+            "{TITLE}{VERSION}\nlog_start {}\nfirst_dirty {}\nclosed {closed}\n",
+            self.log_start, self.first_dirty
         );
         // Writing to a String cannot fail.
-        if let Some(end) = self.clean_end {
-            let _ = writeln!(text, "clean_end {} {}", end.end_offset, end.active_size_bytes);
+        if let Some(end) = self.truncating_to {
+            let _ = writeln!(text, "truncating_to {end}");
         }
-        for segment in &self.segments {
-            let (timestamp, offset) =
-                segment.largest_timestamp.map_or((-1, -1), |l| (l.timestamp, l.offset.0));
-            let _ = writeln!(
-                text,
-                "segment {} {} {} {timestamp} {offset}",
-                segment.base_offset, segment.size_bytes, segment.end_offset
-            );
+        if let Some(base) = self.replacing {
+            let _ = writeln!(text, "replacing {base}");
         }
+        for segment in &self.sealed {
+            write_segment(&mut text, "segment", segment);
+        }
+        write_segment(&mut text, "active", &self.active);
         let _ = writeln!(text, "crc {:08x}", crc32fast::hash(text.as_bytes()));
         text
     }
+}
+
+fn write_segment(text: &mut String, kind: &str, segment: &SegmentRecord) {
+    let (timestamp, offset) = segment.largest_timestamp.map_or((-1, -1), |l| (l.timestamp, l.offset.0));
+    let _ = writeln!(
+        text,
+        "{kind} {} {} {} {timestamp} {offset}",
+        segment.base_offset, segment.size_bytes, segment.end_offset
+    );
+}
+
+fn closed_line(lines: &mut TextLines<'_>) -> Result<bool, FormatError> {
+    const EXPECTED: &str = "closed yes, or closed no";
+    match lines.next(EXPECTED)? {
+        "closed yes" => Ok(true),
+        "closed no" => Ok(false),
+        _ => Err(lines.malformed(EXPECTED)),
+    }
+}
+
+fn offset_of<'a>(lines: &TextLines<'a>, line: &'a str, expected: &'static str) -> Result<Offset, FormatError> {
+    let [name, value] = lines.fields(line, expected)?;
+    let field = if name == "replacing" { "replacing" } else { "truncating_to" };
+    offset(lines, value, field)
 }
 
 fn offset_line(
@@ -150,20 +186,12 @@ fn offset(lines: &TextLines<'_>, text: &str, field: &'static str) -> Result<Offs
     Ok(Offset(value))
 }
 
-fn parse_clean_end<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<CleanEnd, FormatError> {
-    let [_, end, bytes] = lines.fields(line, "clean_end, an offset and the bytes of the active segment")?;
-    Ok(CleanEnd {
-        end_offset: offset(lines, end, "clean_end")?,
-        active_size_bytes: lines.number(bytes, "bytes of the active segment")?,
-    })
-}
-
-fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SealedSegment, FormatError> {
+fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SegmentRecord, FormatError> {
     let [_, base, bytes, end, timestamp, timestamp_at] =
         lines.fields(line, "segment, base, bytes, end, largest timestamp and its offset")?;
     let timestamp: i64 = lines.number(timestamp, "largest timestamp")?;
     let timestamp_at: i64 = lines.number(timestamp_at, "offset of the largest timestamp")?;
-    let segment = SealedSegment {
+    let segment = SegmentRecord {
         base_offset: offset(lines, base, "base offset")?,
         size_bytes: lines.number(bytes, "bytes of the segment")?,
         end_offset: offset(lines, end, "end offset")?,
@@ -185,8 +213,8 @@ fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SealedSegme
 
 fn check_order(
     lines: &TextLines<'_>,
-    previous: Option<&SealedSegment>,
-    segment: &SealedSegment,
+    previous: Option<&SegmentRecord>,
+    segment: &SegmentRecord,
 ) -> Result<(), FormatError> {
     let out_of_order = |field, value: Offset, previous: Offset| FormatError::OutOfOrder {
         file: FILE,

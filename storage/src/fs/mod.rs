@@ -39,8 +39,10 @@ pub enum SyncPoint {
     ManifestRenamed,
     /// The shortened tail, before anything is written behind it again.
     TailCut,
-    /// Removal of the segments past a truncation point, and the shortened copy's name.
-    TruncateRenamed,
+    /// Names of removed files, which must not come back, and the name of a shortened copy.
+    SegmentsRemoved,
+    /// Zeros ahead of the log's end. For speed alone: without it an append would wait for them.
+    Prewritten,
     /// The shortened copy of a segment that readers may have mapped.
     TruncateCopy,
     /// A compacted segment's bytes.
@@ -65,7 +67,7 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 19] = [
+    pub const ALL: [SyncPoint; 20] = [
         SyncPoint::AppendData,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
@@ -74,7 +76,8 @@ impl SyncPoint {
         SyncPoint::ManifestData,
         SyncPoint::ManifestRenamed,
         SyncPoint::TailCut,
-        SyncPoint::TruncateRenamed,
+        SyncPoint::SegmentsRemoved,
+        SyncPoint::Prewritten,
         SyncPoint::TruncateCopy,
         SyncPoint::CompactedData,
         SyncPoint::CompactedCreated,

@@ -1,0 +1,141 @@
+//! What can go wrong with a log, told so that the caller can act: refuse one batch, retry, take the replica offline, or stop.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use floodmark_proto::batch::BatchError;
+use floodmark_proto::ids::{LeaderEpoch, Offset};
+
+use crate::format_error::FormatError;
+use crate::producers::ProducerError;
+
+/// A call on a log failed as a whole.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The operating system refused; nothing was damaged.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's words.
+        source: Arc<io::Error>,
+    },
+    /// The disk is full. The log is as before the call; the call may be made again once there is space.
+    #[error("no space left to append to {}; free space or raise retention, then try again", path.display())]
+    Full {
+        /// The segment that could not grow.
+        path: PathBuf,
+    },
+    /// An earlier write or sync failed; the log takes no more writes until it is opened anew.
+    #[error("the log stopped taking writes: {0}")]
+    Poisoned(Poison),
+    /// Bytes that were durable are missing or wrong. Nothing was changed; the replica needs its data from elsewhere.
+    #[error("{} is damaged at byte {position}: {reason}; take the replica from another broker, or run `floodmark log recover`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        position: u64,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// One of our small files cannot be read.
+    #[error("{}: {source}", path.display())]
+    BadFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FormatError,
+    },
+    /// A read starts outside the log.
+    #[error("offset {asked} is outside the log, which holds {start} to {end}")]
+    OutOfRange {
+        /// The offset asked for.
+        asked: Offset,
+        /// First offset of the log.
+        start: Offset,
+        /// End of the log, exclusive.
+        end: Offset,
+    },
+    /// The directory belongs to something else, or to a newer Floodmark.
+    #[error("{}: {reason}", path.display())]
+    Refused {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a log stopped: the first failure, kept for all who ask later.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{action} {} failed: {source}", path.display())]
+pub struct Poison {
+    /// What was tried.
+    pub action: &'static str,
+    /// On which file.
+    pub path: PathBuf,
+    /// The system's words.
+    pub source: Arc<io::Error>,
+}
+
+/// One batch of a group was refused; the others are not concerned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The batch itself is wrong.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The producer's sequence or epoch is wrong.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// A replica's batch does not follow the log's end.
+    #[error("batch begins at offset {base}, before the log's end {end}")]
+    OffsetBehindEnd {
+        /// First offset of the batch.
+        base: Offset,
+        /// End of the log.
+        end: Offset,
+    },
+    /// A replica's batch carries an epoch older than the log's last.
+    #[error("batch of leader epoch {epoch} after epoch {latest} was seen")]
+    EpochBehind {
+        /// The batch's.
+        epoch: LeaderEpoch,
+        /// The log's last.
+        latest: LeaderEpoch,
+    },
+    /// Larger than a segment may be.
+    #[error("batch of {size_bytes} bytes does not fit a segment of {segment_bytes} bytes")]
+    LargerThanSegment {
+        /// The batch.
+        size_bytes: usize,
+        /// The limit.
+        segment_bytes: u32,
+    },
+    /// The log has no offsets left.
+    #[error("the log has reached the largest offset")]
+    OffsetsExhausted,
+}
+
+impl LogError {
+    /// An operating-system error with what was tried on which file.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
+        move |source| LogError::Io { action, path: path.to_owned(), source: Arc::new(source) }
+    }
+
+    /// Damage of a file at a position.
+    pub(crate) fn damaged(path: &Path, position: u64, reason: impl Into<String>) -> LogError {
+        LogError::Damaged { path: path.to_owned(), position, reason: reason.into() }
+    }
+
+    /// True where the same call may succeed later without anybody repairing the log.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, LogError::Full { .. })
+    }
+}

@@ -1,0 +1,324 @@
+//! The segment being written: where its next byte goes, what its indexes get, and how far it is filled with zeros ahead.
+//! Must know nothing of other segments.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use floodmark_proto::batch::BatchHeader;
+use floodmark_proto::ids::TimestampMs;
+
+use super::prewrite::Prewrite;
+use super::tail_cache::TailBatch;
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::format_error::FormatError;
+use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at};
+use crate::index::{AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index};
+use crate::segment::name::FileKind;
+use crate::segment::walk::HeaderWalk;
+use crate::segment::Segment;
+
+/// Index entries gathered before they are written. They matter only for the speed of look-ups, so they may be behind; and
+/// 64 entries are 256 KiB of log at the default interval, which a look-up walks in four reads.
+const GATHER_ENTRIES: usize = 64;
+
+/// The writer's view of the segment being written. Files are opened when the first append needs them.
+#[derive(Debug)]
+pub(super) struct Active {
+    pub(super) segment: Arc<Segment>,
+    disk: Arc<dyn Disk>,
+    /// Where the next batch goes, counting batches that are accepted but not written yet.
+    pub(super) position: u64,
+    indexer: Indexer,
+    files: Option<Files>,
+    gathered_offsets: Vec<u8>,
+    gathered_times: Vec<u8>,
+    gathered_aborts: Vec<u8>,
+    first_timestamp: Option<TimestampMs>,
+    opened_ms: TimestampMs,
+    roll_after_ms: i64,
+    pub(super) prewrite: Prewrite,
+}
+
+#[derive(Debug)]
+struct Files {
+    data: Arc<dyn DiskFile>,
+    offsets: Arc<dyn DiskFile>,
+    times: Arc<dyn DiskFile>,
+}
+
+impl Active {
+    /// `roll_after_ms` is the segment's life with its jitter taken off.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        segment: Arc<Segment>,
+        config: &LogConfig,
+        now_ms: TimestampMs,
+        roll_after_ms: i64,
+    ) -> Active {
+        let policy = index_policy(config);
+        let position = segment.bytes();
+        Active {
+            indexer: Indexer::new(segment.base, policy),
+            segment,
+            disk,
+            position,
+            files: None,
+            gathered_offsets: Vec::new(),
+            gathered_times: Vec::new(),
+            gathered_aborts: Vec::new(),
+            first_timestamp: None,
+            opened_ms: now_ms,
+            roll_after_ms,
+            prewrite: Prewrite::new(position),
+        }
+    }
+
+    /// Makes the files of a new segment.
+    pub(super) fn create_files(&mut self) -> Result<(), LogError> {
+        let path = self.segment.path(FileKind::Data);
+        let data = self.disk.open(&path, OpenMode::Create).map_err(LogError::io("create", &path))?;
+        self.segment.adopt_data_file(Arc::clone(&data));
+        self.open_files(data, OpenMode::Create)
+    }
+
+    /// Opens the files and takes up the indexes where they end; makes the files of a segment that has none yet and then
+    /// says true.
+    pub(super) fn wake(&mut self, config: &LogConfig) -> Result<bool, LogError> {
+        if self.files.is_some() {
+            return Ok(false);
+        }
+        let data = match self.segment.data_file() {
+            Err(LogError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && self.segment.bytes() == 0 =>
+            {
+                self.create_files()?;
+                return Ok(true);
+            }
+            other => other?,
+        };
+        self.prewrite = Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
+        self.open_files(data, OpenMode::Write)?;
+        self.resume_indexes(config)?;
+        Ok(false)
+    }
+
+    fn open_files(&mut self, data: Arc<dyn DiskFile>, mode: OpenMode) -> Result<(), LogError> {
+        let open = |kind: FileKind| {
+            let path = self.segment.path(kind);
+            match self.disk.open(&path, mode) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(&path, OpenMode::Create),
+                other => other,
+            }
+            .map_err(LogError::io("open", &path))
+        };
+        self.files =
+            Some(Files { data, offsets: open(FileKind::OffsetIndex)?, times: open(FileKind::TimeIndex)? });
+        Ok(())
+    }
+
+    /// Keeps the leading entries that are in order and lie below the published end, and feeds the batches after them.
+    fn resume_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let offsets = self.read_index(&files.offsets, FileKind::OffsetIndex, config)?;
+        let times = self.read_index(&files.times, FileKind::TimeIndex, config)?;
+        let end = self.segment.end() - self.segment.base;
+        let bytes = self.segment.bytes();
+        let kept_offsets = (0..offset_index::valid_prefix(&offsets) as u32)
+            .map_while(|n| offset_index::entry_at(&offsets, n))
+            .take_while(|e| i64::from(e.relative_offset) < end && u64::from(e.position) < bytes)
+            .count() as u32;
+        let kept_times = (0..time_index::valid_prefix(&times) as u32)
+            .map_while(|n| time_index::entry_at(&times, n))
+            .take_while(|e| i64::from(e.relative_offset) < end)
+            .count() as u32;
+        let last_offset = kept_offsets.checked_sub(1).and_then(|n| offset_index::entry_at(&offsets, n));
+        let last_time = kept_times.checked_sub(1).and_then(|n| time_index::entry_at(&times, n));
+        self.indexer = Indexer::resume(
+            self.segment.base,
+            index_policy(config),
+            last_offset.map(|e| (kept_offsets, e)),
+            last_time.map(|e| (kept_times, e)),
+        );
+        self.gathered_offsets.clear();
+        self.gathered_times.clear();
+        self.segment.publish_index(kept_offsets, kept_times);
+        self.feed_from(last_offset.map_or(0, |e| u64::from(e.position)))?;
+        self.flush_indexes(false)
+    }
+
+    fn feed_from(&mut self, position: u64) -> Result<(), LogError> {
+        let source = self.segment.source()?;
+        let path = self.segment.path(FileKind::Data);
+        let mut walk = HeaderWalk::new(&source, &path, 0, self.segment.bytes());
+        if let Some((_, first)) = walk.step()? {
+            self.first_timestamp = Some(first.max_timestamp);
+        }
+        let mut walk = HeaderWalk::new(&source, &path, position, self.segment.bytes());
+        while let Some((position, header)) = walk.step()? {
+            self.index(&header, position).map_err(|e| LogError::damaged(&path, position, e.to_string()))?;
+        }
+        self.segment.publish(self.segment.bytes(), self.segment.end(), self.indexer.largest_timestamp());
+        Ok(())
+    }
+
+    fn read_index(
+        &self,
+        file: &Arc<dyn DiskFile>,
+        kind: FileKind,
+        config: &LogConfig,
+    ) -> Result<Vec<u8>, LogError> {
+        let path = self.segment.path(kind);
+        let size = file.size().map_err(LogError::io("look at", &path))?;
+        let mut bytes = vec![0; size.min(u64::from(config.segment_index_bytes)) as usize];
+        let read = read_full_at(&**file, &mut bytes, 0).map_err(LogError::io("read", &path))?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// True where `header` must go to a new segment instead.
+    pub(super) fn must_roll(&self, header: &BatchHeader, config: &LogConfig, now_ms: TimestampMs) -> bool {
+        if self.position == 0 {
+            return false;
+        }
+        let age_ms = match self.first_timestamp {
+            Some(first) if first >= 0 && header.max_timestamp >= 0 => header.max_timestamp.saturating_sub(first),
+            _ => now_ms.saturating_sub(self.opened_ms),
+        };
+        self.position + header.size_bytes() as u64 > u64::from(config.segment_bytes)
+            || !fits(self.segment.base, header.last_offset())
+            || self.indexer.is_full()
+            || age_ms > self.roll_after_ms
+    }
+
+    /// Counts an accepted batch in; it is written by the next [`Active::write`].
+    pub(super) fn accept(&mut self, header: &BatchHeader) -> Result<(), FormatError> {
+        self.index(header, self.position)?;
+        self.first_timestamp.get_or_insert(header.max_timestamp);
+        self.position += header.size_bytes() as u64;
+        Ok(())
+    }
+
+    fn index(&mut self, header: &BatchHeader, position: u64) -> Result<(), FormatError> {
+        let entries = self.indexer.on_batch(header, position as u32)?;
+        if let Some(entry) = entries.offset {
+            self.gathered_offsets.extend_from_slice(&entry.encode());
+        }
+        if let Some(entry) = entries.time {
+            self.gathered_times.extend_from_slice(&entry.encode());
+        }
+        Ok(())
+    }
+
+    pub(super) fn accept_abort(&mut self, aborted: &AbortedTransaction) {
+        self.gathered_aborts.extend_from_slice(&aborted.encode());
+    }
+
+    /// Writes accepted batches in one call and publishes them; true where aborted transactions were written too.
+    pub(super) fn write(&mut self, batches: &[TailBatch]) -> Result<bool, LogError> {
+        let Some(last) = batches.last() else { return Ok(false) };
+        let path = || self.segment.path(FileKind::Data);
+        let Some(files) = &self.files else {
+            return Err(LogError::damaged(&path(), 0, "the segment is not open for writing"));
+        };
+        let start = self.segment.bytes();
+        self.prewrite.claim(self.position);
+        let written = match batches {
+            [one] => write_all_at(&*files.data, &mut [IoSlice::new(&one.bytes)], start),
+            many => {
+                let mut slices: Vec<IoSlice<'_>> = many.iter().map(|b| IoSlice::new(&b.bytes)).collect();
+                write_all_at(&*files.data, &mut slices, start)
+            }
+        };
+        written.map_err(LogError::io("append to", &path()))?;
+        // The index of aborted transactions is read as soon as the batches are, so it goes first.
+        let aborts = self.flush_aborts()?;
+        if self.gathered_offsets.len() >= GATHER_ENTRIES * offset_index::ENTRY_LEN {
+            self.flush_indexes(false)?;
+        }
+        self.segment.publish(self.position, last.next, self.indexer.largest_timestamp());
+        Ok(aborts)
+    }
+
+    fn flush_aborts(&mut self) -> Result<bool, LogError> {
+        if self.gathered_aborts.is_empty() {
+            return Ok(false);
+        }
+        let path = self.segment.path(FileKind::TransactionIndex);
+        let file = match self.disk.open(&path, OpenMode::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(&path, OpenMode::Create),
+            other => other,
+        }
+        .map_err(LogError::io("open", &path))?;
+        let end = file.size().map_err(LogError::io("look at", &path))?;
+        write_all_at(&*file, &mut [IoSlice::new(&self.gathered_aborts)], end)
+            .map_err(LogError::io("append to", &path))?;
+        self.gathered_aborts.clear();
+        Ok(true)
+    }
+
+    /// Writes gathered index entries; `last` adds the entry that a sealed or closed segment ends with.
+    pub(super) fn flush_indexes(&mut self, last: bool) -> Result<(), LogError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        if last && let Some(entry) = self.indexer.final_time_entry() {
+            self.gathered_times.extend_from_slice(&entry.encode());
+        }
+        let (offsets, times) = self.segment.index_entries();
+        let write = |file: &Arc<dyn DiskFile>, kind, bytes: &[u8], at: u64| {
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            write_all_at(&**file, &mut [IoSlice::new(bytes)], at)
+                .map_err(LogError::io("append to", &self.segment.path(kind)))
+        };
+        let offsets_at = u64::from(offsets) * offset_index::ENTRY_LEN as u64;
+        let times_at = u64::from(times) * time_index::ENTRY_LEN as u64;
+        write(&files.offsets, FileKind::OffsetIndex, &self.gathered_offsets, offsets_at)?;
+        write(&files.times, FileKind::TimeIndex, &self.gathered_times, times_at)?;
+        let offsets = offsets + (self.gathered_offsets.len() / offset_index::ENTRY_LEN) as u32;
+        let times = times + (self.gathered_times.len() / time_index::ENTRY_LEN) as u32;
+        self.gathered_offsets.clear();
+        self.gathered_times.clear();
+        self.segment.publish_index(offsets, times);
+        Ok(())
+    }
+
+    /// Ends the segment: indexes complete, zeros behind the last batch cut off. Nothing is synced here.
+    pub(super) fn seal(&mut self) -> Result<(), LogError> {
+        self.flush_indexes(true)?;
+        let Some(files) = &self.files else { return Ok(()) };
+        let path = |kind| self.segment.path(kind);
+        let (offsets, times) = self.segment.index_entries();
+        let trim = |file: &Arc<dyn DiskFile>, kind, bytes: u64| {
+            if file.size().map_err(LogError::io("look at", &path(kind)))? > bytes {
+                file.set_size(bytes).map_err(LogError::io("trim", &path(kind)))?;
+            }
+            Ok(())
+        };
+        self.prewrite.stop();
+        trim(&files.data, FileKind::Data, self.segment.bytes())?;
+        trim(&files.offsets, FileKind::OffsetIndex, u64::from(offsets) * offset_index::ENTRY_LEN as u64)?;
+        trim(&files.times, FileKind::TimeIndex, u64::from(times) * time_index::ENTRY_LEN as u64)
+    }
+
+    pub(super) fn data_file(&self) -> Option<Arc<dyn DiskFile>> {
+        self.files.as_ref().map(|files| Arc::clone(&files.data))
+    }
+
+    pub(super) fn is_awake(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// Lets go of the files of a segment to which nothing is being written.
+    pub(super) fn sleep(&mut self) {
+        self.prewrite.stop();
+        self.files = None;
+        self.gathered_offsets = Vec::new();
+        self.gathered_times = Vec::new();
+        self.gathered_aborts = Vec::new();
+    }
+}
+
+pub(super) fn index_policy(config: &LogConfig) -> IndexPolicy {
+    IndexPolicy { interval_bytes: config.index_interval_bytes, max_index_bytes: config.segment_index_bytes }
+}

@@ -1,0 +1,237 @@
+//! Batches in: each is judged, given its offset, and written with its neighbours in one call.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use floodmark_proto::batch::{BatchHeader, DecompressLimits, EndTransactionMarker, RecordBatch, Records, TransactionResult};
+use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
+
+use super::tail_cache::TailBatch;
+use super::Log;
+use crate::clock::Stopwatch;
+use crate::error::{AppendError, LogError};
+use crate::producers::{EndMarker, Origin, Verdict};
+use crate::segment::SegmentFacts;
+use crate::segment::name::FileKind;
+
+/// In whose name batches are appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAs {
+    /// The partition's leader: offsets and this epoch are assigned.
+    Leader {
+        /// The leader's epoch.
+        epoch: LeaderEpoch,
+        /// Who sent the batches; decides how much of their sequence numbers is checked.
+        origin: Origin,
+    },
+    /// A replica that copies the leader: offsets and epochs are kept, and must fit.
+    Replica,
+}
+
+/// Where a batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base_offset: Offset,
+    /// Offset of its last record.
+    pub last_offset: Offset,
+    /// Its largest timestamp, or the broker's clock where the topic asks for that.
+    pub timestamp: TimestampMs,
+    /// True where it was there already, from an earlier try of its producer.
+    pub is_duplicate: bool,
+}
+
+/// What became of each batch of a group, in their order.
+pub type AppendOutcomes = Vec<Result<Appended, AppendError>>;
+
+/// A control record is a handful of bytes, whatever its codec.
+const CONTROL_RECORD: DecompressLimits = DecompressLimits { max_bytes: 64 << 10, max_ratio: 1024 };
+
+impl Log {
+    /// Appends a group of batches with as few write calls as the segments allow; syncs nothing.
+    ///
+    /// A batch that is refused leaves the others alone. An error of the whole call means that none of the group is in the
+    /// log: after [`LogError::Full`] it may be tried again, after any other the log takes no more writes.
+    pub fn append(
+        &mut self,
+        batches: impl IntoIterator<Item = RecordBatch>,
+        append_as: AppendAs,
+    ) -> Result<AppendOutcomes, LogError> {
+        self.check_poison()?;
+        let before = self.next;
+        let outcomes = self.try_append(batches, append_as);
+        outcomes.map_err(|e| self.undo(before, e))
+    }
+
+    fn try_append(
+        &mut self,
+        batches: impl IntoIterator<Item = RecordBatch>,
+        append_as: AppendAs,
+    ) -> Result<AppendOutcomes, LogError> {
+        self.unsynced.directory |= self.active.wake(&self.config)?;
+        let batches = batches.into_iter();
+        let mut outcomes = Vec::with_capacity(batches.size_hint().0);
+        for batch in batches {
+            outcomes.push(self.accept(batch, append_as)?);
+        }
+        self.write_accepted()?;
+        Ok(outcomes)
+    }
+
+    /// The outer result is the log's, the inner one this batch's.
+    fn accept(
+        &mut self,
+        mut batch: RecordBatch,
+        append_as: AppendAs,
+    ) -> Result<Result<Appended, AppendError>, LogError> {
+        let marker = match end_marker(batch.as_bytes(), batch.header()) {
+            Ok(marker) => marker,
+            Err(e) => return Ok(Err(e)),
+        };
+        match self.judge(batch.header(), marker.as_ref(), append_as) {
+            Ok(Verdict::Append) => {}
+            Ok(Verdict::Duplicate { base_offset, last_offset, timestamp }) => {
+                return Ok(Ok(Appended { base_offset, last_offset, timestamp, is_duplicate: true }));
+            }
+            Err(e) => return Ok(Err(e)),
+        }
+        if let AppendAs::Leader { epoch, .. } = append_as {
+            batch.stamp(self.next, epoch);
+        }
+        let header = *batch.header();
+        if self.active.must_roll(&header, &self.config, self.context.clock.now_ms()) {
+            self.write_accepted()?;
+            self.roll()?;
+        }
+        if self.epochs.assign(header.leader_epoch, header.base_offset) {
+            self.epochs_unsaved = true;
+            self.shared.epochs.store(Arc::new(self.epochs.clone()));
+        }
+        if let Err(e) = self.active.accept(&header) {
+            let path = self.active.segment.path(FileKind::Data);
+            return Err(LogError::BadFile { path, source: e });
+        }
+        if let Some(aborted) = self.producers.record(&header, marker.as_ref()).and_then(|t| t.index_entry()) {
+            self.active.accept_abort(&aborted);
+        }
+        self.next = header.next_offset();
+        self.unsynced.records += header.record_count.max(0) as u64;
+        self.accepted.push(TailBatch { base: header.base_offset, next: self.next, bytes: batch.freeze() });
+        Ok(Ok(Appended {
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            timestamp: header.max_timestamp,
+            is_duplicate: false,
+        }))
+    }
+
+    fn judge(
+        &self,
+        header: &BatchHeader,
+        marker: Option<&EndMarker>,
+        append_as: AppendAs,
+    ) -> Result<Verdict, AppendError> {
+        if header.size_bytes() > self.config.segment_bytes as usize {
+            return Err(AppendError::LargerThanSegment {
+                size_bytes: header.size_bytes(),
+                segment_bytes: self.config.segment_bytes,
+            });
+        }
+        match append_as {
+            AppendAs::Leader { origin, .. } => {
+                if self.next.0.checked_add(i64::from(header.last_offset_delta) + 1).is_none() {
+                    return Err(AppendError::OffsetsExhausted);
+                }
+                Ok(self.producers.check(header, marker, origin)?)
+            }
+            AppendAs::Replica => {
+                if header.base_offset < self.next {
+                    return Err(AppendError::OffsetBehindEnd { base: header.base_offset, end: self.next });
+                }
+                if header.last_offset().0 == i64::MAX {
+                    return Err(AppendError::OffsetsExhausted);
+                }
+                match self.epochs.latest() {
+                    Some(latest) if header.leader_epoch.0 >= 0 && header.leader_epoch < latest.epoch => {
+                        Err(AppendError::EpochBehind { epoch: header.leader_epoch, latest: latest.epoch })
+                    }
+                    _ => Ok(Verdict::Append),
+                }
+            }
+        }
+    }
+
+    fn write_accepted(&mut self) -> Result<(), LogError> {
+        if self.accepted.is_empty() {
+            return Ok(());
+        }
+        if self.active.write(&self.accepted)? {
+            self.unsynced.directory = true;
+            self.unsynced.transaction_index(self.active.segment.path(FileKind::TransactionIndex));
+        }
+        let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
+        self.bytes_since_checkpoint += bytes;
+        self.unsynced.active = true;
+        self.unsynced.since.get_or_insert_with(Stopwatch::start);
+        self.tail.push(&mut self.accepted);
+        // In this order a reader that sees the new end finds the batches, and one that sees a transaction's data has seen
+        // its first offset as unstable.
+        self.publish_first_unstable();
+        self.shared.end.store(self.next.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Ends the active segment and begins the next one at the log's end.
+    pub(super) fn roll(&mut self) -> Result<(), LogError> {
+        self.active.seal()?;
+        self.save_snapshot(self.end_written())?;
+        let segment = self.new_segment(SegmentFacts::empty(self.end_written()));
+        let mut next = self.new_active(Arc::clone(&segment));
+        next.create_files()?;
+        let sealed = std::mem::replace(&mut self.active, next).segment;
+        self.unsynced.sealed.push(sealed);
+        self.unsynced.active = false;
+        self.unsynced.directory = true;
+        let mut segments = Vec::clone(&self.segments());
+        segments.push(segment);
+        self.shared.segments.store(Arc::new(segments));
+        Ok(())
+    }
+
+    /// End of what is written: what is accepted only does not count.
+    pub(super) fn end_written(&self) -> Offset {
+        self.active.segment.end()
+    }
+
+    /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
+    fn undo(&mut self, before: Offset, error: LogError) -> LogError {
+        self.accepted.clear();
+        let no_space = |e: &LogError| {
+            matches!(e, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+        };
+        if !no_space(&error) {
+            return self.poison(error);
+        }
+        let path = self.active.segment.path(FileKind::Data);
+        match self.cut_tail(before) {
+            Ok(()) => LogError::Full { path },
+            // Where even cutting fails, the disk's state is unknown: the first reason is what the operator must see.
+            Err(_) => self.poison(error),
+        }
+    }
+}
+
+/// The transaction marker in a control batch. Data batches, and control batches that compaction emptied, have none.
+pub(super) fn end_marker(batch: &[u8], header: &BatchHeader) -> Result<Option<EndMarker>, AppendError> {
+    if !header.attributes.is_control() || header.record_count == 0 {
+        return Ok(None);
+    }
+    let mut scratch = Vec::new();
+    let Some(record) = Records::open(batch, &CONTROL_RECORD, &mut scratch)?.next() else { return Ok(None) };
+    let record = record?;
+    let marker = EndTransactionMarker::decode(record.key, record.value)?;
+    Ok(marker.map(|m| EndMarker {
+        is_abort: m.result == TransactionResult::Abort,
+        coordinator_epoch: m.coordinator_epoch,
+    }))
+}

@@ -1,0 +1,268 @@
+//! The tail off (a follower that diverged), the head off (retention, deleted records), or everything (a follower too far
+//! behind). Each is durable as a decision before the first file changes, so a crash in between is finished at opening.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use floodmark_proto::ids::Offset;
+
+use super::recovery::Replay;
+use super::{Log, files, record_of};
+use crate::error::LogError;
+use crate::fs::{OpenMode, SyncPoint, read_full_at, write_all_at};
+use crate::index::transaction_index;
+use crate::manifest::{Manifest, SegmentRecord};
+use crate::segment::name::FileKind;
+use crate::segment::{Segment, SegmentFacts};
+
+/// Bytes copied at a time from a segment that is shortened.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Where a log is to end: in which segment, and how much of it stays.
+struct Cut {
+    segment: Arc<Segment>,
+    bytes: u64,
+    end: Offset,
+}
+
+impl Log {
+    /// Removes every batch that holds an offset at or after `end`; returns where the log ends now, which is lower than
+    /// `end` where a batch straddles it. Durable when it returns.
+    pub fn truncate_to(&mut self, end: Offset) -> Result<Offset, LogError> {
+        self.check_poison()?;
+        if end >= self.next {
+            return Ok(self.next);
+        }
+        let first_base = self.segments().first().map_or(Offset::ZERO, |s| s.base);
+        if end <= first_base {
+            self.reset_to(end)?;
+            return Ok(end);
+        }
+        // What stays must be durable before the manifest says so.
+        self.checkpoint()?;
+        let cut = self.find_cut(end)?;
+        let active = SegmentRecord {
+            base_offset: cut.segment.base,
+            size_bytes: cut.bytes,
+            end_offset: cut.end,
+            largest_timestamp: None,
+        };
+        let sealed = self.manifest.sealed.iter().filter(|s| s.base_offset < cut.segment.base).copied().collect();
+        let under_way = Manifest {
+            truncating_to: Some(cut.end),
+            first_dirty: self.manifest.first_dirty.min(cut.end),
+            sealed,
+            active,
+            ..self.manifest.clone()
+        };
+        self.commit_manifest(under_way)?;
+        self.cut_tail(cut.end).map_err(|e| self.poison(e))?;
+        let done = Manifest {
+            truncating_to: None,
+            active: record_of(&self.active.segment),
+            ..self.manifest.clone()
+        };
+        self.commit_manifest(done)?;
+        Ok(self.next)
+    }
+
+    /// Removes everything; the log goes on at `offset`. Durable when it returns.
+    pub fn reset_to(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.check_poison()?;
+        let active = SegmentRecord { base_offset: offset, end_offset: offset, ..SegmentRecord::default() };
+        let under_way = Manifest {
+            log_start: offset,
+            first_dirty: offset,
+            truncating_to: Some(offset),
+            sealed: Vec::new(),
+            active,
+            ..Manifest::default()
+        };
+        self.commit_manifest(under_way)?;
+        let outcome = self.begin_again_at(offset);
+        outcome.map_err(|e| self.poison(e))?;
+        let done = Manifest { truncating_to: None, ..self.manifest.clone() };
+        self.commit_manifest(done)
+    }
+
+    fn begin_again_at(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.active.sleep();
+        let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
+        for segment in self.segments().iter().rev() {
+            files::remove_segment(&*disk, &dir, segment.base)?;
+        }
+        for snapshot in std::mem::take(&mut self.snapshots) {
+            files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
+        }
+        let segment = self.new_segment(SegmentFacts::empty(offset));
+        self.active = self.new_active(Arc::clone(&segment));
+        self.active.create_files()?;
+        files::settle_names(&*disk, &dir)?;
+        self.unsynced = super::Unsynced::default();
+        self.producers = crate::producers::ProducerStates::new(offset);
+        self.epochs = crate::leader_epochs::LeaderEpochs::new();
+        self.epochs_unsaved = true;
+        self.save_epochs()?;
+        self.shared.segments.store(Arc::new(vec![segment]));
+        self.shared.start.store(offset.0, Ordering::Release);
+        self.publish_shorter(offset);
+        Ok(())
+    }
+
+    /// The batch boundary at or before `end`, or `end` itself where no batch straddles it.
+    fn find_cut(&self, end: Offset) -> Result<Cut, LogError> {
+        let segments = self.segments();
+        let at = segments.partition_point(|s| s.base < end).saturating_sub(1);
+        let segment = Arc::clone(&segments[at]);
+        let source = segment.source()?;
+        let (bytes, end) = match segment.locate(&source, end)? {
+            Some((position, header)) => (position, header.base_offset.min(end)),
+            None => (segment.bytes(), end),
+        };
+        Ok(Cut { segment, bytes, end })
+    }
+
+    /// Cuts files and memory back to `end`. Needs no word in the manifest where what goes was never acknowledged.
+    pub(super) fn cut_tail(&mut self, end: Offset) -> Result<(), LogError> {
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.tail.clear();
+        self.active.sleep();
+        let cut = self.find_cut(end)?;
+        let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
+        let segments = self.segments().clone();
+        let kept = segments.partition_point(|s| s.base < cut.segment.base);
+        for segment in segments[kept + 1..].iter().rev() {
+            files::remove_segment(&*disk, &dir, segment.base)?;
+        }
+        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.snapshots).into_iter().partition(|s| *s <= cut.end);
+        self.snapshots = stay;
+        for snapshot in go {
+            files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
+        }
+        self.shorten(&cut)?;
+        files::settle_names(&*disk, &dir)?;
+        let segment = self.new_segment(SegmentFacts {
+            base: cut.segment.base,
+            end: cut.end,
+            bytes: cut.bytes,
+            ..SegmentFacts::empty(cut.segment.base)
+        });
+        let mut list = segments[..kept].to_vec();
+        list.push(Arc::clone(&segment));
+        self.unsynced.sealed.retain(|s| s.base < segment.base);
+        self.unsynced.active = true;
+        self.unsynced.directory = false;
+        self.active = self.new_active(segment);
+        self.active.wake(&self.config)?;
+        let replay = Replay { disk: &*disk, dir: &dir, segments: &list, end: cut.end };
+        self.producers = replay.run(&mut self.snapshots, |_, _| {})?.0;
+        self.epochs_unsaved |= self.epochs.truncate_from_end(cut.end);
+        self.save_epochs()?;
+        self.shared.segments.store(Arc::new(list));
+        self.publish_shorter(cut.end);
+        Ok(())
+    }
+
+    /// Makes the data file and the transaction index of the cut segment as short as they must be.
+    fn shorten(&mut self, cut: &Cut) -> Result<(), LogError> {
+        let disk = Arc::clone(&self.context.disk);
+        let path = cut.segment.path(FileKind::Data);
+        if cut.segment.is_settled() {
+            self.shorten_copy(cut)?;
+        } else {
+            let file = disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            files::cut_file(&file, &path, cut.bytes)?;
+        }
+        cut.segment.release();
+        let path = cut.segment.path(FileKind::TransactionIndex);
+        let aborted = cut.segment.aborted_transactions()?;
+        let kept = transaction_index::entries_before(&aborted, cut.end);
+        if kept < aborted.len() {
+            let file = disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            file.set_size((kept * transaction_index::ENTRY_LEN) as u64).map_err(LogError::io("cut", &path))?;
+            self.unsynced.transaction_index(path);
+        }
+        Ok(())
+    }
+
+    /// A sealed segment may be mapped by readers, so its file is not touched: a shorter copy takes its name.
+    fn shorten_copy(&self, cut: &Cut) -> Result<(), LogError> {
+        let disk = &self.context.disk;
+        let path = cut.segment.path(FileKind::Data);
+        let aside = cut.segment.path(FileKind::Cleaned);
+        let from = cut.segment.data_file()?;
+        let to = disk.open(&aside, OpenMode::Create).map_err(LogError::io("create", &aside))?;
+        let mut piece = vec![0; COPY_BYTES];
+        let mut at = 0;
+        while at < cut.bytes {
+            let wanted = COPY_BYTES.min((cut.bytes - at) as usize);
+            let read = read_full_at(&*from, &mut piece[..wanted], at).map_err(LogError::io("read", &path))?;
+            if read == 0 {
+                return Err(LogError::damaged(&path, at, "the file is shorter than its batches"));
+            }
+            write_all_at(&*to, &mut [IoSlice::new(&piece[..read])], at).map_err(LogError::io("write", &aside))?;
+            at += read as u64;
+        }
+        to.sync(SyncPoint::TruncateCopy).map_err(LogError::io("sync", &aside))?;
+        disk.rename(&aside, &path).map_err(LogError::io("rename", &aside))
+    }
+
+    fn publish_shorter(&mut self, end: Offset) {
+        self.accepted.clear();
+        self.tail.clear();
+        self.next = end;
+        self.generation += 1;
+        self.bytes_since_checkpoint = 0;
+        self.shared.durable.fetch_min(end.0, Ordering::AcqRel);
+        self.shared.high_watermark.fetch_min(end.0, Ordering::AcqRel);
+        self.shared.end.store(end.0, Ordering::Release);
+        self.publish_first_unstable();
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Moves the log's start to `offset`, which must be committed, and removes the segments before it. Durable when it
+    /// returns; readers that hold bytes of a removed segment keep them.
+    pub fn delete_before(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.check_poison()?;
+        if offset <= self.start() {
+            return Ok(());
+        }
+        let committed = Offset(self.shared.high_watermark.load(Ordering::Acquire));
+        if offset > committed {
+            return Err(LogError::OutOfRange { asked: offset, start: self.start(), end: committed });
+        }
+        if self.active.position > 0 && offset >= self.next {
+            self.unsynced.directory |= self.active.wake(&self.config)?;
+            self.roll().map_err(|e| self.poison(e))?;
+        }
+        let segments = self.segments().clone();
+        let (_, sealed) = segments.split_last().map_or((None, &[][..]), |(a, s)| (Some(a), s));
+        let gone = sealed.partition_point(|s| s.end() <= offset);
+        if sealed[..gone].iter().any(|s| s.base >= self.manifest.active.base_offset) {
+            self.checkpoint()?;
+        }
+        let mut manifest = Manifest { log_start: offset, is_closed: false, ..self.manifest.clone() };
+        manifest.first_dirty = manifest.first_dirty.max(offset);
+        manifest.sealed.retain(|s| s.end_offset > offset);
+        self.commit_manifest(manifest)?;
+        self.shared.start.store(offset.0, Ordering::Release);
+        self.shared.segments.store(Arc::new(segments[gone..].to_vec()));
+        self.producers.on_log_start(offset);
+        self.publish_first_unstable();
+        for segment in &segments[..gone] {
+            files::remove_segment(&*self.context.disk, &self.shared.dir, segment.base)?;
+        }
+        let first_kept = segments[gone].base;
+        let newest = self.snapshots.last().copied();
+        let (kept, old): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.snapshots).into_iter().partition(|s| *s >= first_kept || Some(*s) == newest);
+        self.snapshots = kept;
+        for snapshot in old {
+            files::remove(&*self.context.disk, &self.shared.dir, snapshot, FileKind::Snapshot)?;
+        }
+        self.epochs_unsaved |= self.epochs.truncate_from_start(offset);
+        self.save_epochs()
+    }
+}

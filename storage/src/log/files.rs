@@ -1,0 +1,83 @@
+//! What lies in a log's directory, and the changes to its files that recovery and the running log make alike.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use floodmark_proto::ids::Offset;
+
+use crate::error::LogError;
+use crate::fs::{Disk, DiskFile, SyncPoint, remove_if_present};
+use crate::segment::name::{self, FileKind};
+
+/// Suffix of a file that was not finished before it got its name.
+const TEMPORARY: &str = ".tmp";
+
+/// Names of one listing, sorted by what they are.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Base offset to bytes.
+    pub(super) data: BTreeMap<Offset, u64>,
+    /// Base offset to the sizes of its offset and time index.
+    pub(super) indexes: BTreeMap<Offset, IndexBytes>,
+    pub(super) transaction_indexes: Vec<Offset>,
+    pub(super) snapshots: Vec<Offset>,
+    pub(super) cleaned: Vec<Offset>,
+    pub(super) temporary: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct IndexBytes {
+    pub(super) offset: u64,
+    pub(super) time: u64,
+}
+
+/// Lists `dir`. Names that are not a log's are left alone.
+pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
+    let mut found = Found::default();
+    for entry in disk.list(dir).map_err(LogError::io("list", dir))? {
+        if entry.is_dir {
+            continue;
+        }
+        if entry.name.ends_with(TEMPORARY) {
+            found.temporary.push(entry.name);
+            continue;
+        }
+        match name::parse(&entry.name) {
+            Some((base, FileKind::Data)) => {
+                found.data.insert(base, entry.bytes);
+            }
+            Some((base, FileKind::OffsetIndex)) => found.indexes.entry(base).or_default().offset = entry.bytes,
+            Some((base, FileKind::TimeIndex)) => found.indexes.entry(base).or_default().time = entry.bytes,
+            Some((base, FileKind::TransactionIndex)) => found.transaction_indexes.push(base),
+            Some((base, FileKind::Snapshot)) => found.snapshots.push(base),
+            Some((base, FileKind::Cleaned)) => found.cleaned.push(base),
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Removes all files of a segment, its data first: indexes without data are swept at the next opening.
+pub(super) fn remove_segment(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(), LogError> {
+    for kind in FileKind::OF_SEGMENT {
+        remove(disk, dir, base, kind)?;
+    }
+    Ok(())
+}
+
+pub(super) fn remove(disk: &dyn Disk, dir: &Path, base: Offset, kind: FileKind) -> Result<(), LogError> {
+    let path = name::path_of(dir, base, kind);
+    remove_if_present(disk, &path).map_err(LogError::io("remove", &path))
+}
+
+/// Returns once removed names cannot come back, and new ones cannot go.
+pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    disk.sync_dir(dir, SyncPoint::SegmentsRemoved).map_err(LogError::io("sync", dir))
+}
+
+/// Cuts a file that nobody maps, so that no byte behind the cut can ever be taken for a record again.
+pub(super) fn cut_file(file: &Arc<dyn DiskFile>, path: &Path, bytes: u64) -> Result<(), LogError> {
+    file.set_size(bytes).map_err(LogError::io("cut", path))?;
+    file.sync(SyncPoint::TailCut).map_err(LogError::io("sync", path))
+}

@@ -1,0 +1,255 @@
+//! One partition's log and its only writer. Decides nothing about who may write or what counts as committed.
+//!
+//! - this file: [`Log`], its parts, and what of it is published to readers
+//! - [`append`]: batches in; [`sync`]: the recovery point forward; [`cut`]: the tail off, the head off
+//! - [`recovery`]: opening after whatever happened; [`files`]: what lies in the directory
+//! - [`reader`]: the other side, without locks; [`tail_cache`]: the newest batches in memory
+
+mod active;
+pub mod append;
+mod cut;
+mod files;
+mod prewrite;
+pub mod reader;
+pub mod recovery;
+mod sync;
+pub mod tail_cache;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use floodmark_proto::ids::{LeaderEpoch, Offset};
+
+use crate::clock::{Clock, Stopwatch};
+use crate::config::LogConfig;
+use crate::error::{LogError, Poison};
+use crate::fs::{Disk, ReplaceSyncs, SyncPoint, replace_file};
+use crate::leader_epochs::LeaderEpochs;
+use crate::manifest::{Manifest, SegmentRecord};
+use crate::producers::ProducerStates;
+use crate::random::Random;
+use crate::segment::{Segment, SegmentFacts};
+use active::Active;
+pub use prewrite::PrewriteJob;
+use reader::{LogReader, LogShared};
+pub use sync::SyncJob;
+use tail_cache::{TailBatch, TailBudget, TailWriter};
+
+/// File names that belong to a log as a whole.
+const MANIFEST_FILE: &str = "log.manifest";
+const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+
+/// What a log needs from the process around it.
+#[derive(Debug, Clone)]
+pub struct LogContext {
+    /// Where its files are.
+    pub disk: Arc<dyn Disk>,
+    /// What time it is.
+    pub clock: Clock,
+    /// For roll jitter.
+    pub random: Random,
+    /// Memory shared by the tails of all logs.
+    pub tail_budget: TailBudget,
+}
+
+/// A log and the right to write it. One thread at a time; every call may block on the disk.
+#[derive(Debug)]
+pub struct Log {
+    context: LogContext,
+    config: LogConfig,
+    shared: Arc<LogShared>,
+    tail: TailWriter,
+    active: Active,
+    producers: ProducerStates,
+    epochs: LeaderEpochs,
+    epochs_unsaved: bool,
+    /// Offset of the next batch, counting accepted batches that are not written yet.
+    next: Offset,
+    /// Accepted, to be written by the next write call.
+    accepted: Vec<TailBatch>,
+    unsynced: Unsynced,
+    manifest: Manifest,
+    /// Producer snapshots in the directory, by the offset they belong to, rising.
+    snapshots: Vec<Offset>,
+    /// Counts changes of the manifest and of the tail; a sync that began before one may not speak for the log after it.
+    generation: u64,
+    bytes_since_checkpoint: u64,
+}
+
+/// What was written since the last sync.
+#[derive(Debug, Default)]
+struct Unsynced {
+    sealed: Vec<Arc<Segment>>,
+    active: bool,
+    directory: bool,
+    transaction_indexes: Vec<PathBuf>,
+    records: u64,
+    since: Option<Stopwatch>,
+}
+
+impl Log {
+    /// A reader of this log.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.shared))
+    }
+
+    /// Settings in force.
+    #[must_use]
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Changes the settings; they count from the next append on.
+    pub fn set_config(&mut self, config: LogConfig) {
+        self.config = config;
+    }
+
+    /// The directory of the log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// First offset that may be read.
+    #[must_use]
+    pub fn start(&self) -> Offset {
+        Offset(self.shared.start.load(Ordering::Acquire))
+    }
+
+    /// Offset that the next batch gets.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.next
+    }
+
+    /// First offset that a power cut here could take.
+    #[must_use]
+    pub fn durable(&self) -> Offset {
+        Offset(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    /// Everything before it need not be looked at after a crash.
+    #[must_use]
+    pub fn recovery_point(&self) -> Offset {
+        self.manifest.recovery_point()
+    }
+
+    /// What the log knows of its producers.
+    #[must_use]
+    pub fn producers(&self) -> &ProducerStates {
+        &self.producers
+    }
+
+    /// Tells the log that batches before `offset` are committed. Only rises; a lower one is ignored.
+    pub fn on_high_watermark(&mut self, offset: Offset) {
+        let offset = offset.min(self.next);
+        self.shared.high_watermark.fetch_max(offset.0, Ordering::AcqRel);
+        self.producers.on_high_watermark(offset);
+        self.publish_first_unstable();
+    }
+
+    /// Forgets producers that have been silent for the configured time; returns how many.
+    pub fn expire_producers(&mut self) -> usize {
+        let now_ms = self.context.clock.now_ms();
+        self.producers.expire(now_ms, self.config.producer_expiration_ms)
+    }
+
+    /// Notes that a leader begins at the log's end, durably, before it appends anything.
+    pub fn assign_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
+        self.check_poison()?;
+        if self.epochs.assign(epoch, self.next) {
+            self.epochs_unsaved = true;
+            self.save_epochs()?;
+        }
+        Ok(())
+    }
+
+    /// Closes files that nobody needs now: an idle log costs some memory and nothing else.
+    pub fn release_idle(&mut self) {
+        if self.active.is_awake() && !self.unsynced.active && self.active.flush_indexes(false).is_ok() {
+            self.active.sleep();
+        }
+        self.reader().release_idle();
+    }
+
+    /// A call on a poisoned log fails with the first reason.
+    fn check_poison(&self) -> Result<(), LogError> {
+        match self.shared.poison.get() {
+            Some(poison) => Err(LogError::Poisoned(poison.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.
+    fn poison(&self, error: LogError) -> LogError {
+        if let LogError::Io { action, path, source } = &error {
+            let poison = Poison { action, path: path.clone(), source: Arc::clone(source) };
+            let first = self.shared.poison.get_or_init(|| poison);
+            return LogError::Poisoned(first.clone());
+        }
+        error
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.shared.dir.join(name)
+    }
+
+    fn segments(&self) -> arc_swap::Guard<Arc<Vec<Arc<Segment>>>> {
+        self.shared.segments.load()
+    }
+
+    fn publish_first_unstable(&self) {
+        let first = self.producers.first_unstable_offset().unwrap_or(Offset::MAX);
+        self.shared.first_unstable.store(first.0, Ordering::Release);
+    }
+
+    /// Makes `manifest` the durable truth.
+    fn commit_manifest(&mut self, manifest: Manifest) -> Result<(), LogError> {
+        let path = self.file(MANIFEST_FILE);
+        let syncs = ReplaceSyncs { data: SyncPoint::ManifestData, rename: SyncPoint::ManifestRenamed };
+        replace_file(&*self.context.disk, &path, manifest.format().as_bytes(), syncs)
+            .map_err(|e| self.poison(LogError::io("replace", &path)(e)))?;
+        self.manifest = manifest;
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn save_epochs(&mut self) -> Result<(), LogError> {
+        if !self.epochs_unsaved {
+            return Ok(());
+        }
+        let path = self.file(EPOCHS_FILE);
+        let syncs = ReplaceSyncs { data: SyncPoint::EpochsData, rename: SyncPoint::EpochsRenamed };
+        replace_file(&*self.context.disk, &path, self.epochs.format().as_bytes(), syncs)
+            .map_err(|e| self.poison(LogError::io("replace", &path)(e)))?;
+        self.epochs_unsaved = false;
+        self.shared.epochs.store(Arc::new(self.epochs.clone()));
+        Ok(())
+    }
+
+    fn new_active(&self, segment: Arc<Segment>) -> Active {
+        let jitter_ms = match u64::try_from(self.config.segment_jitter_ms) {
+            Ok(jitter) if jitter > 0 => (self.context.random.next_u64() % jitter) as i64,
+            _ => 0,
+        };
+        let roll_after_ms = self.config.segment_ms.saturating_sub(jitter_ms);
+        let disk = Arc::clone(&self.context.disk);
+        Active::new(disk, segment, &self.config, self.context.clock.now_ms(), roll_after_ms)
+    }
+
+    fn new_segment(&self, facts: SegmentFacts) -> Arc<Segment> {
+        Arc::new(Segment::new(Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir), facts))
+    }
+}
+
+/// What the manifest says of a segment as it is published now.
+fn record_of(segment: &Segment) -> SegmentRecord {
+    SegmentRecord {
+        base_offset: segment.base,
+        size_bytes: segment.bytes(),
+        end_offset: segment.end(),
+        largest_timestamp: segment.largest_timestamp(),
+    }
+}

@@ -1,0 +1,229 @@
+//! What readers of a log hold: an immutable list of segments, published ends, and the tail in memory. A reader takes no lock
+//! that the writer waits for. Must never change anything.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use floodmark_proto::batch::{BatchHeader, DecompressLimits, Records};
+use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
+
+use super::tail_cache::Tail;
+use crate::error::{LogError, Poison};
+use crate::index::{AbortedTransaction, transaction_index};
+use crate::leader_epochs::LeaderEpochs;
+use crate::segment::{ReadLimits, Segment};
+
+/// Published by the writer, read by everyone.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    pub(crate) dir: Arc<Path>,
+    /// Oldest first; the last one is being written.
+    pub(crate) segments: ArcSwap<Vec<Arc<Segment>>>,
+    pub(crate) epochs: ArcSwap<LeaderEpochs>,
+    pub(crate) start: AtomicI64,
+    pub(crate) end: AtomicI64,
+    pub(crate) durable: AtomicI64,
+    pub(crate) high_watermark: AtomicI64,
+    /// First offset that a `read_committed` reader may not see; `i64::MAX` where no transaction is open.
+    pub(crate) first_unstable: AtomicI64,
+    /// Odd while the tail is being cut, and different after: a read that overlaps a cut is made again.
+    pub(crate) cuts: AtomicU64,
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) poison: OnceLock<Poison>,
+}
+
+/// Reads one log; cheap to clone, usable from any thread. Calls that touch files block on the disk.
+#[derive(Debug, Clone)]
+pub struct LogReader {
+    shared: Arc<LogShared>,
+}
+
+/// A record found by its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundByTime {
+    /// The record's timestamp.
+    pub timestamp: TimestampMs,
+    /// Its offset.
+    pub offset: Offset,
+    /// The epoch in which it was appended.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Records of a batch looked into for a timestamp; a batch that needs more was not written through this log.
+const LOOK_INTO: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+
+impl LogReader {
+    pub(crate) fn new(shared: Arc<LogShared>) -> LogReader {
+        LogReader { shared }
+    }
+
+    /// First offset that may be read.
+    #[must_use]
+    pub fn start(&self) -> Offset {
+        Offset(self.shared.start.load(Ordering::Acquire))
+    }
+
+    /// First offset not yet written.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        Offset(self.shared.end.load(Ordering::Acquire))
+    }
+
+    /// First offset that a power cut here could take.
+    #[must_use]
+    pub fn durable(&self) -> Offset {
+        Offset(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    /// What the log was last told of the high watermark.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.shared.high_watermark.load(Ordering::Acquire))
+    }
+
+    /// First offset that belongs to an undecided transaction, at most the high watermark.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        let unstable = Offset(self.shared.first_unstable.load(Ordering::Acquire));
+        unstable.min(self.high_watermark())
+    }
+
+    /// Why the log takes no more writes, if it does not.
+    #[must_use]
+    pub fn poison(&self) -> Option<&Poison> {
+        self.shared.poison.get()
+    }
+
+    /// Whole batches from the one that holds `from`, contiguous and in order; empty at the end of the log or of the limit.
+    ///
+    /// A batch is returned whole even where `from` lies inside it, and the first one even where it exceeds `max_bytes`.
+    pub fn read(&self, from: Offset, limits: ReadLimits) -> Result<Vec<Bytes>, LogError> {
+        loop {
+            let cuts = self.shared.cuts.load(Ordering::Acquire);
+            let outcome = self.read_once(from, limits);
+            if cuts.is_multiple_of(2) && self.shared.cuts.load(Ordering::Acquire) == cuts {
+                return outcome;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn read_once(&self, from: Offset, limits: ReadLimits) -> Result<Vec<Bytes>, LogError> {
+        let (start, end) = (self.start(), self.end());
+        if from < start || from > end {
+            return Err(LogError::OutOfRange { asked: from, start, end });
+        }
+        if from >= limits.below.min(end) {
+            return Ok(Vec::new());
+        }
+        if let Some(batches) = self.shared.tail.read(from, limits) {
+            return Ok(batches);
+        }
+        let segments = self.shared.segments.load();
+        let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+        // Compaction may have emptied what is left of a segment after `from`: then the next one has the next batch.
+        for segment in &segments[first..] {
+            if segment.base >= limits.below {
+                break;
+            }
+            if let Some(batches) = segment.read(from, limits)? {
+                return Ok(if batches.is_empty() { Vec::new() } else { vec![batches] });
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The first record at or after `target` in time, among those from the log's start on. Timestamps need not rise.
+    pub fn first_at_or_after(&self, target: TimestampMs) -> Result<Option<FoundByTime>, LogError> {
+        let start = self.start();
+        let segments = self.shared.segments.load();
+        for segment in segments.iter() {
+            if segment.end() <= start || segment.largest_timestamp().is_none_or(|l| l.timestamp < target) {
+                continue;
+            }
+            let mut from = start.max(segment.base);
+            while let Some((position, header)) = segment.first_batch_reaching(target, from)? {
+                let batch = segment.read_batch(position, &header)?;
+                let wanted = |r: (TimestampMs, Offset)| r.0 >= target && r.1 >= start;
+                if let Some(found) = first_record(&batch, &header, wanted)? {
+                    return Ok(Some(found));
+                }
+                from = header.next_offset();
+            }
+        }
+        Ok(None)
+    }
+
+    /// The record with the largest timestamp, the first of them where several have it.
+    pub fn largest_timestamp(&self) -> Result<Option<FoundByTime>, LogError> {
+        let segments = self.shared.segments.load();
+        let start = self.start();
+        let live = segments.iter().filter(|s| s.end() > start);
+        let Some(largest) = live.filter_map(|s| s.largest_timestamp()).map(|l| l.timestamp).max() else {
+            return Ok(None);
+        };
+        self.first_at_or_after(largest)
+    }
+
+    /// The aborted transactions that a reader of `from` up to `end` must know.
+    pub fn aborted_transactions(&self, from: Offset, end: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
+        let segments = self.shared.segments.load();
+        let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+        let mut aborted = Vec::new();
+        for segment in &segments[first..] {
+            let mut found = transaction_index::collect(&segment.aborted_transactions()?, from, end);
+            aborted.append(&mut found.aborted);
+            if found.is_complete {
+                break;
+            }
+        }
+        Ok(aborted)
+    }
+
+    /// The epochs of the log.
+    #[must_use]
+    pub fn leader_epochs(&self) -> Arc<LeaderEpochs> {
+        self.shared.epochs.load_full()
+    }
+
+    /// Bytes of all segments.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.shared.segments.load().iter().map(|s| s.bytes()).sum()
+    }
+
+    /// Closes files and maps that nobody used since the last call; to be called now and then.
+    pub fn release_idle(&self) {
+        for segment in self.shared.segments.load().iter() {
+            segment.release_if_idle();
+        }
+    }
+}
+
+fn first_record(
+    batch: &[u8],
+    header: &BatchHeader,
+    wanted: impl Fn((TimestampMs, Offset)) -> bool,
+) -> Result<Option<FoundByTime>, LogError> {
+    let damaged = |e: floodmark_proto::batch::BatchError| LogError::Refused {
+        path: format!("batch at offset {}", header.base_offset).into(),
+        reason: e.to_string(),
+    };
+    let mut scratch = Vec::new();
+    for record in Records::open(batch, &LOOK_INTO, &mut scratch).map_err(damaged)? {
+        let record = record.map_err(damaged)?;
+        if wanted((record.timestamp, record.offset)) {
+            let found = FoundByTime {
+                timestamp: record.timestamp,
+                offset: record.offset,
+                leader_epoch: header.leader_epoch,
+            };
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

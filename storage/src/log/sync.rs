@@ -1,0 +1,234 @@
+//! The recovery point forward. A sync is begun and finished by the writer and run by any thread in between, so that appends
+//! go on while the disk works.
+
+use std::io::IoSlice;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use floodmark_proto::ids::Offset;
+
+use super::{Log, PrewriteJob, Unsynced, record_of};
+use crate::error::LogError;
+use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, write_all_at};
+use crate::manifest::Manifest;
+use crate::segment::Segment;
+use crate::segment::name::{FileKind, path_of};
+
+/// Files to sync, and what may be said once they are.
+#[derive(Debug)]
+pub struct SyncJob {
+    disk: Arc<dyn Disk>,
+    dir: Arc<Path>,
+    directory: bool,
+    sealed: Vec<Arc<Segment>>,
+    active: Option<(Arc<dyn DiskFile>, PathBuf)>,
+    transaction_indexes: Vec<PathBuf>,
+    up_to: Offset,
+    cuts: u64,
+    checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Debug)]
+struct Checkpoint {
+    snapshot: PathBuf,
+    manifest: Manifest,
+    generation: u64,
+}
+
+impl SyncJob {
+    /// Everything appended before this is durable once the job has run.
+    #[must_use]
+    pub fn up_to(&self) -> Offset {
+        self.up_to
+    }
+
+    /// Syncs, oldest bytes first. Blocks on the disk. Its outcome goes to [`Log::finish_sync`], whatever it is.
+    pub fn run(&self) -> Result<(), LogError> {
+        for segment in &self.sealed {
+            let path = segment.path(FileKind::Data);
+            segment.data_file()?.sync(SyncPoint::SealedData).map_err(LogError::io("sync", &path))?;
+        }
+        if self.directory {
+            self.disk.sync_dir(&self.dir, SyncPoint::SegmentCreated).map_err(LogError::io("sync", &self.dir))?;
+        }
+        if let Some((file, path)) = &self.active {
+            file.sync(SyncPoint::AppendData).map_err(LogError::io("sync", path))?;
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
+        let sync = |path: &PathBuf, point| {
+            let file = self.disk.open(path, OpenMode::Write).map_err(LogError::io("open", path))?;
+            file.sync(point).map_err(LogError::io("sync", path))
+        };
+        for path in &self.transaction_indexes {
+            sync(path, SyncPoint::TransactionIndex)?;
+        }
+        sync(&checkpoint.snapshot, SyncPoint::ProducerSnapshot)
+    }
+}
+
+impl Log {
+    /// Makes everything appended so far durable.
+    pub fn sync(&mut self) -> Result<(), LogError> {
+        let job = self.begin_sync()?;
+        let outcome = job.run();
+        self.finish_sync(job, outcome)
+    }
+
+    /// True where the flush policy demands a sync now.
+    #[must_use]
+    pub fn is_flush_due(&self) -> bool {
+        let age = self.unsynced.since.map(|since| since.elapsed()).unwrap_or_default();
+        self.config.flush.is_due(self.unsynced.records, age)
+    }
+
+    /// True where so much was appended since the recovery point last moved that a crash would cost more than configured.
+    #[must_use]
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
+    }
+
+    /// The sync of everything appended so far. Must be handed back to [`Log::finish_sync`].
+    pub fn begin_sync(&mut self) -> Result<SyncJob, LogError> {
+        self.check_poison()?;
+        let unsynced = std::mem::take(&mut self.unsynced);
+        let active = if unsynced.active {
+            Some((self.active.segment.data_file()?, self.active.segment.path(FileKind::Data)))
+        } else {
+            None
+        };
+        // Aborted transactions become durable with the recovery point, not with each append: until then recovery finds
+        // them in the batches.
+        self.unsynced.transaction_indexes = unsynced.transaction_indexes;
+        Ok(SyncJob {
+            disk: Arc::clone(&self.context.disk),
+            dir: Arc::clone(&self.shared.dir),
+            directory: unsynced.directory,
+            sealed: unsynced.sealed,
+            active,
+            transaction_indexes: Vec::new(),
+            up_to: self.next,
+            cuts: self.shared.cuts.load(Ordering::Acquire),
+            checkpoint: None,
+        })
+    }
+
+    /// Takes the outcome of a job that has run. A failed sync poisons the log: what it left on the disk nobody knows.
+    pub fn finish_sync(&mut self, job: SyncJob, outcome: Result<(), LogError>) -> Result<(), LogError> {
+        outcome.map_err(|e| self.poison(e))?;
+        for segment in &job.sealed {
+            segment.settle();
+        }
+        if self.shared.cuts.load(Ordering::Acquire) == job.cuts {
+            self.shared.durable.fetch_max(job.up_to.0, Ordering::AcqRel);
+        }
+        let Some(checkpoint) = job.checkpoint else { return Ok(()) };
+        // The manifest was changed, or the tail cut, since the job began: what it wants to say may no longer hold.
+        if checkpoint.generation != self.generation {
+            return Ok(());
+        }
+        self.commit_manifest(checkpoint.manifest)?;
+        self.prune_snapshots()
+    }
+
+    /// Moves the recovery point to the end of the log.
+    pub fn checkpoint(&mut self) -> Result<(), LogError> {
+        let job = self.begin_checkpoint()?;
+        let outcome = job.run();
+        self.finish_sync(job, outcome)
+    }
+
+    /// The sync that moves the recovery point to the end of what is appended. Must be handed to [`Log::finish_sync`].
+    pub fn begin_checkpoint(&mut self) -> Result<SyncJob, LogError> {
+        self.check_poison()?;
+        self.active.flush_indexes(false).map_err(|e| self.poison(e))?;
+        self.save_snapshot(self.next)?;
+        self.save_epochs()?;
+        let mut job = self.begin_sync()?;
+        job.transaction_indexes = std::mem::take(&mut self.unsynced.transaction_indexes);
+        let (active, sealed) = match self.segments().split_last() {
+            Some((active, sealed)) => (record_of(active), sealed.iter().map(|s| record_of(s)).collect()),
+            None => (self.manifest.active, Vec::new()),
+        };
+        let manifest = Manifest { is_closed: false, sealed, active, ..self.manifest.clone() };
+        job.checkpoint = Some(Checkpoint {
+            snapshot: path_of(&self.shared.dir, self.next, FileKind::Snapshot),
+            manifest,
+            generation: self.generation,
+        });
+        self.bytes_since_checkpoint = 0;
+        Ok(job)
+    }
+
+    /// Ends the log cleanly: everything durable, indexes complete, nothing left to recover. A log that is dropped without
+    /// it is recovered when it is opened again.
+    pub fn close(mut self) -> Result<(), LogError> {
+        self.check_poison()?;
+        if !self.has_nothing_to_save() {
+            self.active.seal().map_err(|e| self.poison(e))?;
+            self.unsynced.active |= self.active.is_awake();
+            self.checkpoint()?;
+        }
+        if !self.manifest.is_closed {
+            let manifest = Manifest { is_closed: true, ..self.manifest.clone() };
+            self.commit_manifest(manifest)?;
+        }
+        Ok(())
+    }
+
+    fn has_nothing_to_save(&self) -> bool {
+        let clean = self.unsynced.sealed.is_empty() && !self.unsynced.active && !self.unsynced.directory;
+        clean && self.recovery_point() == self.next && !self.active.is_awake()
+    }
+
+    /// Zeros to write ahead of the log's end, where it pays; to be run on a thread that may wait for the disk.
+    pub fn prewrite_job(&mut self) -> Option<PrewriteJob> {
+        if self.config.prewrite_bytes == 0 || self.shared.poison.get().is_some() {
+            return None;
+        }
+        let file = self.active.data_file()?;
+        let path = self.active.segment.path(FileKind::Data);
+        let (position, limit) = (self.active.position, u64::from(self.config.segment_bytes));
+        self.active.prewrite.begin(position, u64::from(self.config.prewrite_bytes), limit, file, path)
+    }
+
+    /// Writes the producer state that belongs to `offset`, the end of what is recorded. Not synced here.
+    pub(super) fn save_snapshot(&mut self, offset: Offset) -> Result<(), LogError> {
+        if self.snapshots.last() == Some(&offset) {
+            return Ok(());
+        }
+        let path = path_of(&self.shared.dir, offset, FileKind::Snapshot);
+        let written = self
+            .context
+            .disk
+            .open(&path, OpenMode::Create)
+            .and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&self.producers.to_snapshot())], 0));
+        written.map_err(LogError::io("write", &path))?;
+        self.unsynced.directory = true;
+        self.snapshots.push(offset);
+        Ok(())
+    }
+
+    /// Keeps the newest snapshot, and one at each segment's base for truncation to start from.
+    fn prune_snapshots(&mut self) -> Result<(), LogError> {
+        let bases: Vec<Offset> = self.segments().iter().map(|s| s.base).collect();
+        let newest = self.snapshots.last().copied();
+        let (kept, gone) = std::mem::take(&mut self.snapshots)
+            .into_iter()
+            .partition(|s| Some(*s) == newest || bases.binary_search(s).is_ok());
+        self.snapshots = kept;
+        for offset in gone {
+            super::files::remove(&*self.context.disk, &self.shared.dir, offset, FileKind::Snapshot)?;
+        }
+        Ok(())
+    }
+}
+
+impl Unsynced {
+    /// Notes an index file whose entries must be durable before the recovery point passes them.
+    pub(super) fn transaction_index(&mut self, path: PathBuf) {
+        if !self.transaction_indexes.contains(&path) {
+            self.transaction_indexes.push(path);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Steps through the batches of a segment by their headers. Must know nothing of indexes or of what a batch means.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use floodmark_proto::batch::{BatchHeader, HEADER_LEN};
+
+use crate::error::LogError;
+use crate::fs::{DiskFile, FileMap, read_full_at};
+
+/// Headers lie close together in small batches; one read of this size serves many.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// The bytes of a segment, in memory or behind a file.
+#[derive(Debug, Clone)]
+pub(crate) enum SegmentBytes {
+    /// A sealed and synced segment.
+    Mapped(Arc<FileMap>),
+    /// A segment that may still grow, or may not be mapped.
+    File(Arc<dyn DiskFile>),
+}
+
+/// Walks headers from a position that is a batch boundary to an end.
+pub(crate) struct HeaderWalk<'a> {
+    bytes: &'a SegmentBytes,
+    path: &'a Path,
+    position: u64,
+    end: u64,
+    chunk: Vec<u8>,
+    chunk_at: u64,
+}
+
+impl<'a> HeaderWalk<'a> {
+    pub(crate) fn new(bytes: &'a SegmentBytes, path: &'a Path, position: u64, end: u64) -> HeaderWalk<'a> {
+        HeaderWalk { bytes, path, position, end, chunk: Vec::new(), chunk_at: 0 }
+    }
+
+    /// Where the next header lies.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next batch's position and header, `None` at the end.
+    pub(crate) fn step(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        let at = self.position;
+        let header = match self.bytes {
+            SegmentBytes::Mapped(map) => {
+                let whole: &[u8] = (**map).as_ref();
+                BatchHeader::parse(&whole[(at as usize).min(whole.len())..])
+            }
+            SegmentBytes::File(file) => {
+                self.fill(&**file, at)?;
+                BatchHeader::parse(&self.chunk[(at - self.chunk_at) as usize..])
+            }
+        };
+        let header = header.map_err(|e| LogError::damaged(self.path, at, e.to_string()))?;
+        let next = at + header.size_bytes() as u64;
+        if next > self.end {
+            let reason = format!("a batch of {} bytes reaches past the end at {}", header.size_bytes(), self.end);
+            return Err(LogError::damaged(self.path, at, reason));
+        }
+        self.position = next;
+        Ok(Some((at, header)))
+    }
+
+    fn fill(&mut self, file: &dyn DiskFile, at: u64) -> Result<(), LogError> {
+        let held = self.chunk_at..self.chunk_at + self.chunk.len() as u64;
+        if held.contains(&at) && at + HEADER_LEN as u64 <= held.end {
+            return Ok(());
+        }
+        let wanted = CHUNK_BYTES.min((self.end - at) as usize);
+        self.chunk.resize(wanted, 0);
+        let read = read_full_at(file, &mut self.chunk, at).map_err(LogError::io("read", self.path))?;
+        self.chunk.truncate(read);
+        self.chunk_at = at;
+        Ok(())
+    }
+}
