@@ -75,7 +75,8 @@ pub type TimestampMs = i64;
 
 /// Identity of one incarnation of a topic: a topic deleted and created again under its name gets another.
 ///
-/// Never all zeros, Kafka's "no id", nor 1, the id of its metadata log. The text form is Kafka's: base64url, 22 characters, no padding.
+/// Never all zeros, Kafka's "no id", nor 1, the id of its metadata log. The text form is Kafka's: base64url, 22
+/// characters, no padding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicId([u8; 16]);
 

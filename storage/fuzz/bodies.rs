@@ -1,4 +1,5 @@
-//! What each fuzz target does with its input. Also compiled by tests/fuzz_seeds.rs, which replays the committed seeds without a fuzzer.
+//! What each fuzz target does with its input. Also compiled by tests/fuzz_seeds.rs, which replays the committed seeds
+//! without a fuzzer.
 
 use std::convert::Infallible;
 
@@ -116,7 +117,8 @@ pub(crate) fn manifest(data: &[u8]) {
     }
 }
 
-/// The input is a row of batch headers, each followed by its marker's outcome and coordinator epoch: the replay of a hostile log.
+/// The input is a row of batch headers, each followed by its marker's outcome and coordinator epoch: the replay of a
+/// hostile log.
 pub(crate) fn batch_headers(data: &[u8]) {
     const MARKER_LEN: usize = 5;
     let policy = IndexPolicy { interval_bytes: 100, max_index_bytes: 1 << 10 };

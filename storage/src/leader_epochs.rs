@@ -1,7 +1,9 @@
 //! Which leader epoch began at which offset: what followers and consumers compare to find where two logs part.
-//! Kafka's leader-epoch cache and its text file `leader-epoch-checkpoint`. No I/O: every change says whether to write the file.
+//! Kafka's leader-epoch cache and its text file `leader-epoch-checkpoint`. No I/O: every change says whether to write
+//! the file.
 //!
-//! The file: line `0` (version), the number of entries, one line `epoch start_offset` each, every line ended by a line feed.
+//! The file: line `0` (version), the number of entries, one line `epoch start_offset` each, every line ended by a
+//! line feed.
 
 use std::fmt::Write as _;
 
@@ -67,12 +69,12 @@ impl LeaderEpochs {
         self.entries.first().copied()
     }
 
-    /// Notes that `epoch` begins at `start_offset`; true where that changed anything and the file must be written before the log
-    /// holds a batch of the epoch.
+    /// Notes that `epoch` begins at `start_offset`; true where that changed anything and the file must be written
+    /// before the log holds a batch of the epoch.
     ///
-    /// The epoch that is already the newest keeps its start unless the new one is smaller. Else, as in Kafka, entries at the end that have
-    /// an equal or later epoch, or an equal or later start, give way: they tell of batches that are no longer there.
-    /// An unknown epoch, or a negative offset, is no entry and changes nothing.
+    /// The epoch that is already the newest keeps its start unless the new one is smaller. Else, as in Kafka, entries
+    /// at the end that have an equal or later epoch, or an equal or later start, give way: they tell of batches that
+    /// are no longer there. An unknown epoch, or a negative offset, is no entry and changes nothing.
     pub fn assign(&mut self, epoch: LeaderEpoch, start_offset: Offset) -> bool {
         if epoch.0 < 0 || start_offset.0 < 0 {
             return false;
@@ -87,10 +89,12 @@ impl LeaderEpochs {
         true
     }
 
-    /// Kafka's OffsetForLeaderEpoch: the largest known epoch at or below `requested`, and where it ends. `log_end` ends the newest.
+    /// Kafka's OffsetForLeaderEpoch: the largest known epoch at or below `requested`, and where it ends. `log_end`
+    /// ends the newest.
     ///
-    /// Below the oldest known epoch the answer is `requested` itself, ending where the oldest begins: its data is gone. `None` is Kafka's
-    /// undefined answer (-1, -1): for a negative epoch, for one above all known ones, and for a log without epochs.
+    /// Below the oldest known epoch the answer is `requested` itself, ending where the oldest begins: its data is
+    /// gone. `None` is Kafka's undefined answer (-1, -1): for a negative epoch, for one above all known ones, and for
+    /// a log without epochs.
     #[must_use]
     pub fn end_offset_for(&self, requested: LeaderEpoch, log_end: Offset) -> Option<EpochEnd> {
         if requested.0 < 0 {
@@ -122,7 +126,8 @@ impl LeaderEpochs {
         changed
     }
 
-    /// Drops epochs that end at or before `log_start`, and lets the one that spans it begin there; true where that changed anything.
+    /// Drops epochs that end at or before `log_start`, and lets the one that spans it begin there; true where that
+    /// changed anything.
     pub fn truncate_from_start(&mut self, log_start: Offset) -> bool {
         let above = self.entries.partition_point(|entry| entry.start_offset <= log_start);
         let Some(spanning) = above.checked_sub(1) else {
@@ -138,8 +143,8 @@ impl LeaderEpochs {
 
     /// Reads the file. Takes memory in proportion to `bytes`.
     ///
-    /// Fails on another version, on a count that its lines do not match, on epochs or offsets that do not rise, and where the last
-    /// line feed is missing: a torn file (R18) is rebuilt from the batches, never believed.
+    /// Fails on another version, on a count that its lines do not match, on epochs or offsets that do not rise, and
+    /// where the last line feed is missing: a torn file (R18) is rebuilt from the batches, never believed.
     pub fn parse(bytes: &[u8]) -> Result<LeaderEpochs, FormatError> {
         let mut lines = TextLines::new(FILE, bytes);
         let version = lines.next("version 0")?;

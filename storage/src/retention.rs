@@ -1,8 +1,9 @@
 //! Which segments may go by age, size and log start. Pure arithmetic: the caller knows files and clock.
 //!
 //! Kafka's rules. Segments go from the head on, never out of order: the first one that must stay keeps all after it.
-//! One thing differs. A segment with a timestamp in the future would in Kafka stay until that time has come and its retention has passed,
-//! which for a timestamp in the wrong unit is never. Here such a timestamp counts for nothing and the file's last change stands in for it.
+//! One thing differs. A segment with a timestamp in the future would in Kafka stay until that time has come and its
+//! retention has passed, which for a timestamp in the wrong unit is never. Here such a timestamp counts for nothing
+//! and the file's last change stands in for it.
 
 use floodmark_proto::ids::{Offset, TimestampMs};
 
@@ -66,8 +67,8 @@ pub struct RetentionPlan {
     pub roll_active: Option<DeletionReason>,
 }
 
-/// Decides which head segments may go at `now_ms`. Compacted topics that are not also deleted pass the default policy, so that only
-/// the log start counts.
+/// Decides which head segments may go at `now_ms`. Compacted topics that are not also deleted pass the default
+/// policy, so that only the log start counts.
 #[must_use]
 pub fn plan(log: &LogView<'_>, policy: &RetentionPolicy, now_ms: TimestampMs) -> RetentionPlan {
     let sealed_bytes: u64 = log.sealed.iter().map(|segment| segment.size_bytes).fold(0, u64::saturating_add);
@@ -107,7 +108,8 @@ fn breach(
     policy.retention_ms.is_some_and(is_too_old).then_some(DeletionReason::Age)
 }
 
-/// Negative where even the file seems to come from the future, after the clock was set back: then it stays until that time.
+/// Negative where even the file seems to come from the future, after the clock was set back: then it stays until that
+/// time.
 fn age_ms(segment: &SegmentAge, now_ms: TimestampMs) -> i64 {
     let written = segment.largest_timestamp.filter(|timestamp| (0..=now_ms).contains(timestamp));
     now_ms.saturating_sub(written.unwrap_or(segment.last_modified_ms))

@@ -1,4 +1,5 @@
-//! A partition that Apache Kafka 4.3.1 wrote: what we compute from its batches must be, byte for byte, what it wrote beside them.
+//! A partition that Apache Kafka 4.3.1 wrote: what we compute from its batches must be, byte for byte, what it wrote
+//! beside them.
 
 #![allow(clippy::expect_used, reason = "helpers of tests, which may panic")]
 
@@ -47,8 +48,9 @@ fn batches(log: &[u8]) -> Vec<(BatchHeader, Option<EndMarker>, u32)> {
     while position < log.len() {
         let header = BatchHeader::parse(&log[position..]).expect("a batch of Kafka's");
         let records = &log[position + HEADER_LEN..position + header.size_bytes()];
-        // A marker's record, all of whose varints take one byte: length, attributes, two deltas, key length, key (version and type, i16
-        // each, 0 for abort), value length, value (version i16, coordinator epoch i32), header count.
+        // A marker's record, all of whose varints take one byte: length, attributes, two deltas, key length, key
+        // (version and type, i16 each, 0 for abort), value length, value (version i16, coordinator epoch i32), header
+        // count.
         let marker = header.attributes.is_control().then(|| EndMarker {
             is_abort: records[7..9] == [0, 0],
             coordinator_epoch: i32::from_be_bytes(records[12..16].try_into().expect("four bytes")),

@@ -47,7 +47,8 @@ impl IndexPolicy {
     }
 }
 
-/// True where `offset` can be written relative to `base`: indexes hold 31 bits. Where it does not fit the segment must roll.
+/// True where `offset` can be written relative to `base`: indexes hold 31 bits. Where it does not fit the segment
+/// must roll.
 #[must_use]
 pub fn fits(base: Offset, offset: Offset) -> bool {
     relative(base, offset).is_some()
@@ -70,9 +71,9 @@ pub struct IndexEntries {
 /// Decides which entries a segment's indexes get. Appending and rebuilding both run it, so both give the same bytes.
 ///
 /// Kafka's rule: a batch gets an offset entry (its last offset, the position of its first byte) if more than
-/// `interval_bytes` lie between the start of the last indexed batch, or of the segment, and its own start. So the batch at
-/// position 0 never gets one. At the same moment the time index gets (largest timestamp so far, last offset of the first
-/// batch that had it), if that timestamp is larger than the one written last.
+/// `interval_bytes` lie between the start of the last indexed batch, or of the segment, and its own start. So the
+/// batch at position 0 never gets one. At the same moment the time index gets (largest timestamp so far, last offset
+/// of the first batch that had it), if that timestamp is larger than the one written last.
 #[derive(Debug, Clone)]
 pub struct Indexer {
     base_offset: Offset,
@@ -101,7 +102,8 @@ impl Indexer {
 
     /// For a segment whose indexes hold `offset_entries` and `time_entries` entries, the last of which are given.
     ///
-    /// The caller then feeds every batch from the last offset entry's position on (from 0 without one), that batch included.
+    /// The caller then feeds every batch from the last offset entry's position on (from 0 without one), that batch
+    /// included.
     #[must_use]
     pub fn resume(
         base_offset: Offset,
@@ -125,8 +127,8 @@ impl Indexer {
 
     /// Takes note of a batch at `position` and says what it adds to the indexes. Batches come in log order.
     ///
-    /// Fails, changing nothing, where the batch's last offset does not fit the segment (see [`fits`]). A full index gets no
-    /// entry and stays correct, only sparser.
+    /// Fails, changing nothing, where the batch's last offset does not fit the segment (see [`fits`]). A full index
+    /// gets no entry and stays correct, only sparser.
     pub fn on_batch(&mut self, header: &BatchHeader, position: u32) -> Result<IndexEntries, FormatError> {
         let last_offset = header.last_offset();
         let Some(relative_offset) = relative(self.base_offset, last_offset) else {
@@ -152,10 +154,11 @@ impl Indexer {
         Ok(IndexEntries { offset, time })
     }
 
-    /// The entry that the time index gets when its segment is sealed or closed: the largest timestamp, if not yet written.
+    /// The entry that the time index gets when its segment is sealed or closed: the largest timestamp, if not yet
+    /// written.
     ///
-    /// A segment that goes on after a clean close keeps it, so a rebuilt index of such a segment may lack this entry; both
-    /// are correct.
+    /// A segment that goes on after a clean close keeps it, so a rebuilt index of such a segment may lack this entry;
+    /// both are correct.
     pub fn final_time_entry(&mut self) -> Option<TimeEntry> {
         self.rise()
     }

@@ -1,5 +1,6 @@
-//! The `.index` file: offset to position, sparse. Eight bytes an entry, big-endian, both fields Kafka's signed 32 bits:
-//! last offset of a batch relative to the segment's base offset, position of that batch's first byte in the `.log` file.
+//! The `.index` file: offset to position, sparse. Eight bytes an entry, big-endian, both fields Kafka's signed 32
+//! bits: last offset of a batch relative to the segment's base offset, position of that batch's first byte in the
+//! `.log` file.
 
 use std::convert::Infallible;
 
@@ -84,9 +85,10 @@ pub fn entries_before<E>(
 
 /// How many leading entries of a file that may be damaged, or was not trimmed, can be entries.
 ///
-/// Offsets and positions must rise strictly from zero and fit 31 bits. The batch at position 0 is never indexed, so an entry with position 0
-/// is not one; the zeros with which Kafka pre-allocates an index end the count that way. Right entries may still be missing, or point
-/// between batches: whoever reads at a position checks what it finds there.
+/// Offsets and positions must rise strictly from zero and fit 31 bits. The batch at position 0 is never indexed, so
+/// an entry with position 0 is not one; the zeros with which Kafka pre-allocates an index end the count that way.
+/// Right entries may still be missing, or point between batches: whoever reads at a position checks what it finds
+/// there.
 #[must_use]
 pub fn valid_prefix(bytes: &[u8]) -> usize {
     let (entries, _) = bytes.as_chunks::<ENTRY_LEN>();

@@ -1,5 +1,6 @@
 //! The `.timeindex` file: timestamp to offset, sparse. Twelve bytes an entry, big-endian: largest timestamp so far
-//! (signed 64 bits), last offset of the first batch that had it, relative to the segment's base (Kafka's signed 32 bits).
+//! (signed 64 bits), last offset of the first batch that had it, relative to the segment's base (Kafka's signed 32
+//! bits).
 
 use floodmark_proto::ids::{Offset, TimestampMs};
 
@@ -51,8 +52,9 @@ pub fn entry_at(bytes: &[u8], n: u32) -> Option<TimeEntry> {
     entries.get(n as usize).map(TimeEntry::decode)
 }
 
-/// Last entry whose timestamp is at or before `target`. To find the first record at or after a time, look for the entry at or
-/// before `time - 1` and read on from its offset. `None` means from the segment's start. Fails only as `entry_at` does.
+/// Last entry whose timestamp is at or before `target`. To find the first record at or after a time, look for the
+/// entry at or before `time - 1` and read on from its offset. `None` means from the segment's start. Fails only as
+/// `entry_at` does.
 pub fn find<E>(
     entries: u32,
     entry_at: impl FnMut(u32) -> Result<TimeEntry, E>,
@@ -82,8 +84,9 @@ pub fn entries_before<E>(
 
 /// How many leading entries of a file that may be damaged, or was not trimmed, can be entries.
 ///
-/// Timestamps are not negative and rise strictly, offsets never fall (Kafka's own check) and fit 31 bits. A tail of zeros is what Kafka
-/// pre-allocates and is no entry; only a file of exactly one entry may be all zeros, for records of the first millisecond of 1970.
+/// Timestamps are not negative and rise strictly, offsets never fall (Kafka's own check) and fit 31 bits. A tail of
+/// zeros is what Kafka pre-allocates and is no entry; only a file of exactly one entry may be all zeros, for records
+/// of the first millisecond of 1970.
 #[must_use]
 pub fn valid_prefix(bytes: &[u8]) -> usize {
     let (entries, _) = bytes.as_chunks::<ENTRY_LEN>();

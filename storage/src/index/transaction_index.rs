@@ -1,5 +1,6 @@
-//! The `.txnindex` file: the aborted transactions whose marker lies in the segment, in order of their markers.
-//! 34 bytes an entry, big-endian: version (i16, 0), producer id, first offset, last offset, last stable offset (i64 each).
+//! The `.txnindex` file: the aborted transactions whose marker lies in the segment, in order of their markers. 34
+//! bytes an entry, big-endian: version (i16, 0), producer id, first offset, last offset, last stable offset (i64
+//! each).
 
 use floodmark_proto::ids::{Offset, ProducerId};
 
@@ -19,8 +20,9 @@ pub struct AbortedTransaction {
     pub first_offset: Offset,
     /// Offset of its abort marker.
     pub last_offset: Offset,
-    /// The last stable offset once the marker was written: the first offset of the oldest transaction still open then, or the
-    /// offset after the marker. No entry further back is needed by a read that ends at or before it.
+    /// The last stable offset once the marker was written: the first offset of the oldest transaction still open
+    /// then, or the offset after the marker. Later entries are of transactions that begin there or after it, so a
+    /// read that ends at or before it needs none of them.
     pub last_stable_offset: Offset,
 }
 

@@ -1,5 +1,6 @@
-//! What the log must know of its producers: retries, fences, open transactions, the last stable offset. No I/O, no clock.
-//! Kafka's rules; where transactions need more (verification of a transaction's begin), that is the broker's part.
+//! What the log must know of its producers: retries, fences, open transactions, the last stable offset. No I/O, no
+//! clock. Kafka's rules; where transactions need more (verification of a transaction's begin), that is the broker's
+//! part.
 
 mod entry;
 pub mod snapshot;
@@ -16,12 +17,15 @@ pub use entry::{BatchMetadata, ProducerState, RECENT_BATCHES};
 
 use crate::index::AbortedTransaction;
 
-/// Producers remembered per log, so that a flood of fresh producer ids cannot take more than some 25 MiB of memory a log.
+/// Producers remembered per log, so that a flood of fresh producer ids cannot take more than some 25 MiB of memory a
+/// log.
 ///
-/// Kafka has no such cap. Beyond it the quarter that appended longest ago is forgotten, never one with an open transaction, and last those
-/// of which only a marker's fence is left. Forgetting costs what expiry costs: a retry that comes later still is taken for new data.
+/// Kafka has no such cap. Beyond it the quarter that appended longest ago is forgotten, never one with an open
+/// transaction, and last those of which only a marker's fence is left. Forgetting costs what expiry costs: a retry
+/// that comes later still is taken for new data.
 pub const PRODUCERS_MAX: usize = 100_000;
-/// Transactions open at once in one log; a client that would begin another one is refused, as none of these may be forgotten.
+/// Transactions open at once in one log; a client that would begin another one is refused, as none of these may be
+/// forgotten.
 pub const OPEN_TRANSACTIONS_MAX: usize = 50_000;
 
 /// Who appends; decides how much is checked.
@@ -148,12 +152,14 @@ impl CompletedTransaction {
 
 /// The state of all producers of one log. Its order is that of producer ids, so equal states give equal snapshots.
 ///
-/// A leader runs `check` and then `record` for one batch after the other, in the order of the log. Recording may come before the write:
-/// a write that fails closes the log for good. To cut the tail, load the last snapshot at or before the cut and record what follows it.
+/// A leader runs `check` and then `record` for one batch after the other, in the order of the log. Recording may come
+/// before the write: a write that fails closes the log for good. To cut the tail, load the last snapshot at or before
+/// the cut and record what follows it.
 ///
-/// A transactional batch that comes late, after its transaction was aborted, opens a transaction that no marker ends, and the last stable
-/// offset stays there (R24). The log cannot tell it from a good one; the broker must ask the coordinator before it appends the first
-/// batch of a transaction. The next marker of the producer, in whatever epoch, ends it.
+/// A transactional batch that comes late, after its transaction was aborted, opens a transaction that no marker ends,
+/// and the last stable offset stays there (R24). The log cannot tell it from a good one; the broker must ask the
+/// coordinator before it appends the first batch of a transaction. The next marker of the producer, in whatever
+/// epoch, ends it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerStates {
     producers: BTreeMap<ProducerId, ProducerState>,
@@ -200,7 +206,8 @@ impl ProducerStates {
         self.producers.is_empty()
     }
 
-    /// Judges a batch before it is appended. `marker` is the control record of a control batch; one that compaction left empty has none.
+    /// Judges a batch before it is appended. `marker` is the control record of a control batch; one that compaction
+    /// left empty has none.
     ///
     /// Batches without a producer id, and all that replicas send, pass. The header's offsets are not looked at.
     pub fn check(
@@ -341,7 +348,8 @@ impl ProducerStates {
         self.open.first_key_value().map(|(first, _)| *first)
     }
 
-    /// First offset whose fate is not settled: its transaction is open, or ended by a marker not yet known to be replicated.
+    /// First offset whose fate is not settled: its transaction is open, or ended by a marker not yet known to be
+    /// replicated.
     #[must_use]
     pub fn first_unstable_offset(&self) -> Option<Offset> {
         let unreplicated = self.unreplicated.first_key_value().map(|(first, _)| *first);
@@ -351,7 +359,8 @@ impl ProducerStates {
         }
     }
 
-    /// What a reader of committed data may read up to: never past the high watermark (R14), never before the log's start.
+    /// What a reader of committed data may read up to: never past the high watermark (R14), never before the log's
+    /// start.
     #[must_use]
     pub fn last_stable_offset(&self, high_watermark: Offset, log_start: Offset) -> Offset {
         self.first_unstable_offset().map_or(high_watermark, |first| first.max(log_start).min(high_watermark))
@@ -362,13 +371,15 @@ impl ProducerStates {
         self.unreplicated.retain(|_, marker| *marker >= high_watermark);
     }
 
-    /// The log now begins at `log_start`: completed transactions before it no longer matter. Producers are kept, as their retries may come.
+    /// The log now begins at `log_start`: completed transactions before it no longer matter. Producers are kept, as
+    /// their retries may come.
     pub fn on_log_start(&mut self, log_start: Offset) {
         self.on_high_watermark(log_start);
         self.end_offset = self.end_offset.max(log_start);
     }
 
-    /// Forgets producers whose last batch or marker is `expiration_ms` old or older, never one with an open transaction.
+    /// Forgets producers whose last batch or marker is `expiration_ms` old or older, never one with an open
+    /// transaction.
     ///
     /// Returns how many. A producer that comes back is then unknown, and any sequence number is accepted from it (R29).
     pub fn expire(&mut self, now_ms: TimestampMs, expiration_ms: i64) -> usize {
@@ -422,7 +433,8 @@ fn find_duplicate(state: &ProducerState, header: &BatchHeader) -> Option<Verdict
     })
 }
 
-/// A new epoch begins at 0, a known one goes on where it was. Retries of batches older than the remembered ones end here too, as in Kafka.
+/// A new epoch begins at 0, a known one goes on where it was. Retries of batches older than the remembered ones end
+/// here too, as in Kafka.
 fn check_sequence(state: &ProducerState, header: &BatchHeader) -> Result<(), ProducerError> {
     let expected = if header.producer_epoch == state.epoch { state.next_sequence() } else { 0 };
     // Without an epoch nothing is known of the producer but its id.

@@ -1,9 +1,11 @@
-//! The `.snapshot` file: the producers of a log as they were at the offset that names the file. Kafka's layout, big-endian. No I/O.
+//! The `.snapshot` file: the producers of a log as they were at the offset that names the file. Kafka's layout,
+//! big-endian. No I/O.
 //!
-//! Version (i16, 1), CRC-32C of all bytes after it (u32), number of producers (i32), and for each 46 bytes: producer id (i64), epoch (i16),
-//! last sequence (i32), last offset (i64), offset delta (i32), last timestamp (i64), coordinator epoch (i32), first offset of the open
-//! transaction (i64, -1 if none). Last sequence and last offset are -1, and the delta 0, for a producer without a batch in its epoch.
-//! Only the last batch of a producer is kept, so after a restart only that one is told from a gap, until five more have come.
+//! Version (i16, 1), CRC-32C of all bytes after it (u32), number of producers (i32), and for each 46 bytes: producer
+//! id (i64), epoch (i16), last sequence (i32), last offset (i64), offset delta (i32), last timestamp (i64),
+//! coordinator epoch (i32), first offset of the open transaction (i64, -1 if none). Last sequence and last offset are
+//! -1, and the delta 0, for a producer without a batch in its epoch. Only the last batch of a producer is kept, so
+//! after a restart only that one is told from a gap, until five more have come.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +22,8 @@ const CRC_COVERS_FROM: usize = 6;
 const ENTRY_LEN: usize = 46;
 
 impl ProducerStates {
-    /// The bytes of a snapshot of this state, to be stored under [`ProducerStates::end_offset`]. Equal states give equal bytes.
+    /// The bytes of a snapshot of this state, to be stored under [`ProducerStates::end_offset`]. Equal states give
+    /// equal bytes.
     #[must_use]
     pub fn to_snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD_LEN + self.len() * ENTRY_LEN);
@@ -51,8 +54,9 @@ impl ProducerStates {
 
     /// Reads the snapshot that is stored under `end_offset`. Takes memory in proportion to `bytes`.
     ///
-    /// Fails on another version, a wrong checksum, a count that does not match the length, values that no producer can have at that offset,
-    /// and a producer or transaction that stands there twice. What has expired meanwhile is for the caller to [`ProducerStates::expire`].
+    /// Fails on another version, a wrong checksum, a count that does not match the length, values that no producer
+    /// can have at that offset, and a producer or transaction that stands there twice. What has expired meanwhile is
+    /// for the caller to [`ProducerStates::expire`].
     pub fn from_snapshot(bytes: &[u8], end_offset: Offset) -> Result<ProducerStates, FormatError> {
         let entries = check_frame(bytes)?;
         let mut states = ProducerStates { producers: BTreeMap::new(), ..ProducerStates::new(end_offset) };

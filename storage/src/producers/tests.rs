@@ -120,6 +120,9 @@ fn an_unknown_producer_may_begin_anywhere() {
     assert_eq!(states.check(&batch(0, 77, 1), None, Origin::Client), Ok(Verdict::Append));
     let no_sequence = Err(ProducerError::NoSequence { producer_id: ProducerId(1) });
     assert_eq!(states.check(&batch(0, -1, 1), None, Origin::Client), no_sequence);
+    let mut without_epoch = ProducerStates::default();
+    without_epoch.record(&in_epoch(-1, batch(0, -1, 1)), None);
+    assert_eq!(without_epoch.check(&batch(0, 77, 1), None, Origin::Client), Ok(Verdict::Append));
     let anonymous = BatchHeader { producer_id: ProducerId::NONE, ..batch(0, -1, 1) };
     assert_eq!(states.check(&anonymous, None, Origin::Client), Ok(Verdict::Append));
 }

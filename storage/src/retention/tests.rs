@@ -7,7 +7,8 @@ use super::*;
 
 const NOW: i64 = 1_000_000;
 
-/// Three sealed segments of 100 bytes and 10 offsets, an active one of 50 bytes: offsets 0 to 35, timestamps 100, 200, 300, 400.
+/// Three sealed segments of 100 bytes and 10 offsets, an active one of 50 bytes: offsets 0 to 35, timestamps 100,
+/// 200, 300, 400.
 fn segments() -> (Vec<SegmentAge>, SegmentAge) {
     let segment = |n: i64, size_bytes| SegmentAge {
         base_offset: Offset(10 * n),

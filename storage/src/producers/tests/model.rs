@@ -154,8 +154,8 @@ fn end(states: &mut ProducerStates, model: &mut Model, producer: i64, epoch_rise
     }
 }
 
-/// A snapshot somewhere in the log and the replay of what follows know of transactions what the running state knows; of batches
-/// they know the last one before the snapshot and all after it.
+/// A snapshot somewhere in the log and the replay of what follows know of transactions what the running state knows;
+/// of batches they know the last one before the snapshot and all after it.
 fn restart(states: &ProducerStates, model: &Model, at: usize) {
     let mut early = ProducerStates::default();
     for appended in &model.log[..at] {
