@@ -13,7 +13,6 @@ pub mod partition_metadata;
 pub mod producers;
 pub mod random;
 pub mod retention;
-pub mod retention;
 pub mod segment;
 mod text_lines;
 

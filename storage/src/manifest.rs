@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 //! Our own text file `log.manifest`: what of a log is durable, and which change of its files is under way. It is the truth about
 //! which segments belong to the log; without it the directory is scanned whole. No I/O.
-=======
-//! Our own text file `log.manifest`: what opening a log would else have to scan for. It can be deleted and is then
-//! rebuilt. No I/O.
->>>>>>> 9988755 (storage: wrap comments, say what a stable offset in the index rules out)
 //!
 //! ```text
 //! floodmark log manifest 1
@@ -75,13 +70,8 @@ impl Manifest {
     /// Reads the file. Takes memory in proportion to `bytes`.
     ///
     /// Fails on a newer version before anything else is looked at, on a wrong checksum, and on any line that
-<<<<<<< HEAD
     /// [`Manifest::format`] would not have written. A segment may begin after the end of the one before it, as in adopted
     /// directories, never before it.
-=======
-    /// [`Manifest::format`] would not have written. A segment may begin after the end of the one before it, as in
-    /// adopted directories, never before it.
->>>>>>> 9988755 (storage: wrap comments, say what a stable offset in the index rules out)
     pub fn parse(bytes: &[u8]) -> Result<Manifest, FormatError> {
         let mut lines = TextLines::new(FILE, bytes);
         let title = lines.next(TITLE)?.strip_prefix(TITLE).ok_or(lines.malformed(TITLE))?;
@@ -169,7 +159,11 @@ fn closed_line(lines: &mut TextLines<'_>) -> Result<bool, FormatError> {
     }
 }
 
-fn offset_of<'a>(lines: &TextLines<'a>, line: &'a str, expected: &'static str) -> Result<Offset, FormatError> {
+fn offset_of<'a>(
+    lines: &TextLines<'a>,
+    line: &'a str,
+    expected: &'static str,
+) -> Result<Offset, FormatError> {
     let [name, value] = lines.fields(line, expected)?;
     let field = if name == "replacing" { "replacing" } else { "truncating_to" };
     offset(lines, value, field)

@@ -21,9 +21,9 @@ struct Slot {
 }
 
 /// Read by the signal handler, so only atomics; untouched slots cost no memory.
-static MAPS: [Slot; SLOTS] =
-    [const { Slot { start: AtomicUsize::new(0), len: AtomicUsize::new(0), damaged: AtomicBool::new(false) } };
-        SLOTS];
+static MAPS: [Slot; SLOTS] = [const {
+    Slot { start: AtomicUsize::new(0), len: AtomicUsize::new(0), damaged: AtomicBool::new(false) }
+}; SLOTS];
 /// Slots below this were used at some time.
 static USED: AtomicUsize = AtomicUsize::new(0);
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());

@@ -14,9 +14,9 @@ use crate::error::LogError;
 use crate::format_error::FormatError;
 use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at};
 use crate::index::{AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index};
+use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::walk::HeaderWalk;
-use crate::segment::Segment;
 
 /// Index entries gathered before they are written. They matter only for the speed of look-ups, so they may be behind; and
 /// 64 entries are 256 KiB of log at the default interval, which a look-up walks in four reads.
@@ -97,7 +97,8 @@ impl Active {
             }
             other => other?,
         };
-        self.prewrite = Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
+        self.prewrite =
+            Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
         self.open_files(data, OpenMode::Write)?;
         self.resume_indexes(config)?;
         Ok(false)
@@ -182,7 +183,9 @@ impl Active {
             return false;
         }
         let age_ms = match self.first_timestamp {
-            Some(first) if first >= 0 && header.max_timestamp >= 0 => header.max_timestamp.saturating_sub(first),
+            Some(first) if first >= 0 && header.max_timestamp >= 0 => {
+                header.max_timestamp.saturating_sub(first)
+            }
             _ => now_ms.saturating_sub(self.opened_ms),
         };
         self.position + header.size_bytes() as u64 > u64::from(config.segment_bytes)

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use floodmark_proto::batch::{BatchHeader, DecompressLimits, EndTransactionMarker, RecordBatch, Records, TransactionResult};
+use floodmark_proto::batch::{
+    BatchHeader, DecompressLimits, EndTransactionMarker, RecordBatch, Records, TransactionResult,
+};
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
 
-use super::tail_cache::TailBatch;
 use super::Log;
+use super::tail_cache::TailBatch;
 use crate::clock::Stopwatch;
 use crate::error::{AppendError, LogError};
 use crate::producers::{EndMarker, Origin, Verdict};
@@ -206,9 +208,7 @@ impl Log {
     /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
     fn undo(&mut self, before: Offset, error: LogError) -> LogError {
         self.accepted.clear();
-        let no_space = |e: &LogError| {
-            matches!(e, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
-        };
+        let no_space = |e: &LogError| matches!(e, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
         if !no_space(&error) {
             return self.poison(error);
         }

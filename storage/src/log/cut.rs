@@ -48,7 +48,8 @@ impl Log {
             end_offset: cut.end,
             largest_timestamp: None,
         };
-        let sealed = self.manifest.sealed.iter().filter(|s| s.base_offset < cut.segment.base).copied().collect();
+        let sealed =
+            self.manifest.sealed.iter().filter(|s| s.base_offset < cut.segment.base).copied().collect();
         let under_way = Manifest {
             truncating_to: Some(cut.end),
             first_dirty: self.manifest.first_dirty.min(cut.end),
@@ -136,7 +137,8 @@ impl Log {
         for segment in segments[kept + 1..].iter().rev() {
             files::remove_segment(&*disk, &dir, segment.base)?;
         }
-        let (stay, go): (Vec<_>, Vec<_>) = std::mem::take(&mut self.snapshots).into_iter().partition(|s| *s <= cut.end);
+        let (stay, go): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.snapshots).into_iter().partition(|s| *s <= cut.end);
         self.snapshots = stay;
         for snapshot in go {
             files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
@@ -181,7 +183,8 @@ impl Log {
         let kept = transaction_index::entries_before(&aborted, cut.end);
         if kept < aborted.len() {
             let file = disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
-            file.set_size((kept * transaction_index::ENTRY_LEN) as u64).map_err(LogError::io("cut", &path))?;
+            file.set_size((kept * transaction_index::ENTRY_LEN) as u64)
+                .map_err(LogError::io("cut", &path))?;
             self.unsynced.transaction_index(path);
         }
         Ok(())
@@ -202,7 +205,8 @@ impl Log {
             if read == 0 {
                 return Err(LogError::damaged(&path, at, "the file is shorter than its batches"));
             }
-            write_all_at(&*to, &mut [IoSlice::new(&piece[..read])], at).map_err(LogError::io("write", &aside))?;
+            write_all_at(&*to, &mut [IoSlice::new(&piece[..read])], at)
+                .map_err(LogError::io("write", &aside))?;
             at += read as u64;
         }
         to.sync(SyncPoint::TruncateCopy).map_err(LogError::io("sync", &aside))?;
@@ -256,8 +260,9 @@ impl Log {
         }
         let first_kept = segments[gone].base;
         let newest = self.snapshots.last().copied();
-        let (kept, old): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.snapshots).into_iter().partition(|s| *s >= first_kept || Some(*s) == newest);
+        let (kept, old): (Vec<_>, Vec<_>) = std::mem::take(&mut self.snapshots)
+            .into_iter()
+            .partition(|s| *s >= first_kept || Some(*s) == newest);
         self.snapshots = kept;
         for snapshot in old {
             files::remove(&*self.context.disk, &self.shared.dir, snapshot, FileKind::Snapshot)?;

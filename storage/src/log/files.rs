@@ -47,7 +47,9 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
             Some((base, FileKind::Data)) => {
                 found.data.insert(base, entry.bytes);
             }
-            Some((base, FileKind::OffsetIndex)) => found.indexes.entry(base).or_default().offset = entry.bytes,
+            Some((base, FileKind::OffsetIndex)) => {
+                found.indexes.entry(base).or_default().offset = entry.bytes
+            }
             Some((base, FileKind::TimeIndex)) => found.indexes.entry(base).or_default().time = entry.bytes,
             Some((base, FileKind::TransactionIndex)) => found.transaction_indexes.push(base),
             Some((base, FileKind::Snapshot)) => found.snapshots.push(base),

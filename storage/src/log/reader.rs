@@ -170,7 +170,11 @@ impl LogReader {
     }
 
     /// The aborted transactions that a reader of `from` up to `end` must know.
-    pub fn aborted_transactions(&self, from: Offset, end: Offset) -> Result<Vec<AbortedTransaction>, LogError> {
+    pub fn aborted_transactions(
+        &self,
+        from: Offset,
+        end: Offset,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
         let segments = self.shared.segments.load();
         let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
         let mut aborted = Vec::new();

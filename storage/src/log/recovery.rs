@@ -295,7 +295,8 @@ impl Opening {
                 SegmentRecord { base_offset: base, end_offset: base, ..SegmentRecord::default() }
             }
         };
-        let bases: Vec<Offset> = self.found.data.keys().filter(|b| **b > first.base_offset).copied().collect();
+        let bases: Vec<Offset> =
+            self.found.data.keys().filter(|b| **b > first.base_offset).copied().collect();
         let mut later = bases.into_iter().peekable();
         let mut from = first;
         loop {
@@ -484,7 +485,8 @@ impl Opening {
             context.clock.now_ms(),
             config.segment_ms,
         );
-        let (scanned_active, scanned_sealed) = self.scanned.into_iter().partition::<Vec<_>, _>(|s| s.base == active.base);
+        let (scanned_active, scanned_sealed) =
+            self.scanned.into_iter().partition::<Vec<_>, _>(|s| s.base == active.base);
         let mut log = Log {
             context,
             config,
@@ -541,7 +543,8 @@ impl Replay<'_> {
         let mut producers = None;
         while let Some(&offset) = snapshots.last() {
             let path = path_of(self.dir, offset, FileKind::Snapshot);
-            let content = read_small_file(self.disk, &path, SNAPSHOT_BYTES_MAX).map_err(LogError::io("read", &path))?;
+            let content =
+                read_small_file(self.disk, &path, SNAPSHOT_BYTES_MAX).map_err(LogError::io("read", &path))?;
             if let Some(Ok(states)) = content.map(|bytes| ProducerStates::from_snapshot(&bytes, offset)) {
                 producers = Some((states, offset));
                 break;
@@ -563,7 +566,8 @@ impl Replay<'_> {
                 } else {
                     None
                 };
-                if let Some(entry) = producers.record(&header, marker.as_ref()).and_then(|t| t.index_entry()) {
+                if let Some(entry) = producers.record(&header, marker.as_ref()).and_then(|t| t.index_entry())
+                {
                     on_aborted(segment, entry);
                 }
             }
@@ -573,7 +577,11 @@ impl Replay<'_> {
     }
 }
 
-fn transaction_index_append(disk: &dyn Disk, path: &Path, entry: &AbortedTransaction) -> Result<(), LogError> {
+fn transaction_index_append(
+    disk: &dyn Disk,
+    path: &Path,
+    entry: &AbortedTransaction,
+) -> Result<(), LogError> {
     let file = match disk.open(path, OpenMode::Write) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => disk.open(path, OpenMode::Create),
         other => other,

@@ -50,7 +50,9 @@ impl SyncJob {
             segment.data_file()?.sync(SyncPoint::SealedData).map_err(LogError::io("sync", &path))?;
         }
         if self.directory {
-            self.disk.sync_dir(&self.dir, SyncPoint::SegmentCreated).map_err(LogError::io("sync", &self.dir))?;
+            self.disk
+                .sync_dir(&self.dir, SyncPoint::SegmentCreated)
+                .map_err(LogError::io("sync", &self.dir))?;
         }
         if let Some((file, path)) = &self.active {
             file.sync(SyncPoint::AppendData).map_err(LogError::io("sync", path))?;

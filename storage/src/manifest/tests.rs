@@ -54,7 +54,10 @@ fn bad_files_are_told_apart() {
         ("floodmark log manifest 0\n".to_owned(), "has version 0, which does not exist"),
         (with_crc("floodmark log manifest 1\nfirst_dirty 0\n"), "line 2: expected log_start"),
         (with_crc("floodmark log manifest 1\nlog_start -1\n"), "line 2: log_start is -1"),
-        (with_crc("floodmark log manifest 1\nlog_start 0\nfirst_dirty 0\nclosed\n"), "line 4: expected closed"),
+        (
+            with_crc("floodmark log manifest 1\nlog_start 0\nfirst_dirty 0\nclosed\n"),
+            "line 4: expected closed",
+        ),
         (lines("surprise 1\n"), "line 5: expected segment or active"),
         (lines("truncating_to\n"), "line 5: expected segment or active"),
         (lines("truncating_to -1\n"), "line 5: truncating_to is -1"),
@@ -90,17 +93,18 @@ fn manifests() -> impl Strategy<Value = Manifest> {
     (0i64..1_000, 0i64..1_000, any::<bool>(), change, prop::collection::vec(segment, 1..8)).prop_map(
         |(log_start, first_dirty, is_closed, (truncating_to, replacing), segments)| {
             let mut next = 0;
-            let record = |(gap, records, size_bytes, timestamp, at): (i64, i64, u32, i64, prop::sample::Index)| {
-                let base = next + gap;
-                next = base + records;
-                let offset = Offset(base + at.index(records as usize) as i64);
-                SegmentRecord {
-                    base_offset: Offset(base),
-                    size_bytes: u64::from(size_bytes),
-                    end_offset: Offset(next),
-                    largest_timestamp: (timestamp >= 0).then_some(TimestampOffset { timestamp, offset }),
-                }
-            };
+            let record =
+                |(gap, records, size_bytes, timestamp, at): (i64, i64, u32, i64, prop::sample::Index)| {
+                    let base = next + gap;
+                    next = base + records;
+                    let offset = Offset(base + at.index(records as usize) as i64);
+                    SegmentRecord {
+                        base_offset: Offset(base),
+                        size_bytes: u64::from(size_bytes),
+                        end_offset: Offset(next),
+                        largest_timestamp: (timestamp >= 0).then_some(TimestampOffset { timestamp, offset }),
+                    }
+                };
             let mut sealed: Vec<SegmentRecord> = segments.into_iter().map(record).collect();
             let active = sealed.pop().unwrap_or_default();
             Manifest {

@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, FileMap, OpenMode, read_full_at};
-use crate::index::{AbortedTransaction, OffsetEntry, TimeEntry, TimestampOffset, offset_index, time_index, transaction_index};
+use crate::index::{
+    AbortedTransaction, OffsetEntry, TimeEntry, TimestampOffset, offset_index, time_index, transaction_index,
+};
 use name::FileKind;
 use walk::{HeaderWalk, SegmentBytes};
 
@@ -251,7 +253,11 @@ impl Segment {
         let path = || self.path(kind);
         match read_full_at(&*file, &mut entry, u64::from(n) * N as u64) {
             Ok(read) if read == N => Ok(entry),
-            Ok(_) => Err(LogError::damaged(&path(), u64::from(n) * N as u64, "the index is shorter than its entries")),
+            Ok(_) => Err(LogError::damaged(
+                &path(),
+                u64::from(n) * N as u64,
+                "the index is shorter than its entries",
+            )),
             Err(e) => Err(LogError::io("read", &path())(e)),
         }
     }
@@ -267,7 +273,9 @@ impl Segment {
         let last_offset_is_good = offsets == 0
             || self.read_entry(FileKind::OffsetIndex, offsets - 1).is_ok_and(|e| {
                 let entry = OffsetEntry::decode(&e);
-                entry.position > 0 && u64::from(entry.position) < self.bytes() && entry.offset(self.base) < self.end()
+                entry.position > 0
+                    && u64::from(entry.position) < self.bytes()
+                    && entry.offset(self.base) < self.end()
             });
         // A sealed segment's time index ends with its largest timestamp.
         let last_time_is_good = match self.largest_timestamp() {
@@ -389,7 +397,8 @@ impl Segment {
         }
         let mut batch = vec![0; header.size_bytes()];
         let path = self.path(FileKind::Data);
-        let read = read_full_at(&*self.data_file()?, &mut batch, position).map_err(LogError::io("read", &path))?;
+        let read =
+            read_full_at(&*self.data_file()?, &mut batch, position).map_err(LogError::io("read", &path))?;
         if read < batch.len() {
             return Err(LogError::damaged(&path, position, "the file ends inside a batch"));
         }
@@ -404,7 +413,8 @@ impl Segment {
     ) -> Result<Option<(u64, BatchHeader)>, LogError> {
         let source = self.source()?;
         let entry_at = |n| self.read_entry(FileKind::TimeIndex, n).map(|e| TimeEntry::decode(&e));
-        let entry = time_index::find(self.index_entries().1, entry_at, target.saturating_sub(1)).unwrap_or(None);
+        let entry =
+            time_index::find(self.index_entries().1, entry_at, target.saturating_sub(1)).unwrap_or(None);
         // An entry counts only if its batch carries its timestamp: the index has no checksum.
         let mut start = from;
         if let Some(entry) = entry

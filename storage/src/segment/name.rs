@@ -75,9 +75,15 @@ mod tests {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap();
             assert_eq!(parse(name), Some((Offset(base), kind)), "{name}");
         }
-        for name in ["", "log.manifest", "0.log", "0000000000000000000x.log", "00000000000000000001.logs",
-            "99999999999999999999.log", "é0000000000000000001.log"]
-        {
+        for name in [
+            "",
+            "log.manifest",
+            "0.log",
+            "0000000000000000000x.log",
+            "00000000000000000001.logs",
+            "99999999999999999999.log",
+            "é0000000000000000001.log",
+        ] {
             assert_eq!(parse(name), None, "{name}");
         }
     }

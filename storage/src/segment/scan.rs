@@ -71,9 +71,23 @@ pub struct Scanned<'b> {
 
 impl<'a> BatchScan<'a> {
     /// Scans `file` from `position`, a batch boundary, where `expected` is the least offset that may follow.
-    pub fn new(file: Arc<dyn DiskFile>, path: &'a Path, position: u64, expected: Offset) -> Result<BatchScan<'a>, LogError> {
+    pub fn new(
+        file: Arc<dyn DiskFile>,
+        path: &'a Path,
+        position: u64,
+        expected: Offset,
+    ) -> Result<BatchScan<'a>, LogError> {
         let file_bytes = file.size().map_err(LogError::io("look at", path))?;
-        Ok(BatchScan { file, path, position, file_bytes, expected, chunk: Vec::new(), chunk_at: 0, end: None })
+        Ok(BatchScan {
+            file,
+            path,
+            position,
+            file_bytes,
+            expected,
+            chunk: Vec::new(),
+            chunk_at: 0,
+            end: None,
+        })
     }
 
     /// End of the last good batch.
@@ -157,7 +171,8 @@ impl<'a> BatchScan<'a> {
         }
         let bytes = wanted.max(CHUNK_BYTES).min(left);
         self.chunk.resize(bytes, 0);
-        let read = read_full_at(&*self.file, &mut self.chunk, self.position).map_err(LogError::io("read", self.path))?;
+        let read = read_full_at(&*self.file, &mut self.chunk, self.position)
+            .map_err(LogError::io("read", self.path))?;
         self.chunk.truncate(read);
         self.chunk_at = self.position;
         Ok(())

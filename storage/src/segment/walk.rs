@@ -35,11 +35,6 @@ impl<'a> HeaderWalk<'a> {
         HeaderWalk { bytes, path, position, end, chunk: Vec::new(), chunk_at: 0 }
     }
 
-    /// Where the next header lies.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
-    }
-
     /// The next batch's position and header, `None` at the end.
     pub(crate) fn step(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
         if self.position >= self.end {
@@ -59,7 +54,8 @@ impl<'a> HeaderWalk<'a> {
         let header = header.map_err(|e| LogError::damaged(self.path, at, e.to_string()))?;
         let next = at + header.size_bytes() as u64;
         if next > self.end {
-            let reason = format!("a batch of {} bytes reaches past the end at {}", header.size_bytes(), self.end);
+            let reason =
+                format!("a batch of {} bytes reaches past the end at {}", header.size_bytes(), self.end);
             return Err(LogError::damaged(self.path, at, reason));
         }
         self.position = next;

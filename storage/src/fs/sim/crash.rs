@@ -96,7 +96,9 @@ fn drop_orphans(state: &mut State) {
     let names = state.durable_names.clone();
     let stands = |path: &Path| {
         let up = parent(path);
-        up == Path::new(".") || path.parent().is_none_or(|p| p.as_os_str().is_empty()) || names.get(up) == Some(&Node::Dir)
+        up == Path::new(".")
+            || path.parent().is_none_or(|p| p.as_os_str().is_empty())
+            || names.get(up) == Some(&Node::Dir)
     };
     for path in names.keys() {
         if !path.ancestors().filter(|p| !p.as_os_str().is_empty()).all(stands) {

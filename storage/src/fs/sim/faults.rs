@@ -89,7 +89,11 @@ impl Faults {
     }
 
     pub(super) fn check_read(&mut self, path: &Path, at: u64, bytes: u64) -> io::Result<()> {
-        if self.unreadable.iter().any(|(p, from, to)| p == path && at < *to && *from < at.saturating_add(bytes)) {
+        if self
+            .unreadable
+            .iter()
+            .any(|(p, from, to)| p == path && at < *to && *from < at.saturating_add(bytes))
+        {
             self.taken += 1;
             return Err(error_of(FaultKind::Eio));
         }
@@ -97,7 +101,13 @@ impl Faults {
     }
 
     /// How many of `bytes` may be written, of which `grows` extend the file of a disk that holds `used`.
-    pub(super) fn check_write(&mut self, path: &Path, bytes: usize, grows: u64, used: u64) -> io::Result<usize> {
+    pub(super) fn check_write(
+        &mut self,
+        path: &Path,
+        bytes: usize,
+        grows: u64,
+        used: u64,
+    ) -> io::Result<usize> {
         match self.strikes(FaultOn::Write, path) {
             Some(FaultKind::Short) if bytes > 1 => return Ok(bytes / 2),
             None | Some(FaultKind::Short) => {}
