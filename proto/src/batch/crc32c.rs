@@ -13,3 +13,21 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 pub fn batch_crc(batch: &[u8]) -> u32 {
     crc32c(&batch[CRC_COVERS_FROM..])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_check_value_is_castagnolis() {
+        assert_eq!(super::crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(super::crc32c(b""), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn another_implementation_agrees(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert_eq!(super::crc32c(&bytes), ::crc32c::crc32c(&bytes));
+        }
+    }
+}

@@ -55,8 +55,8 @@ pub enum BatchError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Bytes follow the last record, or the last compressed frame.
-    #[error("{0} bytes follow the last record")]
+    /// Bytes follow the batch, its last record, or its compressed data.
+    #[error("{0} bytes follow where the data ends")]
     TrailingBytes(usize),
     /// Compressed bytes do not decode.
     #[error("{codec} data is corrupt: {reason}")]

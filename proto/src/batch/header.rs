@@ -255,3 +255,6 @@ fn i32_at(h: &[u8; HEADER_LEN], at: usize) -> i32 {
 fn i16_at(h: &[u8; HEADER_LEN], at: usize) -> i16 {
     i16::from_be_bytes([h[at], h[at + 1]])
 }
+
+#[cfg(test)]
+mod tests;

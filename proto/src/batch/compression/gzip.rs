@@ -1,4 +1,4 @@
-//! gzip (RFC 1952), one member on write; any number of members on read, as Java's decoder reads them.
+//! gzip (RFC 1952), exactly one member.
 
 use std::io::{Read, Write};
 
@@ -10,7 +10,6 @@ use super::{BatchError, CompressionType, Output, compress_error, corrupt};
 
 const CODEC: CompressionType = CompressionType::Gzip;
 const LEVEL_DEFAULT: u32 = 6;
-const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// Guess at the ratio of ordinary data, for the first reservation.
 const RATIO_GUESS: usize = 4;
 
@@ -29,41 +28,21 @@ pub(super) fn compress(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) -> R
 }
 
 pub(super) fn decompress(input: &[u8], output: &mut Output<'_>) -> Result<(), BatchError> {
-    let mut unread = input;
-    loop {
-        let mut member = GzDecoder::new(unread);
-        read_member(&mut member, unread.len(), output)?;
-        unread = member.into_inner();
-        if unread.is_empty() {
-            return Ok(());
-        }
-        if !unread.starts_with(&MAGIC) {
-            return Err(BatchError::TrailingBytes(unread.len()));
-        }
-    }
-}
-
-fn read_member(
-    member: &mut GzDecoder<&[u8]>,
-    compressed_bytes: usize,
-    output: &mut Output<'_>,
-) -> Result<(), BatchError> {
-    let mut step = compressed_bytes.saturating_mul(RATIO_GUESS);
-    loop {
-        if output.left() == 0 {
-            // The member may end exactly here.
-            return match read(member, &mut [0])? {
-                0 => Ok(()),
-                _ => Err(output.bomb()),
-            };
-        }
+    let mut member = GzDecoder::new(input);
+    let mut step = input.len().saturating_mul(RATIO_GUESS);
+    while output.left() > 0 {
         let start = output.extend_zeroed(step.clamp(1, output.left()))?;
-        let read_bytes = read(member, &mut output.bytes[start..])?;
+        let read_bytes = read(&mut member, &mut output.bytes[start..])?;
         output.bytes.truncate(start + read_bytes);
         if read_bytes == 0 {
-            return Ok(());
+            return super::check_exhausted(member.into_inner());
         }
         step = output.bytes.len();
+    }
+    // The member may end exactly at the cap.
+    match read(&mut member, &mut [0])? {
+        0 => super::check_exhausted(member.into_inner()),
+        _ => Err(output.bomb()),
     }
 }
 

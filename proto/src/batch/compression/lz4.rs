@@ -1,8 +1,7 @@
 //! LZ4 frames: written as Kafka writes them (independent blocks of 64 KiB, no checksums); any legal frame is read.
 //!
-//! Exactly one frame makes a payload: Java's decoder stops at the first end mark, so bytes after it would be seen by
-//! some readers and not by others. The frame is walked here because blocks then decode straight into the output, which
-//! also serves as the dictionary of linked blocks.
+//! The frame is walked here because blocks then decode straight into the output, which also serves as the dictionary of
+//! linked blocks.
 
 use std::io::Write;
 
@@ -64,7 +63,7 @@ pub(super) fn decompress(input: &[u8], output: &mut Output<'_>) -> Result<(), Ba
     if frame.content_size.is_some_and(|size| size != output.bytes.len() as u64) {
         return Err(corrupt(CODEC, "the content size differs from the content"));
     }
-    if unread.is_empty() { Ok(()) } else { Err(BatchError::TrailingBytes(unread.len())) }
+    super::check_exhausted(unread)
 }
 
 struct Frame {

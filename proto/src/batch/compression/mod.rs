@@ -2,6 +2,9 @@
 //!
 //! No decoder keeps a window of its own beside the output: the output is the window. So memory is the output plus less
 //! than 1 MiB, whatever window or block size the bytes ask for.
+//!
+//! Exactly one member, frame or stream makes a payload. Formats allow more of them back to back, but some clients read on
+//! and some stop at the first, so that one batch would hold different records for different readers. No client writes it.
 
 mod gzip;
 mod lz4;
@@ -147,6 +150,10 @@ impl Output<'_> {
         }
         Ok(())
     }
+}
+
+fn check_exhausted(unread: &[u8]) -> Result<(), BatchError> {
+    if unread.is_empty() { Ok(()) } else { Err(BatchError::TrailingBytes(unread.len())) }
 }
 
 fn corrupt(codec: CompressionType, reason: impl Into<String>) -> BatchError {

@@ -1,11 +1,14 @@
-//! Zstandard: one frame that states its size on write; any number of frames on read, as Java's decoder reads them.
+//! Zstandard: exactly one frame, which states its size when it is written here.
 //!
 //! Decoded in one call straight into the output, so that no window is allocated: clients at level 3 (every client's
 //! default) ask for a window of 2 MiB, at level 19 for 8 MiB, at level 22 for 128 MiB, and all of them are read in the
 //! memory of what they decode to. No window therefore has to be refused, and the cap on output is the only one.
 
+use std::cell::RefCell;
+
 use zstd::zstd_safe::{
-    CCtx, CParameter, DCtx, compress_bound, decompress_bound, get_error_name, max_c_level, min_c_level,
+    CCtx, CParameter, DCtx, compress_bound, decompress_bound, find_frame_compressed_size, get_error_name,
+    max_c_level, min_c_level,
 };
 
 use super::{BatchError, CompressionType, Output, compress_error, corrupt};
@@ -14,6 +17,11 @@ const CODEC: CompressionType = CompressionType::Zstd;
 const LEVEL_DEFAULT: i32 = 3;
 /// `ZSTD_error_dstSize_tooSmall`, whose value the library promises to keep; errors are returned negated.
 const OUTPUT_TOO_SMALL: usize = 0usize.wrapping_sub(70);
+
+thread_local! {
+    // About 100 KiB once a thread has decoded zstd; making it anew costs more than decoding a small batch.
+    static DECODER: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+}
 
 pub(super) fn compress(level: Option<i32>, input: &[u8], out: &mut Vec<u8>) -> Result<(), BatchError> {
     let level = level.unwrap_or(LEVEL_DEFAULT);
@@ -37,14 +45,14 @@ pub(super) fn decompress(input: &[u8], output: &mut Output<'_>) -> Result<(), Ba
     if input.is_empty() {
         return Err(corrupt(CODEC, "there is no frame"));
     }
-    // Walks the block headers of every frame, so that damage and trailing bytes are found before anything is reserved.
-    let claimed =
-        decompress_bound(input).map_err(|_| corrupt(CODEC, "the frames are damaged or cut short"))?;
+    // Both walk the block headers, so that a cut and trailing bytes are found before anything is reserved.
+    let frame_len = find_frame_compressed_size(input).map_err(|code| corrupt(CODEC, get_error_name(code)))?;
+    super::check_exhausted(input.get(frame_len..).unwrap_or_default())?;
+    let claimed = decompress_bound(input).map_err(|code| corrupt(CODEC, get_error_name(code)))?;
     let possible = input.len().saturating_mul(CODEC.expansion_max() as usize);
     let bound = usize::try_from(claimed).unwrap_or(usize::MAX).min(possible);
     output.reserve(bound.min(output.left()))?;
-    let mut decoder = DCtx::try_create().ok_or_else(|| corrupt(CODEC, "out of memory"))?;
-    match decoder.decompress(&mut *output.bytes, input) {
+    match DECODER.with_borrow_mut(|decoder| decoder.decompress(&mut *output.bytes, input)) {
         // A reused buffer may have had more room than the cap.
         Ok(written) if written > output.cap => {
             Err(BatchError::Bomb { limit_bytes: output.cap, compressed_bytes: output.compressed_bytes })

@@ -306,8 +306,8 @@ fn records_must_agree_with_the_header() {
         [12, 0, 0, delta << 1, 1, 1, 0]
     }
     // Records, last offset delta, reason for a client, reason for a log.
-    type Row = (&'static [[u8; 7]], i32, Option<&'static str>, Option<&'static str>);
-    let rows: [Row; 6] = [
+    type Row<'r> = (&'r [[u8; 7]], i32, Option<&'r str>, Option<&'r str>);
+    let rows: [Row<'_>; 6] = [
         (&[at(0), at(1)], 1, None, None),
         (&[at(0), at(2)], 2, Some("offset delta leaves a gap"), None),
         (&[at(1), at(2)], 2, Some("offset delta leaves a gap"), None),
