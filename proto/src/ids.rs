@@ -72,3 +72,121 @@ impl fmt::Display for ProducerId {
 
 /// Milliseconds since the Unix epoch; `-1` where a record or batch has no time.
 pub type TimestampMs = i64;
+
+/// Identity of one incarnation of a topic: a topic deleted and created again under its name gets another.
+///
+/// Never all zeros, Kafka's "no id", nor 1, the id of its metadata log. The text form is Kafka's: base64url, 22
+/// characters, no padding.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId([u8; 16]);
+
+/// Why something is not a topic id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicIdError {
+    /// Kafka keeps ids 0 and 1 for itself.
+    #[error("topic id is reserved")]
+    Reserved,
+    /// Not 22 characters of base64url that hold 128 bits.
+    #[error("topic id is not 22 characters of base64url")]
+    NotBase64,
+}
+
+const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const TOPIC_ID_TEXT_LEN: usize = 22;
+
+impl TopicId {
+    /// The id with these bytes; fails for the two reserved ones.
+    pub fn from_bytes(bytes: [u8; 16]) -> Result<TopicId, TopicIdError> {
+        if u128::from_be_bytes(bytes) <= 1 {
+            return Err(TopicIdError::Reserved);
+        }
+        Ok(TopicId(bytes))
+    }
+
+    /// The bytes as they cross the wire.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = u128::from_be_bytes(self.0);
+        let mut text = [0; TOPIC_ID_TEXT_LEN];
+        for (n, character) in text.iter_mut().enumerate() {
+            // 21 characters carry six bits each; the last one carries two, and four zeros.
+            let sextet = if n < 21 { bits >> (122 - 6 * n) } else { bits << 4 };
+            *character = BASE64URL[(sextet & 0x3f) as usize];
+        }
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl fmt::Debug for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TopicId({self})")
+    }
+}
+
+impl std::str::FromStr for TopicId {
+    type Err = TopicIdError;
+
+    /// Reads the text form; fails on any text that [`fmt::Display`] would not have written.
+    fn from_str(text: &str) -> Result<TopicId, TopicIdError> {
+        if text.len() != TOPIC_ID_TEXT_LEN {
+            return Err(TopicIdError::NotBase64);
+        }
+        let mut bits: u128 = 0;
+        for (n, character) in text.bytes().enumerate() {
+            let sextet =
+                BASE64URL.iter().position(|c| *c == character).ok_or(TopicIdError::NotBase64)? as u128;
+            if n < 21 {
+                bits = bits << 6 | sextet;
+            } else if sextet & 0xf == 0 {
+                bits = bits << 2 | sextet >> 4;
+            } else {
+                return Err(TopicIdError::NotBase64);
+            }
+        }
+        TopicId::from_bytes(bits.to_be_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC_IDS: [(&str, u128); 5] = [
+        ("AAAAAAAAAAAAAAAAAAAAAg", 2),
+        ("AAAAAAAAAAEAAAAAAAAAAA", 1 << 64),
+        ("_____________________w", u128::MAX),
+        ("ASNFZ4mrze_-3LqYdlQyEA", 0x0123_4567_89ab_cdef_fedc_ba98_7654_3210),
+        ("gAAAAAAAAACAAAAAAAAAAQ", 0x8000_0000_0000_0000_8000_0000_0000_0001),
+    ];
+
+    #[test]
+    fn topic_id_text_is_kafkas() {
+        // Pairs printed by Kafka's own Uuid class.
+        for (text, bytes) in TOPIC_IDS {
+            let id: TopicId = text.parse().expect(text);
+            assert_eq!(id, TopicId::from_bytes(bytes.to_be_bytes()).expect(text));
+            assert_eq!(id.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn reserved_and_misspelt_topic_ids_are_refused() {
+        for (text, error) in [
+            ("AAAAAAAAAAAAAAAAAAAAAA", TopicIdError::Reserved),
+            ("AAAAAAAAAAAAAAAAAAAAAQ", TopicIdError::Reserved),
+            ("AAAAAAAAAAAAAAAAAAAAAR", TopicIdError::NotBase64),
+            ("AAAAAAAAAAAAAAAAAAAAA", TopicIdError::NotBase64),
+            ("AAAAAAAAAAAAAAAAAAAAAg==", TopicIdError::NotBase64),
+            ("AAAAAAAAAAAAAAAAAAAA+g", TopicIdError::NotBase64),
+            ("", TopicIdError::NotBase64),
+        ] {
+            assert_eq!(text.parse::<TopicId>(), Err(error), "{text}");
+        }
+    }
+}

@@ -253,3 +253,6 @@ fn record_of(segment: &Segment) -> SegmentRecord {
         largest_timestamp: segment.largest_timestamp(),
     }
 }
+
+#[cfg(test)]
+mod tests;

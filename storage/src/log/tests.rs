@@ -1,0 +1,208 @@
+//! The log through its public face, on a simulated disk.
+
+use std::sync::Arc;
+
+use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord, RecordBatch};
+use floodmark_proto::ids::{LeaderEpoch, Offset, ProducerId};
+
+use super::append::AppendAs;
+use super::*;
+use crate::fs::SimDisk;
+use crate::producers::Origin;
+use crate::segment::ReadLimits;
+
+const LEADER: AppendAs = AppendAs::Leader { epoch: LeaderEpoch(3), origin: Origin::Client };
+const ALL: ReadLimits = ReadLimits { max_bytes: 1 << 20, below: Offset::MAX };
+
+fn context(disk: &SimDisk, tail_bytes: u64) -> LogContext {
+    LogContext {
+        disk: Arc::new(disk.clone()),
+        clock: Clock::manual(1_000),
+        random: Random::seeded(1),
+        tail_budget: TailBudget::new(tail_bytes),
+    }
+}
+
+fn small() -> LogConfig {
+    LogConfig { segment_bytes: 2_000, index_interval_bytes: 200, prewrite_bytes: 0, ..LogConfig::default() }
+}
+
+fn batch(timestamp: i64, records: usize) -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    for n in 0..records {
+        let value = format!("value {timestamp} {n}");
+        let record = NewRecord {
+            timestamp: timestamp + n as i64,
+            key: Some(b"key"),
+            value: Some(value.as_bytes()),
+            headers: &[],
+        };
+        builder.push(&record).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+fn open(disk: &SimDisk, tail_bytes: u64) -> (Log, recovery::RecoveryReport) {
+    Log::open(context(disk, tail_bytes), Path::new("logs/t-0"), small()).unwrap()
+}
+
+/// Base offsets and record counts of everything readable.
+fn read_all(reader: &LogReader) -> Vec<(i64, i32)> {
+    let mut found = Vec::new();
+    let mut from = reader.start();
+    loop {
+        let pieces = reader.read(from, ALL).unwrap();
+        if pieces.is_empty() {
+            return found;
+        }
+        for piece in pieces {
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                let header = BatchHeader::parse(rest).unwrap();
+                found.push((header.base_offset.0, header.record_count));
+                from = header.next_offset();
+                rest = &rest[header.size_bytes()..];
+            }
+        }
+    }
+}
+
+fn fill(log: &mut Log, batches: i64) {
+    for n in 0..batches {
+        let outcomes = log.append([batch(log.end().0 * 10 + n, 1 + n as usize % 3)], LEADER).unwrap();
+        assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    }
+}
+
+#[test]
+fn what_is_appended_is_read_across_segments_with_and_without_the_tail() {
+    for tail_bytes in [0, 1_000, 1 << 20] {
+        let disk = SimDisk::new();
+        let (mut log, report) = open(&disk, tail_bytes);
+        assert!(report.was_new);
+        fill(&mut log, 100);
+        assert!(log.segments().len() > 3, "{}", log.segments().len());
+        let before = read_all(&log.reader());
+        assert_eq!(before.len(), 100);
+        log.sync().unwrap();
+        assert_eq!(read_all(&log.reader()), before);
+        log.close().unwrap();
+        let (log, report) = open(&disk, tail_bytes);
+        assert!(report.was_clean, "{report:?}");
+        assert_eq!(read_all(&log.reader()), before);
+        assert_eq!(disk.violations(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_unclosed_log_is_scanned_from_its_recovery_point_only() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 50);
+    log.checkpoint().unwrap();
+    let durable = log.reader().size_bytes();
+    fill(&mut log, 50);
+    log.sync().unwrap();
+    let before = read_all(&log.reader());
+    let all = log.reader().size_bytes();
+    drop(log);
+    let (log, report) = open(&disk, 0);
+    assert!(!report.was_clean);
+    assert_eq!(report.scanned_bytes, all - durable);
+    assert_eq!((report.cut_bytes, report.producers_replayed_from), (0, None));
+    assert_eq!(read_all(&log.reader()), before);
+}
+
+#[test]
+fn truncation_cuts_at_batch_boundaries_and_survives_reopening() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 1 << 20);
+    fill(&mut log, 100);
+    log.sync().unwrap();
+    let all = read_all(&log.reader());
+    for cut in [150, 99, 98, 51, 20, 1] {
+        let end = log.truncate_to(Offset(cut)).unwrap();
+        let expected: Vec<_> = all.iter().copied().filter(|(base, n)| base + i64::from(*n) <= cut).collect();
+        let last = expected.last().map_or(0, |(base, n)| base + i64::from(*n));
+        assert_eq!((end.0, log.end().0), (last, last), "cut at {cut}");
+        assert_eq!(read_all(&log.reader()), expected);
+        log.close().unwrap();
+        log = open(&disk, 1 << 20).0;
+        assert_eq!(read_all(&log.reader()), expected);
+    }
+    fill(&mut log, 10);
+    assert_eq!(log.reader().read(Offset(500), ALL).unwrap_err().to_string().contains("outside"), true);
+    log.reset_to(Offset(1_000)).unwrap();
+    fill(&mut log, 3);
+    drop(log);
+    let (log, _) = open(&disk, 0);
+    assert_eq!(read_all(&log.reader()), [(1_000, 1), (1_001, 2), (1_003, 3)]);
+    assert_eq!(disk.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn the_head_goes_segment_by_segment_and_never_past_the_watermark() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 100);
+    assert!(matches!(log.delete_before(Offset(5)), Err(LogError::OutOfRange { .. })));
+    log.on_high_watermark(log.end());
+    log.delete_before(Offset(100)).unwrap();
+    assert_eq!(log.start(), Offset(100));
+    assert!(log.reader().read(Offset(99), ALL).is_err());
+    let kept = read_all(&log.reader());
+    assert!(kept[0].0 <= 100 && kept[0].0 + i64::from(kept[0].1) > 100);
+    let end = log.end();
+    drop(log);
+    let (mut log, _) = open(&disk, 0);
+    assert_eq!((log.start(), log.end(), read_all(&log.reader())), (Offset(100), end, kept));
+    log.on_high_watermark(end);
+    log.delete_before(end).unwrap();
+    assert_eq!((log.start(), log.end(), log.segments().len()), (end, end, 1));
+    fill(&mut log, 2);
+    assert_eq!(read_all(&log.reader()).len(), 2);
+}
+
+#[test]
+fn times_are_found_inside_batches_and_out_of_order() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    for timestamp in [100, 300, 200, 900, 400] {
+        log.append([batch(timestamp, 3)], LEADER).unwrap();
+    }
+    let reader = log.reader();
+    let at = |t| reader.first_at_or_after(t).unwrap().map(|f| (f.offset.0, f.timestamp));
+    assert_eq!(at(0), Some((0, 100)));
+    assert_eq!(at(101), Some((1, 101)));
+    assert_eq!(at(103), Some((3, 300)));
+    assert_eq!(at(303), Some((9, 900)));
+    assert_eq!(at(903), None);
+    assert_eq!(reader.largest_timestamp().unwrap().map(|f| f.offset.0), Some(11));
+}
+
+#[test]
+fn a_retry_is_answered_with_its_first_offset_across_restarts() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    let from_producer = |sequence| {
+        let mut builder = BatchBuilder::new().producer(ProducerId(7), 0, sequence);
+        let record = NewRecord { timestamp: 5, key: None, value: Some(b"v"), headers: &[] };
+        builder.push(&record).unwrap();
+        builder.build().unwrap()
+    };
+    for sequence in 0..3 {
+        log.append([from_producer(sequence)], LEADER).unwrap();
+    }
+    for reopen in ["live", "crash", "clean"] {
+        let outcomes = log.append([from_producer(2)], LEADER).unwrap();
+        let appended = outcomes[0].clone().unwrap();
+        assert!(appended.is_duplicate && appended.base_offset == Offset(2), "{reopen}: {appended:?}");
+        assert!(log.append([from_producer(9)], LEADER).unwrap()[0].is_err());
+        if reopen == "live" {
+            drop(log);
+        } else {
+            log.close().unwrap();
+        }
+        log = open(&disk, 0).0;
+    }
+}
