@@ -3,6 +3,7 @@
     clippy::disallowed_methods,
     reason = "the test looks at files from outside, and waits for other programs"
 )]
+#![allow(clippy::unwrap_used, reason = "the harness is test code as a whole; a panic is its answer")]
 
 mod kafka_reference;
 
