@@ -4,6 +4,9 @@ use crate::Finding;
 use crate::allowed::Allowed;
 use crate::tree::{RustFile, Tree, behind_block};
 
+/// Calls that panic where there is nothing.
+pub(crate) const UNWRAPS: [&str; 4] = [".unwrap()", ".expect(", ".unwrap_err()", ".expect_err("];
+
 /// Something in the code that may stand only where `may` says so.
 struct Ban {
     /// Any of these, as whole words.
@@ -41,13 +44,8 @@ const BANS: &[Ban] = &[
     },
     Ban {
         words: &["process::exit", "process::abort"],
-        may: |file, _| file.path.ends_with("/main.rs"),
+        may: |file, _| file.path.ends_with("/main.rs") || file.is_test_file(),
         instead: "return the error; only a main.rs ends the process",
-    },
-    Ban {
-        words: &[".unwrap()", ".expect(", ".unwrap_err()", ".expect_err("],
-        may: |file, at| file.is_test_at(at),
-        instead: "return the error, or say in the types why it cannot happen",
     },
 ];
 
@@ -57,6 +55,7 @@ pub(crate) fn check(tree: &Tree, allowed: &Allowed, findings: &mut Vec<Finding>)
             check_ban(file, ban, findings);
         }
         check_grouped_imports(file, findings);
+        check_unwraps(file, allowed, findings);
         check_unsafe(file, allowed, findings);
     }
 }
@@ -99,6 +98,18 @@ fn top_level_names(group: &str) -> impl Iterator<Item = &str> {
         c == ',' && depth == 0
     });
     parts.map(|part| part.split("::").next().unwrap_or(part).trim())
+}
+
+fn check_unwraps(file: &RustFile, allowed: &Allowed, findings: &mut Vec<Finding>) {
+    if allowed.unwraps.iter().any(|e| e.path == file.path) {
+        return;
+    }
+    for word in UNWRAPS {
+        for at in file.code_places(word).filter(|&at| !file.is_test_at(at)) {
+            let message = format!("`{word}`: return the error, or say in the types why it cannot happen");
+            findings.push(Finding::new(&file.path, file.line_at(at), message));
+        }
+    }
 }
 
 fn check_unsafe(file: &RustFile, allowed: &Allowed, findings: &mut Vec<Finding>) {

@@ -2,6 +2,7 @@
 
 use crate::Finding;
 use crate::allowed::Allowed;
+use crate::call_rules::UNWRAPS;
 use crate::mask::is_word;
 use crate::tree::{RustFile, Tree, behind_block};
 
@@ -134,11 +135,11 @@ fn check_exceptions_needed(tree: &Tree, allowed: &Allowed, findings: &mut Vec<Fi
             findings.push(not_needed(e.path, e.reason));
         }
     }
-    for e in allowed.unsafe_code {
-        if file_of(e.path).is_none_or(|f| f.code_places("unsafe").next().is_none()) {
-            findings.push(not_needed(e.path, e.reason));
-        }
-    }
+    let has_unsafe = |f: &RustFile| f.code_places("unsafe").next().is_some();
+    let has_unwrap = |f: &RustFile| UNWRAPS.iter().any(|word| f.code_places(word).any(|at| !f.is_test_at(at)));
+    let unsafe_code = allowed.unsafe_code.iter().filter(|e| !file_of(e.path).is_some_and(has_unsafe));
+    let unwraps = allowed.unwraps.iter().filter(|e| !file_of(e.path).is_some_and(has_unwrap));
+    findings.extend(unsafe_code.chain(unwraps).map(|e| not_needed(e.path, e.reason)));
 }
 
 fn not_needed(path: &str, reason: &str) -> Finding {

@@ -4,7 +4,7 @@ use crate::allowed::{Allowed, Exception, LongFunction};
 use crate::tree::Tree;
 use crate::{Finding, check, mask};
 
-const NOTHING: Allowed = Allowed { unsafe_code: &[], long_files: &[], long_functions: &[] };
+const NOTHING: Allowed = Allowed { unsafe_code: &[], unwraps: &[], long_files: &[], long_functions: &[] };
 
 /// What the rules say of files given as path and text.
 fn findings_with(files: &[(&str, &str)], allowed: &Allowed) -> Vec<Finding> {
@@ -111,6 +111,7 @@ fn unsafe_code_is_listed() {
 #[test]
 fn only_main_ends_the_process() {
     assert_passes("tools/src/main.rs", "fn main() { std::process::exit(1) }\n");
+    assert_passes("storage/fuzz/memory_limit.rs", "fn f() { std::process::abort() }\n");
     assert_fails("tools/src/cmd.rs", "fn f() { std::process::exit(1) }\n", 2, "main.rs");
 }
 
@@ -137,6 +138,10 @@ fn unwrap_only_in_tests() {
     assert_passes("a.rs", "fn f() { g().unwrap_or(1); }\n");
     assert_fails("a.rs", call, 2, ".unwrap()");
     assert_fails("a.rs", "fn f() { g().expect(\"why\"); }\n", 2, ".expect(");
+    const LISTED: Allowed = Allowed { unwraps: &[Exception { path: "a.rs", reason: "a proof" }], ..NOTHING };
+    assert!(findings_with(&[("a.rs", &format!("//! Head.\n{call}"))], &LISTED).is_empty());
+    let only_in_test = format!("//! Head.\n#[cfg(test)]\nmod tests {{\n{call}}}\n");
+    assert_single(&findings_with(&[("a.rs", &only_in_test)], &LISTED), "a.rs", 1, "no longer needed");
 }
 
 #[test]

@@ -91,9 +91,9 @@ impl RustFile {
         RustFile { path, text, code: masked.code, comments: masked.comments, test_items }
     }
 
-    /// Whether the whole file is test code.
+    /// Whether the whole file is test code; a fuzz crate is.
     pub(crate) fn is_test_file(&self) -> bool {
-        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+        self.path.ends_with("/tests.rs") || self.path.contains("/tests/") || self.path.contains("/fuzz/")
     }
 
     /// Whether the byte at `at` belongs to a test.
