@@ -136,7 +136,8 @@ fn check_exceptions_needed(tree: &Tree, allowed: &Allowed, findings: &mut Vec<Fi
         }
     }
     let has_unsafe = |f: &RustFile| f.code_places("unsafe").next().is_some();
-    let has_unwrap = |f: &RustFile| UNWRAPS.iter().any(|word| f.code_places(word).any(|at| !f.is_test_at(at)));
+    let has_unwrap =
+        |f: &RustFile| UNWRAPS.iter().any(|word| f.code_places(word).any(|at| !f.is_test_at(at)));
     let unsafe_code = allowed.unsafe_code.iter().filter(|e| !file_of(e.path).is_some_and(has_unsafe));
     let unwraps = allowed.unwraps.iter().filter(|e| !file_of(e.path).is_some_and(has_unwrap));
     findings.extend(unsafe_code.chain(unwraps).map(|e| not_needed(e.path, e.reason)));
