@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use kafka_reference::{Dump, DumpMode, DumpedRecord, Reference, Transaction, Written, files_with, reference};
+use floodmark_proto::batch::{DecompressLimits, RecordRules, Records, check_records, check_stored};
+use kafka_reference::{
+    Dump, DumpMode, DumpedRecord, Reference, Transaction, Written, WrittenHeader, files_with, reference,
+};
 
 /// Topics that no cleaner touches, so that each record stays where it was acknowledged.
 const KEPT: [&str; 11] = [
@@ -75,6 +78,59 @@ fn kafka_reads_its_own_files_as_they_were_written() {
     }
     assert_eq!(codecs("recompressed"), BTreeSet::from(["zstd".to_owned()]));
     assert!(dump.batches().iter().all(|b| b.is_append_time == (b.folder == "append-time-0")));
+}
+
+/// What a record is, apart from who wrote it.
+type Content = (i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<WrittenHeader>);
+
+/// The data records in a log file as our own code reads them, by offset. Every batch must pass our checks.
+fn read_by_us(file: &Path) -> BTreeMap<i64, Content> {
+    let bytes = fs::read(file).unwrap();
+    let mut records = BTreeMap::new();
+    let (mut rest, mut scratch) = (&bytes[..], Vec::new());
+    while !rest.is_empty() {
+        let place = bytes.len() - rest.len();
+        let header = check_stored(rest).unwrap_or_else(|e| panic!("{} at {place}: {e}", file.display()));
+        check_records(rest, RecordRules::Stored, &DecompressLimits::DEFAULT, &mut scratch)
+            .unwrap_or_else(|e| panic!("{} at {place}: {e}", file.display()));
+        if !header.attributes.is_control() {
+            for record in Records::open(rest, &DecompressLimits::DEFAULT, &mut scratch).unwrap() {
+                let record = record.unwrap();
+                let headers = record.headers.map(|header| {
+                    let header = header.unwrap();
+                    WrittenHeader {
+                        name: header.key_str().unwrap().to_owned(),
+                        value: header.value.map(<[u8]>::to_vec),
+                    }
+                });
+                let content = (
+                    record.timestamp,
+                    record.key.map(<[u8]>::to_vec),
+                    record.value.map(<[u8]>::to_vec),
+                    headers.collect(),
+                );
+                records.insert(record.offset.0, content);
+            }
+        }
+        rest = &rest[header.size_bytes()..];
+    }
+    records
+}
+
+#[test]
+fn we_read_in_kafkas_logs_what_was_written() {
+    let Some(reference) = reference() else { return };
+    for topic in KEPT.iter().chain(&["transactional"]) {
+        let files = files_with(&reference.clean.join(format!("{topic}-0")), &["log"]);
+        let read: BTreeMap<i64, Content> = files.iter().flat_map(|file| read_by_us(file)).collect();
+        let written = reference.written.iter().filter(|w| w.topic == *topic).cloned();
+        let written: BTreeMap<_, _> =
+            written.map(|w| (w.offset, (w.timestamp_ms, w.key, w.value, w.headers))).collect();
+        assert_eq!(read, written, "{topic}");
+    }
+    for file in files_with(&reference.clean.join("compacted-0"), &["log"]) {
+        read_by_us(&file);
+    }
 }
 
 #[test]

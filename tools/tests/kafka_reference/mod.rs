@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 pub(crate) use dump::{Dump, DumpMode, DumpedRecord};
 pub(crate) use toolchain::Kafka;
-pub(crate) use writer::{Part, Transaction, Written};
+pub(crate) use writer::{Part, Transaction, Written, WrittenHeader};
 
 /// Two Kafka log directories and what was written into them.
 pub(crate) struct Reference {
