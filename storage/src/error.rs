@@ -51,6 +51,11 @@ pub enum LogError {
         /// What is wrong with it.
         source: FormatError,
     },
+    /// The thread that was to write the batches failed before it could say what became of them: they may be in the log.
+    #[error(
+        "the append was abandoned before its outcome was known; read the log's end to learn whether it took place"
+    )]
+    Abandoned,
     /// A read starts outside the log.
     #[error("offset {asked} is outside the log, which holds {start} to {end}")]
     OutOfRange {

@@ -5,6 +5,7 @@ pub mod config;
 pub mod error;
 pub mod format_error;
 pub mod fs;
+pub mod group_commit;
 pub mod index;
 pub mod leader_epochs;
 pub mod log;
