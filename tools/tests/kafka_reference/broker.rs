@@ -28,7 +28,7 @@ impl Kafka {
     /// Makes an empty log directory for a broker that will run in `dir`.
     pub(crate) fn format(&self, dir: &Path) {
         let settings = dir.join("server.properties");
-        fs::write(&settings, properties(dir, [free_port(), free_port()])).unwrap();
+        fs::write(&settings, properties(dir, free_ports())).unwrap();
         let mut command = self.java();
         // Any 16 bytes in base64 will do as the cluster's id.
         command.args([
@@ -51,21 +51,21 @@ impl Kafka {
 
     /// Starts a broker on the log directory in `dir`, and returns when it takes connections.
     pub(crate) fn start(&self, dir: &Path) -> Broker {
-        let [port, controller_port] = [free_port(), free_port()];
+        let ports = free_ports();
         let settings = dir.join("server.properties");
-        fs::write(&settings, properties(dir, [port, controller_port])).unwrap();
+        fs::write(&settings, properties(dir, ports)).unwrap();
         let mut command = self.java();
         command.arg("kafka.Kafka").arg(settings).stdin(Stdio::null());
         command.stdout(File::create(dir.join("broker.out")).unwrap());
         command.stderr(File::create(dir.join("broker.err")).unwrap());
-        let mut broker = Broker { process: command.spawn().unwrap(), dir: dir.to_owned(), port };
+        let mut broker = Broker { process: command.spawn().unwrap(), dir: dir.to_owned(), port: ports[0] };
         let is_up = poll(DEADLINE, || {
             assert!(
                 broker.process.try_wait().unwrap().is_none(),
                 "the broker ended at once: {}",
                 broker.said()
             );
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+            TcpStream::connect((Ipv4Addr::LOCALHOST, ports[0])).is_ok()
         });
         assert!(is_up, "the broker takes no connections after {DEADLINE:?}: {}", broker.said());
         broker
@@ -127,9 +127,11 @@ impl Drop for Broker {
     }
 }
 
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// Two ports that nobody listens on now: for clients, and for the controller.
+fn free_ports() -> [u16; 2] {
+    // Both are held before either is let go, so that they differ.
+    let held = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// Settings for one small node: nothing goes by age, since the records carry old timestamps; cleaning is quick.
