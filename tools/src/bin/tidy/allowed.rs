@@ -42,6 +42,10 @@ const UNSAFE_CODE: &[Exception] = &[
         reason: "a signal handler answers a page that cannot be read",
     },
     Exception {
+        path: "proto/fuzz/src/memory.rs",
+        reason: "an allocator that counts is the only way to see every allocation",
+    },
+    Exception {
         path: "storage/fuzz/memory_limit.rs",
         reason: "an allocator that counts is the only way to see every allocation",
     },
