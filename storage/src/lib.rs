@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod data_dir;
 pub mod error;
 pub mod format_error;
 pub mod fs;

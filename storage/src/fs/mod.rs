@@ -59,6 +59,8 @@ pub enum SyncPoint {
     IdentityData,
     /// The name of an identity file.
     IdentityRenamed,
+    /// A data directory in its parent, and what was made in it.
+    DataDirCreated,
     /// A partition's directory in its parent.
     PartitionCreated,
     /// The absence of a removed partition.
@@ -67,7 +69,7 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 20] = [
+    pub const ALL: [SyncPoint; 21] = [
         SyncPoint::AppendData,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
@@ -86,6 +88,7 @@ impl SyncPoint {
         SyncPoint::EpochsRenamed,
         SyncPoint::IdentityData,
         SyncPoint::IdentityRenamed,
+        SyncPoint::DataDirCreated,
         SyncPoint::PartitionCreated,
         SyncPoint::PartitionRemoved,
     ];
@@ -111,6 +114,8 @@ pub struct DirEntry {
     pub is_dir: bool,
     /// Size of a file.
     pub bytes: u64,
+    /// When it was last changed, in milliseconds since the Unix epoch.
+    pub modified_ms: i64,
 }
 
 /// A file system, as far as storage needs one.

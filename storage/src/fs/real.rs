@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint};
 
@@ -49,7 +50,13 @@ impl Disk for RealDisk {
                 Err(e) => return Err(e),
             };
             if let Ok(name) = entry.file_name().into_string() {
-                entries.push(DirEntry { name, is_dir: metadata.is_dir(), bytes: metadata.len() });
+                let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+                entries.push(DirEntry {
+                    name,
+                    is_dir: metadata.is_dir(),
+                    bytes: metadata.len(),
+                    modified_ms: i64::try_from(modified.as_millis()).unwrap_or(i64::MAX),
+                });
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));

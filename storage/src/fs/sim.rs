@@ -307,6 +307,14 @@ fn apply_name(names: &mut BTreeMap<PathBuf, Node>, op: &NameOp) {
                 names.remove(from);
             }
             names.insert(to.clone(), *node);
+            if *node == Node::Dir {
+                let inside: Vec<PathBuf> = names.keys().filter(|p| p.starts_with(from)).cloned().collect();
+                for path in inside {
+                    if let (Some(node), Ok(under)) = (names.remove(&path), path.strip_prefix(from)) {
+                        names.insert(to.join(under), node);
+                    }
+                }
+            }
         }
     }
 }
@@ -364,7 +372,9 @@ impl Disk for SimDisk {
                 Node::Dir => 0,
                 Node::File(inode) => state.inodes[*inode].live.len() as u64,
             };
-            (path.parent() == Some(dir)).then_some(DirEntry { name, is_dir: *node == Node::Dir, bytes })
+            // Time stands still on this disk.
+            let entry = DirEntry { name, is_dir: *node == Node::Dir, bytes, modified_ms: 0 };
+            (path.parent() == Some(dir)).then_some(entry)
         };
         Ok(state.names.iter().filter_map(entry).collect())
     }
@@ -373,17 +383,7 @@ impl Disk for SimDisk {
         let mut state = self.state.lock();
         state.faults.check(FaultOn::Rename, from)?;
         let node = state.node(from)?;
-        if node == Node::Dir {
-            let moved: Vec<PathBuf> = state.names.keys().filter(|p| p.starts_with(from)).cloned().collect();
-            for path in moved {
-                let node = state.node(&path)?;
-                let under = path.strip_prefix(from).unwrap_or(Path::new(""));
-                let target = if under.as_os_str().is_empty() { to.to_owned() } else { to.join(under) };
-                state.name(NameOp::Rename { from: path, to: target, node });
-            }
-        } else {
-            state.name(NameOp::Rename { from: from.to_owned(), to: to.to_owned(), node });
-        }
+        state.name(NameOp::Rename { from: from.to_owned(), to: to.to_owned(), node });
         Ok(())
     }
 

@@ -241,6 +241,15 @@ impl Log {
             self.unsynced.directory |= self.active.wake(&self.config)?;
             self.roll().map_err(|e| self.poison(e))?;
         }
+        self.move_start(offset)
+    }
+
+    /// Removes segments that lie wholly before the log's start already.
+    pub(super) fn drop_before_start(&mut self) -> Result<(), LogError> {
+        self.move_start(self.start())
+    }
+
+    fn move_start(&mut self, offset: Offset) -> Result<(), LogError> {
         let segments = self.segments().clone();
         let (_, sealed) = segments.split_last().map_or((None, &[][..]), |(a, s)| (Some(a), s));
         let gone = sealed.partition_point(|s| s.end() <= offset);

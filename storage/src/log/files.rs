@@ -7,7 +7,7 @@ use std::sync::Arc;
 use floodmark_proto::ids::Offset;
 
 use crate::error::LogError;
-use crate::fs::{Disk, DiskFile, SyncPoint, remove_if_present};
+use crate::fs::{DirEntry, Disk, DiskFile, SyncPoint, remove_if_present};
 use crate::segment::name::{self, FileKind};
 
 /// Suffix of a file that was not finished before it got its name.
@@ -58,6 +58,16 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
         }
     }
     Ok(found)
+}
+
+/// When each data file was last changed, in milliseconds since the Unix epoch.
+pub(super) fn change_times(disk: &dyn Disk, dir: &Path) -> Result<BTreeMap<Offset, i64>, LogError> {
+    let entries = disk.list(dir).map_err(LogError::io("list", dir))?;
+    let time = |entry: &DirEntry| match name::parse(&entry.name) {
+        Some((base, FileKind::Data)) => Some((base, entry.modified_ms)),
+        _ => None,
+    };
+    Ok(entries.iter().filter_map(time).collect())
 }
 
 /// Removes all files of a segment, its data first: indexes without data are swept at the next opening.

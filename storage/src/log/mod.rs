@@ -1,9 +1,9 @@
 //! One partition's log and its only writer. Decides nothing about who may write or what counts as committed.
 //!
 //! - this file: [`Log`], its parts, and what of it is published to readers
-//! - [`append`]: batches in; [`sync`]: the recovery point forward; [`cut`]: the tail off, the head off
-//! - [`recovery`]: opening after whatever happened; [`files`]: what lies in the directory
-//! - [`reader`]: the other side, without locks; [`tail_cache`]: the newest batches in memory
+//! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
+//! - `recovery`: opening after whatever happened; `files`: what lies in the directory
+//! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
 pub mod append;
@@ -12,6 +12,7 @@ mod files;
 mod prewrite;
 pub mod reader;
 pub mod recovery;
+mod retain;
 mod sync;
 pub mod tail_cache;
 

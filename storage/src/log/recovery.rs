@@ -65,16 +65,15 @@ impl Log {
     ) -> Result<(Log, RecoveryReport), LogError> {
         let dir: Arc<Path> = Arc::from(dir);
         let disk = Arc::clone(&context.disk);
-        let is_new = match disk.list(&dir) {
+        match disk.list(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 disk.create_dir_all(&dir).map_err(LogError::io("create", &dir))?;
                 disk.sync_dir(parent(&dir), SyncPoint::PartitionCreated)
                     .map_err(LogError::io("sync", parent(&dir)))?;
-                true
             }
             Err(e) => return Err(LogError::io("list", &dir)(e)),
-            Ok(_) => false,
-        };
+            Ok(_) => {}
+        }
         let mut opening = Opening {
             found: files::look(&*disk, &dir)?,
             disk,
@@ -91,7 +90,6 @@ impl Log {
             touched: false,
             removed: false,
         };
-        opening.report.was_new = is_new || opening.found.data.is_empty();
         opening.read_manifest()?;
         opening.finish_changes()?;
         opening.check_durable_part()?;
@@ -147,6 +145,7 @@ impl Opening {
         };
         if self.manifest.is_none() {
             self.touched = true;
+            self.report.was_new = self.found.data.is_empty();
             if !self.found.data.is_empty() {
                 self.report.rebuilt.push(path);
             }
@@ -411,7 +410,7 @@ impl Opening {
     /// Indexes are not synced, so a power cut may have taken the end of one whose segment is durable.
     fn check_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
         let sealed = self.manifest.as_ref().map_or(0, |m| m.sealed.len());
-        for segment in self.segments[..sealed].to_vec() {
+        for segment in self.segments.iter().take(sealed).cloned().collect::<Vec<_>>() {
             let have = self.found.indexes.get(&segment.base).copied().unwrap_or_default();
             if !segment.indexes_look_whole(have.offset, have.time) {
                 self.report.rebuilt.push(segment.path(FileKind::OffsetIndex));

@@ -1,0 +1,131 @@
+//! Directories that are new, ours, somebody else's, newer, in use, damaged; partitions that come and go.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::*;
+use crate::clock::Clock;
+use crate::fs::{OpenMode, SimDisk, write_all_at};
+use crate::log::tail_cache::TailBudget;
+use crate::random::Random;
+
+fn context(disk: &SimDisk) -> LogContext {
+    LogContext {
+        disk: Arc::new(disk.clone()),
+        clock: Clock::manual(1_000),
+        random: Random::seeded(7),
+        tail_budget: TailBudget::new(0),
+    }
+}
+
+fn put(disk: &SimDisk, path: &str, content: &[u8]) {
+    disk.create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+    let file = disk.open(Path::new(path), OpenMode::Create).unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(content)], 0).unwrap();
+}
+
+fn topic(bits: u128) -> TopicId {
+    TopicId::from_bytes(bits.to_be_bytes()).unwrap()
+}
+
+fn refusal_of(disk: &SimDisk) -> String {
+    DataDir::open(context(disk), Path::new("data")).unwrap_err().to_string()
+}
+
+#[test]
+fn a_directory_keeps_its_identity_and_serves_one_process_at_a_time() {
+    let disk = SimDisk::new();
+    let first = DataDir::open(context(&disk), Path::new("data")).unwrap();
+    assert!(refusal_of(&disk).contains("another process uses this data directory"));
+    let id = first.id();
+    drop(first);
+    assert_eq!(DataDir::open(context(&disk), Path::new("data")).unwrap().id(), id);
+}
+
+#[test]
+fn what_is_not_ours_is_refused_and_left_as_it_was() {
+    for (file, content, message) in [
+        ("data/meta.properties", "version=1\n", "was written by Kafka"),
+        ("data/photo.jpg", "x", "is not empty and was not written by Floodmark"),
+        ("data/logs/t-0/log.manifest", "x", "has logs but no floodmark.dir"),
+        ("data/floodmark.dir", "floodmark data directory 2\nmore\n", "has format 2, newer than 1"),
+        ("data/floodmark.dir", "something\n", "was not written by Floodmark"),
+        (
+            "data/floodmark.dir",
+            "floodmark data directory 1\ndirectory_id 67e55044-10b1-426f-9247-bb680e5fe0c8\ncrc 00000000\n",
+            "is damaged",
+        ),
+    ] {
+        let disk = SimDisk::new();
+        put(&disk, file, content.as_bytes());
+        let message_found = refusal_of(&disk);
+        assert!(message_found.contains(message), "{file}: {message_found}");
+        let left: Vec<_> = disk.files().into_keys().filter(|p| !p.ends_with(LOCK_FILE)).collect();
+        assert_eq!(left, [PathBuf::from(file)]);
+    }
+}
+
+#[test]
+fn a_partition_belongs_to_one_incarnation_of_its_topic() {
+    let disk = SimDisk::new();
+    let data = DataDir::open(context(&disk), Path::new("data")).unwrap();
+    let name = PartitionName::new("orders", 3).unwrap();
+    let (log, report) = data.open_partition(&name, topic(77), LogConfig::default()).unwrap();
+    assert!(report.was_new);
+    log.close().unwrap();
+    assert_eq!(data.partitions().unwrap(), std::slice::from_ref(&name));
+    let other = data.open_partition(&name, topic(78), LogConfig::default()).unwrap_err().to_string();
+    assert!(other.contains("another topic of this name"), "{other}");
+    data.remove_partition(&name).unwrap();
+    assert_eq!(data.partitions().unwrap(), []);
+    assert!(data.open_partition(&name, topic(78), LogConfig::default()).unwrap().1.was_new);
+}
+
+#[test]
+fn after_a_power_cut_made_is_made_and_removed_is_removed() {
+    let disk = SimDisk::new();
+    let id = DataDir::open(context(&disk), Path::new("data")).unwrap().id();
+    let data = DataDir::open(context(&disk), Path::new("data")).unwrap();
+    let (kept, gone) = (PartitionName::new("kept", 0).unwrap(), PartitionName::new("gone", 0).unwrap());
+    for name in [&kept, &gone] {
+        data.open_partition(name, topic(9), LogConfig::default()).unwrap().0.close().unwrap();
+    }
+    data.remove_partition(&gone).unwrap();
+    let image = disk.image();
+    for seed in 0..200 {
+        let after = image.power_cut(seed);
+        let data = DataDir::open(context(&after), Path::new("data")).unwrap();
+        assert_eq!((data.id(), data.partitions().unwrap()), (id, vec![kept.clone()]), "seed {seed}");
+        assert!(!data.open_partition(&kept, topic(9), LogConfig::default()).unwrap().1.was_new);
+        let left = after.files().into_keys().find(|p| p.to_string_lossy().contains("gone"));
+        assert_eq!(left, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn names_are_what_kafka_takes_and_round_trip() {
+    for (text, expected) in [
+        ("orders-0", Some(("orders", 0))),
+        ("a-b-12", Some(("a-b", 12))),
+        ("orders", None),
+        ("orders-", None),
+        ("orders-01", None),
+        ("orders--1", Some(("orders-", 1))),
+        ("..-1", None),
+        ("a/b-1", None),
+        ("orders-2147483648", None),
+        ("orders.00000000000000aa-delete", None),
+    ] {
+        let parsed = PartitionName::parse(text);
+        assert_eq!(parsed.as_ref().map(|p| (p.topic(), p.partition())), expected, "{text}");
+        assert!(parsed.is_none_or(|p| p.to_string() == text));
+    }
+    assert!(PartitionName::new(&"x".repeat(250), 0).is_err());
+}
+
+#[test]
+fn a_new_partition_goes_where_fewest_are_and_most_space_is() {
+    let load = |partitions, available_bytes| DirLoad { partitions, available_bytes };
+    assert_eq!(choose(&[]), None);
+    assert_eq!(choose(&[load(2, 9), load(1, 1), load(1, 5), load(1, 5)]), Some(2));
+}
