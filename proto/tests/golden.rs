@@ -10,10 +10,18 @@ use floodmark_proto::batch::{
     HEADER_LEN, NewRecord, Record, RecordRules, Records, TransactionResult, check_from_client, check_records,
     check_stored,
 };
+use floodmark_proto::ids::ProducerId;
 use serde_json::{Value, json};
 
 const LIMITS: DecompressLimits = DecompressLimits::DEFAULT;
-const CLIENTS: [&str; 3] = ["kafka-java-4.3.1", "kafka-python-3.0.12", "librdkafka-2.16.0"];
+const CLIENTS: [&str; 6] = [
+    "kafka-java-4.3.1",
+    "kafka-python-3.0.12",
+    "librdkafka-2.16.0",
+    "franz-go-1.22.2",
+    "kafka-go-0.4.51",
+    "sarama-1.61.1",
+];
 
 struct Golden {
     file: String,
@@ -111,10 +119,10 @@ fn every_codec_of_every_client_is_there() {
     }
 }
 
-/// librdkafka writes one raw snappy block, the other clients frame their blocks.
+/// librdkafka and franz-go write one raw snappy block, the other clients frame their blocks.
 #[test]
 fn both_snappy_framings_are_there() {
-    for (client, is_framed) in CLIENTS.into_iter().zip([true, true, false]) {
+    for (client, is_framed) in CLIENTS.into_iter().zip([true, true, false, false, true, true]) {
         let golden = golden(&format!("{client}/snappy-large.batch"));
         assert_eq!(golden.batches()[0][HEADER_LEN..].starts_with(b"\x82SNAPPY\0"), is_framed, "{client}");
     }
@@ -209,6 +217,16 @@ fn checksums_agree_with_another_implementation() {
                 golden.file
             );
         }
+    }
+}
+
+#[test]
+fn clients_without_a_producer_id_send_either_sequence() {
+    for (client, base_sequence) in [("kafka-java-4.3.1", -1), ("franz-go-1.22.2", 0), ("sarama-1.61.1", 0)] {
+        let golden = golden(&format!("{client}/none.batch"));
+        let header = check_from_client(golden.batches()[0], 1 << 20).unwrap();
+        assert_eq!((header.producer_id, header.base_sequence), (ProducerId::NONE, base_sequence), "{client}");
+        assert_eq!(header.last_sequence(), -1);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ids::{Offset, ProducerId, TimestampMs};
 ///
 /// Checks the length, every header field and last, once, the CRC; records are not looked at. A client's base offset and
 /// leader epoch mean nothing and are not judged. Epoch and sequence without a producer id are ignored as Kafka ignores
-/// them: clients send 0 or -1 there. Allocates nothing, does not block.
+/// them: clients send 0 or -1 there (sarama and franz-go the former). Allocates nothing, does not block.
 pub fn check_from_client(bytes: &[u8], max_batch_bytes: usize) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(bytes)?;
     let size_bytes = header.size_bytes();
