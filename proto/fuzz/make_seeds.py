@@ -1,4 +1,4 @@
-"""Makes the seeds anew from the golden batches: python make_seeds.py, beside this file."""
+"""Makes the seeds anew from the golden batches: python make_seeds.py. Seeds that a fuzzer found stay beside them."""
 import pathlib
 import random
 import struct

@@ -255,6 +255,17 @@ fn one_payload_is_one_frame() {
 }
 
 #[test]
+fn an_oversized_zstd_run_is_refused_whatever_room_there_is() {
+    // A run-length block of 988,758 bytes, where 128 KiB is the most, and empty blocks after it.
+    let frame =
+        [0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0xb2, 0xb2, 0x78, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    for room in [0, 1 << 20, 4 << 20] {
+        let refused = decompress(CompressionType::Zstd, &frame, &LIMITS, &mut Vec::with_capacity(room));
+        assert!(matches!(refused, Err(BatchError::Decompress { .. })), "{room}: {refused:?}");
+    }
+}
+
+#[test]
 fn zstd_windows_of_any_size_are_read_without_a_window() {
     let input = mixed(200_000);
     for window_log in [17, 21, 27] {

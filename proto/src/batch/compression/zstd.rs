@@ -57,6 +57,9 @@ pub(super) fn decompress(input: &[u8], output: &mut Output<'_>) -> Result<(), Ba
         Ok(written) if written > output.cap => {
             Err(BatchError::Bomb { limit_bytes: output.cap, compressed_bytes: output.compressed_bytes })
         }
+        // The library lets run-length blocks pass the 128 KiB that the format allows, if there is room: whether they
+        // decode must not depend on the room that a reused buffer happens to have.
+        Ok(written) if written > bound => Err(corrupt(CODEC, "a block is larger than the format allows")),
         Ok(_) => Ok(()),
         Err(OUTPUT_TOO_SMALL) if bound > output.cap => {
             Err(BatchError::Bomb { limit_bytes: output.cap, compressed_bytes: output.compressed_bytes })
