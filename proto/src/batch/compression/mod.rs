@@ -3,8 +3,9 @@
 //! No decoder keeps a window of its own beside the output: the output is the window. So memory is the output plus less
 //! than 1 MiB, whatever window or block size the bytes ask for.
 //!
-//! Exactly one member, frame or stream makes a payload. Formats allow more of them back to back, but some clients read on
-//! and some stop at the first, so that one batch would hold different records for different readers. No client writes it.
+//! Exactly one member, frame or stream makes a payload. Formats allow more of them back to back, and Kafka's Java decoders
+//! read on after a gzip member or a zstd frame but stop after an lz4 frame: with one rule for all, a batch cannot hold different
+//! records for different readers. It is stricter than Kafka; no client in `tests/golden` writes more than one.
 
 mod gzip;
 mod lz4;

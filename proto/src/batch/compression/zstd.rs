@@ -1,8 +1,8 @@
 //! Zstandard: exactly one frame, which states its size when it is written here.
 //!
-//! Decoded in one call straight into the output, so that no window is allocated: clients at level 3 (every client's
-//! default) ask for a window of 2 MiB, at level 19 for 8 MiB, at level 22 for 128 MiB, and all of them are read in the
-//! memory of what they decode to. No window therefore has to be refused, and the cap on output is the only one.
+//! Decoded in one call straight into the output, so that no window is allocated. The Java client and librdkafka ask for a
+//! window of 2 MiB at their default level; levels 19, 20 and 22 ask for 8, 32 and 128 MiB. All of them are read in the memory of
+//! what they decode to, so no window has to be refused, and the cap on output is the only one.
 
 use std::cell::RefCell;
 
