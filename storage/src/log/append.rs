@@ -70,7 +70,7 @@ impl Log {
         batches: impl IntoIterator<Item = RecordBatch>,
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
-        self.unsynced.directory |= self.active.wake(&self.config)?;
+        self.wake_active()?;
         let batches = batches.into_iter();
         let mut outcomes = Vec::with_capacity(batches.size_hint().0);
         for batch in batches {
@@ -168,18 +168,25 @@ impl Log {
             return Ok(());
         }
         if self.active.write(&self.accepted)? {
-            self.unsynced.directory = true;
+            self.unsynced.directory.change();
             self.unsynced.transaction_index(self.active.segment.path(FileKind::TransactionIndex));
         }
         let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
         self.bytes_since_checkpoint += bytes;
-        self.unsynced.active = true;
+        self.unsynced.active.change();
         self.unsynced.since.get_or_insert_with(Stopwatch::start);
         self.tail.push(&mut self.accepted);
         // In this order a reader that sees the new end finds the batches, and one that sees a transaction's data has seen
         // its first offset as unstable.
         self.publish_first_unstable();
         self.shared.end.store(self.next.0, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn wake_active(&mut self) -> Result<(), LogError> {
+        if self.active.wake(&self.config)? {
+            self.unsynced.directory.change();
+        }
         Ok(())
     }
 
@@ -192,8 +199,9 @@ impl Log {
         next.create_files()?;
         let sealed = std::mem::replace(&mut self.active, next).segment;
         self.unsynced.sealed.push(sealed);
-        self.unsynced.active = false;
-        self.unsynced.directory = true;
+        // From here on its bytes are the sealed segment's; a sync that is under way may cover more than it must.
+        self.unsynced.active.cover(self.unsynced.active.changes);
+        self.unsynced.directory.change();
         let mut segments = Vec::clone(&self.segments());
         segments.push(segment);
         self.shared.segments.store(Arc::new(segments));

@@ -154,8 +154,7 @@ impl Log {
         let mut list = segments[..kept].to_vec();
         list.push(Arc::clone(&segment));
         self.unsynced.sealed.retain(|s| s.base < segment.base);
-        self.unsynced.active = true;
-        self.unsynced.directory = false;
+        self.unsynced.active.change();
         self.active = self.new_active(segment);
         self.active.wake(&self.config)?;
         let replay = Replay { disk: &*disk, dir: &dir, segments: &list, end: cut.end };
@@ -238,7 +237,7 @@ impl Log {
             return Err(LogError::OutOfRange { asked: offset, start: self.start(), end: committed });
         }
         if self.active.position > 0 && offset >= self.next {
-            self.unsynced.directory |= self.active.wake(&self.config)?;
+            self.wake_active()?;
             self.roll().map_err(|e| self.poison(e))?;
         }
         self.move_start(offset)

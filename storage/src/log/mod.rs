@@ -78,15 +78,40 @@ pub struct Log {
     bytes_since_checkpoint: u64,
 }
 
-/// What was written since the last sync.
+/// What no finished sync has covered. Several syncs may run at one time, so nothing leaves here when a sync begins, only when
+/// one that covered it has ended well.
 #[derive(Debug, Default)]
 struct Unsynced {
+    /// Rolled since, oldest first.
     sealed: Vec<Arc<Segment>>,
-    active: bool,
-    directory: bool,
-    transaction_indexes: Vec<PathBuf>,
+    active: Covered,
+    directory: Covered,
+    /// Changed transaction indexes, each with the change that came last.
+    transaction_indexes: Vec<(PathBuf, u64)>,
     records: u64,
     since: Option<Stopwatch>,
+}
+
+/// Changes counted against changes that a sync has covered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Covered {
+    changes: u64,
+    synced: u64,
+}
+
+impl Covered {
+    fn change(&mut self) {
+        self.changes += 1;
+    }
+
+    fn is_due(self) -> bool {
+        self.changes > self.synced
+    }
+
+    /// A sync that began when there were this many changes has ended well.
+    fn cover(&mut self, changes: u64) {
+        self.synced = self.synced.max(changes);
+    }
 }
 
 impl Log {
@@ -169,7 +194,10 @@ impl Log {
 
     /// Closes files that nobody needs now: an idle log costs some memory and nothing else.
     pub fn release_idle(&mut self) {
-        if self.active.is_awake() && !self.unsynced.active && self.active.flush_indexes(false).is_ok() {
+        if self.active.is_awake()
+            && !self.unsynced.active.is_due()
+            && self.active.flush_indexes(false).is_ok()
+        {
             self.active.sleep();
         }
         self.reader().release_idle();

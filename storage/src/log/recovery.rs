@@ -497,20 +497,19 @@ impl Opening {
             epochs_unsaved: self.epochs_changed,
             next: end,
             accepted: Vec::new(),
-            unsynced: Unsynced {
-                sealed: scanned_sealed,
-                active: !scanned_active.is_empty(),
-                // Names that the crash left may not be durable either.
-                directory: self.touched,
-                transaction_indexes: Vec::new(),
-                records: 0,
-                since: None,
-            },
+            unsynced: Unsynced { sealed: scanned_sealed, ..Unsynced::default() },
             manifest: Manifest { log_start: start, truncating_to: None, replacing: None, ..manifest },
             snapshots: self.snapshots,
             generation: 0,
             bytes_since_checkpoint: 0,
         };
+        if !scanned_active.is_empty() {
+            log.unsynced.active.change();
+        }
+        if self.touched {
+            // Names that the crash left may not be durable either.
+            log.unsynced.directory.change();
+        }
         for path in self.changed_indexes {
             log.unsynced.transaction_index(path);
         }

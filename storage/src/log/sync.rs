@@ -23,7 +23,8 @@ pub struct SyncJob {
     directory: bool,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Arc<dyn DiskFile>, PathBuf)>,
-    transaction_indexes: Vec<PathBuf>,
+    /// How many changes of the active segment and of the directory it covers.
+    covers: (u64, u64),
     up_to: Offset,
     cuts: u64,
     checkpoint: Option<Checkpoint>,
@@ -31,6 +32,7 @@ pub struct SyncJob {
 
 #[derive(Debug)]
 struct Checkpoint {
+    transaction_indexes: Vec<PathBuf>,
     snapshot: PathBuf,
     manifest: Manifest,
     generation: u64,
@@ -45,7 +47,8 @@ impl SyncJob {
 
     /// Syncs, oldest bytes first. Blocks on the disk. Its outcome goes to [`Log::finish_sync`], whatever it is.
     pub fn run(&self) -> Result<(), LogError> {
-        for segment in &self.sealed {
+        // Settled meanwhile means synced by another job, and perhaps removed since.
+        for segment in self.sealed.iter().filter(|s| !s.is_settled()) {
             let path = segment.path(FileKind::Data);
             segment.data_file()?.sync(SyncPoint::SealedData).map_err(LogError::io("sync", &path))?;
         }
@@ -62,7 +65,7 @@ impl SyncJob {
             let file = self.disk.open(path, OpenMode::Write).map_err(LogError::io("open", path))?;
             file.sync(point).map_err(LogError::io("sync", path))
         };
-        for path in &self.transaction_indexes {
+        for path in &checkpoint.transaction_indexes {
             sync(path, SyncPoint::TransactionIndex)?;
         }
         sync(&checkpoint.snapshot, SyncPoint::ProducerSnapshot)
@@ -90,25 +93,24 @@ impl Log {
         self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
     }
 
-    /// The sync of everything appended so far. Must be handed back to [`Log::finish_sync`].
+    /// The sync of everything appended so far that no finished one has covered. Must be handed back to
+    /// [`Log::finish_sync`]; others may begin and finish meanwhile.
     pub fn begin_sync(&mut self) -> Result<SyncJob, LogError> {
         self.check_poison()?;
-        let unsynced = std::mem::take(&mut self.unsynced);
-        let active = if unsynced.active {
+        let active = if self.unsynced.active.is_due() {
             Some((self.active.segment.data_file()?, self.active.segment.path(FileKind::Data)))
         } else {
             None
         };
-        // Aborted transactions become durable with the recovery point, not with each append: until then recovery finds
-        // them in the batches.
-        self.unsynced.transaction_indexes = unsynced.transaction_indexes;
+        self.unsynced.records = 0;
+        self.unsynced.since = None;
         Ok(SyncJob {
             disk: Arc::clone(&self.context.disk),
             dir: Arc::clone(&self.shared.dir),
-            directory: unsynced.directory,
-            sealed: unsynced.sealed,
+            directory: self.unsynced.directory.is_due(),
+            sealed: self.unsynced.sealed.clone(),
             active,
-            transaction_indexes: Vec::new(),
+            covers: (self.unsynced.active.changes, self.unsynced.directory.changes),
             up_to: self.next,
             cuts: self.shared.cuts.load(Ordering::Acquire),
             checkpoint: None,
@@ -121,14 +123,20 @@ impl Log {
         for segment in &job.sealed {
             segment.settle();
         }
-        if self.shared.cuts.load(Ordering::Acquire) == job.cuts {
-            self.shared.durable.fetch_max(job.up_to.0, Ordering::AcqRel);
+        self.unsynced.sealed.retain(|s| !s.is_settled());
+        // After a cut the job's file is not the one that is written now, or not in the state that was synced.
+        if self.shared.cuts.load(Ordering::Acquire) != job.cuts {
+            return Ok(());
         }
+        self.unsynced.active.cover(job.covers.0);
+        self.unsynced.directory.cover(job.covers.1);
+        self.shared.durable.fetch_max(job.up_to.0, Ordering::AcqRel);
         let Some(checkpoint) = job.checkpoint else { return Ok(()) };
-        // The manifest was changed, or the tail cut, since the job began: what it wants to say may no longer hold.
+        // The manifest was changed since the job began: what it wants to say may no longer hold.
         if checkpoint.generation != self.generation {
             return Ok(());
         }
+        self.unsynced.transaction_indexes.retain(|(_, change)| *change > job.covers.0);
         self.commit_manifest(checkpoint.manifest)?;
         self.prune_snapshots()
     }
@@ -147,13 +155,18 @@ impl Log {
         self.save_snapshot(self.next)?;
         self.save_epochs()?;
         let mut job = self.begin_sync()?;
-        job.transaction_indexes = std::mem::take(&mut self.unsynced.transaction_indexes);
         let (active, sealed) = match self.segments().split_last() {
             Some((active, sealed)) => (record_of(active), sealed.iter().map(|s| record_of(s)).collect()),
             None => (self.manifest.active, Vec::new()),
         };
         let manifest = Manifest { is_closed: false, sealed, active, ..self.manifest.clone() };
         job.checkpoint = Some(Checkpoint {
+            transaction_indexes: self
+                .unsynced
+                .transaction_indexes
+                .iter()
+                .map(|(path, _)| path.clone())
+                .collect(),
             snapshot: path_of(&self.shared.dir, self.next, FileKind::Snapshot),
             manifest,
             generation: self.generation,
@@ -168,7 +181,8 @@ impl Log {
         self.check_poison()?;
         if !self.has_nothing_to_save() {
             self.active.seal().map_err(|e| self.poison(e))?;
-            self.unsynced.active |= self.active.is_awake();
+            // Trimming changed the file, even where no batch was added.
+            self.unsynced.active.change();
             self.checkpoint()?;
         }
         if !self.manifest.is_closed {
@@ -179,7 +193,9 @@ impl Log {
     }
 
     fn has_nothing_to_save(&self) -> bool {
-        let clean = self.unsynced.sealed.is_empty() && !self.unsynced.active && !self.unsynced.directory;
+        let clean = self.unsynced.sealed.is_empty()
+            && !self.unsynced.active.is_due()
+            && !self.unsynced.directory.is_due();
         clean && self.recovery_point() == self.next && !self.active.is_awake()
     }
 
@@ -206,7 +222,7 @@ impl Log {
             .open(&path, OpenMode::Create)
             .and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&self.producers.to_snapshot())], 0));
         written.map_err(LogError::io("write", &path))?;
-        self.unsynced.directory = true;
+        self.unsynced.directory.change();
         self.snapshots.push(offset);
         Ok(())
     }
@@ -229,8 +245,9 @@ impl Log {
 impl Unsynced {
     /// Notes an index file whose entries must be durable before the recovery point passes them.
     pub(super) fn transaction_index(&mut self, path: PathBuf) {
-        if !self.transaction_indexes.contains(&path) {
-            self.transaction_indexes.push(path);
-        }
+        self.active.change();
+        let change = self.active.changes;
+        self.transaction_indexes.retain(|(known, _)| *known != path);
+        self.transaction_indexes.push((path, change));
     }
 }

@@ -43,6 +43,9 @@ fn batch(timestamp: i64, records: usize) -> RecordBatch {
 }
 
 fn open(disk: &SimDisk, tail_bytes: u64) -> (Log, recovery::RecoveryReport) {
+    // A log answers for its own directory's name; the one above is its data directory's business.
+    disk.create_dir_all(Path::new("logs")).unwrap();
+    disk.sync_dir(Path::new("."), SyncPoint::DataDirCreated).unwrap();
     Log::open(context(disk, tail_bytes), Path::new("logs/t-0"), small()).unwrap()
 }
 
@@ -205,4 +208,27 @@ fn a_retry_is_answered_with_its_first_offset_across_restarts() {
         }
         log = open(&disk, 0).0;
     }
+}
+
+#[test]
+fn a_sync_that_overtakes_another_claims_nothing_for_it() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 30);
+    // The first begins and is slow; the second begins later, finds the same bytes unsynced, and ends first.
+    let slow = log.begin_checkpoint().unwrap();
+    let quick = log.begin_sync().unwrap();
+    let outcome = quick.run();
+    log.finish_sync(quick, outcome).unwrap();
+    let durable = log.durable();
+    assert_eq!(durable, log.end());
+    let image = disk.image();
+    for seed in 0..100 {
+        let after = image.power_cut(seed);
+        assert!(open(&after, 0).0.end() >= durable, "seed {seed}");
+    }
+    fill(&mut log, 5);
+    let outcome = slow.run();
+    log.finish_sync(slow, outcome).unwrap();
+    assert!(log.durable() < log.end());
 }

@@ -51,7 +51,4 @@ const UNSAFE_CODE: &[Exception] = &[
     },
 ];
 
-const UNWRAPS: &[Exception] = &[Exception {
-    path: "proto/src/batch/record_batch.rs",
-    reason: "a checked batch holds its header; no type of the buffer can say so",
-}];
+const UNWRAPS: &[Exception] = &[];
