@@ -2,20 +2,28 @@
 //! without a fuzzer.
 
 use std::convert::Infallible;
+use std::io::IoSlice;
+use std::path::Path;
+use std::sync::Arc;
 
 use floodmark_proto::batch::crc32c::crc32c;
 use floodmark_proto::batch::{BatchHeader, HEADER_LEN};
 use floodmark_proto::ids::Offset;
+use floodmark_storage::clock::Clock;
+use floodmark_storage::fs::{Disk, OpenMode, SimDisk, SyncPoint, write_all_at};
 use floodmark_storage::index::{IndexPolicy, Indexer, offset_index, time_index, transaction_index};
 use floodmark_storage::leader_epochs::LeaderEpochs;
+use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::manifest::Manifest;
 use floodmark_storage::partition_metadata;
 use floodmark_storage::producers::{EndMarker, Origin, ProducerStates};
+use floodmark_storage::random::Random;
+use floodmark_storage::{LogConfig, LogError, ReadLimits, TailBudget};
 
 type Body = fn(&[u8]);
 
 /// Body by target name.
-pub(crate) const ALL: [(&str, Body); 8] = [
+pub(crate) const ALL: [(&str, Body); 9] = [
     ("offset_index", offset_index),
     ("time_index", time_index),
     ("transaction_index", transaction_index),
@@ -24,6 +32,7 @@ pub(crate) const ALL: [(&str, Body); 8] = [
     ("partition_metadata", partition_metadata),
     ("manifest", manifest),
     ("batch_headers", batch_headers),
+    ("recovery", recovery),
 ];
 
 /// The first four bytes are what to look for, the rest is the index.
@@ -138,4 +147,67 @@ pub(crate) fn batch_headers(data: &[u8]) {
         position = position.saturating_add(header.batch_length as u32);
     }
     let _ = (indexer.final_time_entry(), states.to_snapshot());
+}
+
+/// The input is what a crash, or a hostile hand, left in a log's only segment: first the length of a small file and which one
+/// it is, then that file, then the segment. Opening either reports damage or gives a log that reads, appends and reopens.
+pub(crate) fn recovery(data: &[u8]) {
+    const SMALL: [&str; 6] = [
+        "log.manifest",
+        "leader-epoch-checkpoint",
+        "00000000000000000000.index",
+        "00000000000000000000.timeindex",
+        "00000000000000000000.txnindex",
+        "00000000000000000017.snapshot",
+    ];
+    let Some(([which, high, low], rest)) = data.split_first_chunk().map(|(head, rest)| (*head, rest)) else {
+        return;
+    };
+    let (small, segment) = rest.split_at(rest.len().min(usize::from(high) << 8 | usize::from(low)));
+    let disk = SimDisk::new();
+    let dir = Path::new("t-0");
+    let put = |name: &str, content: &[u8]| -> std::io::Result<()> {
+        let file = disk.open(&dir.join(name), OpenMode::Create)?;
+        write_all_at(&*file, &mut [IoSlice::new(content)], 0)?;
+        file.sync(SyncPoint::AppendData)
+    };
+    let laid = disk.create_dir_all(dir).and_then(|()| put("00000000000000000000.log", segment));
+    let laid = laid.and_then(|()| match SMALL.get(usize::from(which)) {
+        Some(name) => put(name, small),
+        None => Ok(()),
+    });
+    assert!(laid.is_ok());
+    let Ok(log) = open_log(&disk, dir) else { return };
+    let (start, end) = (log.start(), log.end());
+    let read = read_all(&log);
+    drop(log);
+    // What recovery made of it, it makes of it again.
+    let Ok(log) = open_log(&disk, dir) else { panic!("a recovered log opens") };
+    assert_eq!((log.start(), log.end(), read_all(&log)), (start, end, read));
+}
+
+fn open_log(disk: &SimDisk, dir: &Path) -> Result<Log, LogError> {
+    let context = LogContext {
+        disk: Arc::new(disk.clone()),
+        clock: Clock::manual(0),
+        random: Random::seeded(1),
+        tail_budget: TailBudget::new(0),
+    };
+    Ok(Log::open(context, dir, LogConfig::default())?.0)
+}
+
+fn read_all(log: &Log) -> Vec<Vec<u8>> {
+    let limits = ReadLimits { max_bytes: 64 << 10, below: Offset::MAX };
+    let mut from = log.start();
+    let mut pieces = Vec::new();
+    while let Ok(read) = log.reader().read(from, limits) {
+        let Some(last) = read.last() else { break };
+        let mut rest = &last[..];
+        while let Ok(header) = BatchHeader::parse(rest) {
+            from = header.next_offset();
+            rest = &rest[header.size_bytes()..];
+        }
+        pieces.extend(read.into_iter().map(|bytes| bytes.to_vec()));
+    }
+    pieces
 }

@@ -1,6 +1,10 @@
 //! A page that the disk cannot deliver ends neither the process nor anybody else's reading. Files are shortened beneath their
 //! maps, which gives the same signal as a bad sector.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "a test, and one that damages files behind the engine's back")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test, and one that damages files behind the engine's back"
+)]
 
 use std::fs::OpenOptions;
 use std::io::IoSlice;
