@@ -180,7 +180,7 @@ impl Active {
     /// True where `header` must go to a new segment instead.
     pub(super) fn must_roll(&self, header: &BatchHeader, config: &LogConfig, now_ms: TimestampMs) -> bool {
         if self.position == 0 {
-            return false;
+            return !fits(self.segment.base, header.last_offset());
         }
         let age_ms = match self.first_timestamp {
             Some(first) if first >= 0 && header.max_timestamp >= 0 => {

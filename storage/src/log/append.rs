@@ -12,6 +12,7 @@ use super::Log;
 use super::tail_cache::TailBatch;
 use crate::clock::Stopwatch;
 use crate::error::{AppendError, LogError};
+use crate::index::fits;
 use crate::producers::{EndMarker, Origin, Verdict};
 use crate::segment::SegmentFacts;
 use crate::segment::name::FileKind;
@@ -103,7 +104,7 @@ impl Log {
         let header = *batch.header();
         if self.active.must_roll(&header, &self.config, self.context.clock.now_ms()) {
             self.write_accepted()?;
-            self.roll()?;
+            self.roll_for(&header)?;
         }
         if self.epochs.assign(header.leader_epoch, header.base_offset) {
             self.epochs_unsaved = true;
@@ -190,11 +191,25 @@ impl Log {
         Ok(())
     }
 
+    /// Begins a segment that can hold `header`: at the log's end, or at the batch where a replica's log has a gap too wide
+    /// for an index. Recovery takes segments that do not meet for a loss unless the manifest knows better, so then it must.
+    fn roll_for(&mut self, header: &BatchHeader) -> Result<(), LogError> {
+        if fits(self.end_written(), header.last_offset()) {
+            return self.roll();
+        }
+        self.roll_at(header.base_offset)?;
+        self.checkpoint()
+    }
+
     /// Ends the active segment and begins the next one at the log's end.
     pub(super) fn roll(&mut self) -> Result<(), LogError> {
+        self.roll_at(self.end_written())
+    }
+
+    fn roll_at(&mut self, base: Offset) -> Result<(), LogError> {
         self.active.seal()?;
         self.save_snapshot(self.end_written())?;
-        let segment = self.new_segment(SegmentFacts::empty(self.end_written()));
+        let segment = self.new_segment(SegmentFacts::empty(base));
         let mut next = self.new_active(Arc::clone(&segment));
         next.create_files()?;
         let sealed = std::mem::replace(&mut self.active, next).segment;

@@ -1,12 +1,14 @@
 //! The log through its public face, on a simulated disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord, RecordBatch};
 use floodmark_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::append::AppendAs;
 use super::*;
+use crate::config::FlushPolicy;
 use crate::fs::SimDisk;
 use crate::producers::Origin;
 use crate::segment::ReadLimits;
@@ -231,4 +233,99 @@ fn a_sync_that_overtakes_another_claims_nothing_for_it() {
     let outcome = slow.run();
     log.finish_sync(slow, outcome).unwrap();
     assert!(log.durable() < log.end());
+}
+
+#[test]
+fn segments_roll_by_size_by_time_by_index_and_by_the_reach_of_an_index() {
+    let rolls = |config: LogConfig, timestamps: &[i64]| {
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new("logs")).unwrap();
+        let mut log = Log::open(context(&disk, 0), Path::new("logs/t-0"), config).unwrap().0;
+        for timestamp in timestamps {
+            log.append([batch(*timestamp, 1)], LEADER).unwrap()[0].clone().unwrap();
+        }
+        log.segments().iter().map(|s| s.base.0).collect::<Vec<_>>()
+    };
+    let large = LogConfig { prewrite_bytes: 0, ..LogConfig::default() };
+    let size = batch(0, 1).size_bytes() as u32;
+    let two_fit = LogConfig { segment_bytes: size * 2 + size / 2, ..large.clone() };
+    assert_eq!(rolls(two_fit, &[0; 5]), [0, 2, 4]);
+    let a_second = LogConfig { segment_ms: 1_000, ..large.clone() };
+    assert_eq!(rolls(a_second, &[5, 1_005, 1_006, 2_006, 2_007]), [0, 2, 4]);
+    // Two entries fit the time index beside the last one; every batch after the first gets one.
+    let small_index = LogConfig { index_interval_bytes: 1, segment_index_bytes: 36, ..large.clone() };
+    assert_eq!(rolls(small_index, &[1, 2, 3, 4, 5, 6]), [0, 3]);
+    assert_eq!(rolls(large, &[1, 2, 3, 4, 5, 6]), [0]);
+}
+
+#[test]
+fn a_gap_larger_than_an_index_can_name_begins_a_segment() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    for base in [0, 5, 5 + (1 << 31), 6 + (1 << 33)] {
+        let mut copied = batch(base, 1);
+        copied.stamp(Offset(base), LeaderEpoch(1));
+        log.append([copied], AppendAs::Replica).unwrap()[0].clone().unwrap();
+    }
+    assert_eq!(log.segments().iter().map(|s| s.base.0).collect::<Vec<_>>(), [0, 6, 6 + (1 << 33)]);
+    let before = read_all(&log.reader());
+    drop(log);
+    let (log, report) = open(&disk, 0);
+    assert_eq!((read_all(&log.reader()), report.cut_bytes), (before, 0));
+}
+
+#[test]
+fn retention_takes_old_and_surplus_segments_but_nothing_uncommitted() {
+    let disk = SimDisk::new();
+    disk.create_dir_all(Path::new("logs")).unwrap();
+    let context = context(&disk, 0);
+    let clock = context.clock.clone();
+    let config = LogConfig { retention_ms: 10_000, ..small() };
+    let mut log = Log::open(context, Path::new("logs/t-0"), config.clone()).unwrap().0;
+    for n in 0..60 {
+        log.append([batch(1_000 + n * 100, 1)], LEADER).unwrap();
+    }
+    clock.advance_ms(12_500);
+    assert_eq!(log.apply_retention().unwrap(), [], "nothing is committed yet");
+    log.on_high_watermark(log.end());
+    let gone = log.apply_retention().unwrap();
+    assert!(!gone.is_empty() && log.start() > Offset(0));
+    let oldest = log.reader().first_at_or_after(0).unwrap().unwrap();
+    assert_eq!(oldest.offset, log.start());
+    let bytes = log.reader().size_bytes();
+    log.set_config(LogConfig { retention_ms: -1, retention_bytes: bytes as i64 / 3, ..config });
+    assert!(!log.apply_retention().unwrap().is_empty());
+    assert!(log.reader().size_bytes() >= bytes / 3);
+    // Everything is old: the segment being written goes too, and the log goes on where it was.
+    log.set_config(LogConfig { retention_ms: 1, ..small() });
+    clock.advance_ms(1_000_000);
+    let end = log.end();
+    log.apply_retention().unwrap();
+    assert_eq!((log.start(), log.end(), log.reader().size_bytes()), (end, end, 0));
+    drop(log);
+    assert_eq!(open(&disk, 0).0.end(), end);
+}
+
+#[test]
+fn a_flush_is_due_by_records_or_by_age() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    let by_records = FlushPolicy { records: Some(3), interval: None };
+    log.set_config(LogConfig { flush: by_records, ..small() });
+    let mut due = Vec::new();
+    for _ in 0..4 {
+        log.append([batch(0, 1)], LEADER).unwrap();
+        due.push(log.is_flush_due());
+        if log.is_flush_due() {
+            log.sync().unwrap();
+        }
+    }
+    assert_eq!(due, [false, false, true, false]);
+    log.set_config(LogConfig {
+        flush: FlushPolicy { records: None, interval: Some(Duration::ZERO) },
+        ..small()
+    });
+    assert!(log.is_flush_due());
+    log.sync().unwrap();
+    assert!(!log.is_flush_due());
 }
