@@ -184,6 +184,13 @@ impl DiskImage {
         self.state.operations
     }
 
+    /// The disk as the next process finds it where the one before was killed: all that was written is there, and what was
+    /// not synced still is not.
+    #[must_use]
+    pub fn killed(&self) -> SimDisk {
+        SimDisk { state: Arc::new(Mutex::new(self.state.without_history())) }
+    }
+
     /// The disk as a power cut at this moment may leave it. Seeds differ in what of the unsynced survives: nothing, all, a
     /// prefix in time, or any part of it torn at sectors and out of order.
     #[must_use]
