@@ -1,6 +1,7 @@
 //! One partition's log on one disk: synchronous, single writer, many readers. Must never know tokio, the network or clusters.
 
 pub mod clock;
+pub mod compaction;
 pub mod config;
 pub mod data_dir;
 pub mod error;

@@ -1,0 +1,371 @@
+//! One batch in; kept byte for byte, rewritten, or dropped. Kafka's rules (KIP-534 among them), where it has them.
+//! Judges checked batches in log order, from the first of the log on; knows no files.
+
+use bytes::Bytes;
+use floodmark_proto::batch::{
+    BatchBuilder, BatchError, BatchHeader, DecompressLimits, EndTransactionMarker, Record, Records,
+    TransactionResult,
+};
+use floodmark_proto::ids::{Offset, TimestampMs};
+
+use super::offset_map::{MapFull, OffsetMap};
+use super::transactions::{AbortedTransactions, LastOfProducers, MetTransactions};
+use crate::index::AbortedTransaction;
+
+/// Records decoded at a time; a batch that needs more was not written through this log.
+const DECODED_MAX: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+
+/// Notes the newest offset of each key of a log's dirty part.
+#[derive(Debug)]
+pub struct KeyMapper<'a> {
+    map: OffsetMap,
+    first_dirty: Offset,
+    aborted: &'a AbortedTransactions,
+    covered: Offset,
+    scratch: Vec<u8>,
+    unreadable: u64,
+}
+
+/// The keys of the dirty part, as far as the memory went.
+#[derive(Debug)]
+pub struct MappedKeys {
+    /// Newest offsets.
+    pub map: OffsetMap,
+    /// Records before this offset are covered: the pass may judge them, and only them.
+    pub covered: Offset,
+    /// Batches whose records could not be decoded, and which are kept as they are.
+    pub unreadable_batches: u64,
+}
+
+impl<'a> KeyMapper<'a> {
+    /// Maps records at and after `first_dirty` into `map`.
+    #[must_use]
+    pub fn new(map: OffsetMap, first_dirty: Offset, aborted: &'a AbortedTransactions) -> KeyMapper<'a> {
+        KeyMapper { map, first_dirty, aborted, covered: first_dirty, scratch: Vec::new(), unreadable: 0 }
+    }
+
+    /// Takes the keys of the next batch. Where the map is full, coverage ends before the record that found no room, and nothing
+    /// more may be added.
+    pub fn add(&mut self, batch: &[u8], header: &BatchHeader) -> Result<(), MapFull> {
+        if !header.attributes.is_control() && !self.aborted.holds(header) {
+            match self.add_keys(batch) {
+                Ok(full) => full?,
+                Err(_) => self.unreadable += 1,
+            }
+        }
+        self.covered = self.covered.max(header.next_offset());
+        Ok(())
+    }
+
+    /// The outer error is the batch's, the inner one the map's.
+    fn add_keys(&mut self, batch: &[u8]) -> Result<Result<(), MapFull>, BatchError> {
+        for record in Records::open(batch, &DECODED_MAX, &mut self.scratch)? {
+            let record = record?;
+            let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty) else { continue };
+            if let Err(full) = self.map.put(key, record.offset) {
+                self.covered = record.offset;
+                return Ok(Err(full));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Ends the mapping.
+    #[must_use]
+    pub fn finish(self) -> MappedKeys {
+        MappedKeys { map: self.map, covered: self.covered, unreadable_batches: self.unreadable }
+    }
+}
+
+/// What becomes of a batch.
+#[derive(Debug)]
+pub enum Fate {
+    /// It stays as it is, byte for byte.
+    Keep,
+    /// This takes its place.
+    Replace(BatchHeader, Bytes),
+    /// It goes.
+    Drop,
+}
+
+/// Counts of records, batches and what was wrong with them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FilterCounts {
+    /// Records that stay, markers included.
+    pub records_kept: u64,
+    /// Records that go, markers included.
+    pub records_dropped: u64,
+    /// Of those, records without a key, which a compacted log has no place for.
+    pub keyless_dropped: u64,
+    /// Batches kept byte for byte.
+    pub batches_kept: u64,
+    /// Batches written anew.
+    pub batches_rewritten: u64,
+    /// Batches that went whole.
+    pub batches_dropped: u64,
+    /// Batches whose records could not be decoded; kept as they are, so that one of them cannot end cleaning for good (R23).
+    pub batches_unreadable: u64,
+}
+
+/// What a filter must know beside the batches.
+#[derive(Debug)]
+pub struct FilterFacts {
+    /// The keys of the dirty part.
+    pub keys: MappedKeys,
+    /// Transactions whose data goes.
+    pub aborted: AbortedTransactions,
+    /// What must stay for producers.
+    pub producers: LastOfProducers,
+    /// The time of the pass.
+    pub now_ms: TimestampMs,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
+}
+
+/// Where a batch stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The last of its output segment: it stays, emptied if need be, so that the segment's end stays exact (R21).
+    pub is_last_of_segment: bool,
+    /// It may become larger: there is room for new timestamp deltas.
+    pub may_grow: bool,
+}
+
+/// Judges the batches of one pass, in log order from the first batch of the log on.
+#[derive(Debug)]
+pub struct BatchFilter {
+    facts: FilterFacts,
+    met: MetTransactions,
+    /// Which records of the batch at hand stay; kept for its memory.
+    stays: Vec<bool>,
+    scratch: Vec<u8>,
+    counts: FilterCounts,
+    /// Entries for the transaction index of the output.
+    still_aborted: Vec<AbortedTransaction>,
+}
+
+impl BatchFilter {
+    /// A filter that has met nothing yet.
+    #[must_use]
+    pub fn new(facts: FilterFacts) -> BatchFilter {
+        BatchFilter {
+            facts,
+            met: MetTransactions::default(),
+            stays: Vec::new(),
+            scratch: Vec::new(),
+            counts: FilterCounts::default(),
+            still_aborted: Vec::new(),
+        }
+    }
+
+    /// What the filter was given.
+    #[must_use]
+    pub fn facts(&self) -> &FilterFacts {
+        &self.facts
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn counts(&self) -> FilterCounts {
+        self.counts
+    }
+
+    /// Aborted transactions whose marker was met since the last call and must stay in the index.
+    pub fn take_aborted(&mut self) -> Vec<AbortedTransaction> {
+        std::mem::take(&mut self.still_aborted)
+    }
+
+    /// Judges `batch`, whose checksum holds. Decodes its records, in memory that is used again; writes none that stays whole.
+    pub fn judge(&mut self, batch: &[u8], header: &BatchHeader, standing: Standing) -> Fate {
+        let unreadable_before = self.counts.batches_unreadable;
+        let judged = if header.attributes.is_control() {
+            self.judge_control(batch, header, standing)
+        } else {
+            self.judge_data(batch, header, standing)
+        };
+        let fate = judged.unwrap_or_else(|_| {
+            self.counts.batches_unreadable = unreadable_before + 1;
+            Fate::Keep
+        });
+        self.count(header, &fate);
+        fate
+    }
+
+    fn judge_data(
+        &mut self,
+        batch: &[u8],
+        header: &BatchHeader,
+        standing: Standing,
+    ) -> Result<Fate, BatchError> {
+        self.met.on_data(header);
+        if header.base_offset >= self.facts.keys.covered {
+            return Ok(Fate::Keep);
+        }
+        let must_stay = standing.is_last_of_segment || self.facts.producers.includes(header);
+        if header.record_count == 0 || self.facts.aborted.holds(header) {
+            return empty_or_drop(header, must_stay);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let fate = self.judge_records(batch, header, must_stay, standing.may_grow, &mut scratch);
+        self.scratch = scratch;
+        fate
+    }
+
+    fn judge_records(
+        &mut self,
+        batch: &[u8],
+        header: &BatchHeader,
+        must_stay: bool,
+        may_grow: bool,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Fate, BatchError> {
+        let records = Records::open(batch, &DECODED_MAX, scratch)?;
+        self.stays.clear();
+        let (mut kept, mut keyless, mut has_tombstone) = (0usize, 0, false);
+        for record in records.clone() {
+            let record = record?;
+            let stays = self.stays(&record, header);
+            kept += usize::from(stays);
+            keyless += u64::from(record.key.is_none() && !stays);
+            has_tombstone |= stays && record.value.is_none();
+            self.stays.push(stays);
+        }
+        self.counts.keyless_dropped += keyless;
+        if kept == 0 {
+            return empty_or_drop(header, must_stay);
+        }
+        // A tombstone's time runs from the first pass that has removed what it deletes: not before its batch is covered whole.
+        let is_covered = header.next_offset() <= self.facts.keys.covered;
+        let starts_clock = has_tombstone && is_covered && header.delete_horizon_ms().is_none() && may_grow;
+        if kept == self.stays.len() && !starts_clock {
+            return Ok(Fate::Keep);
+        }
+        let horizon = starts_clock.then(|| self.new_horizon());
+        match rewrite(header, horizon, records.clone(), &self.stays) {
+            // Times so far off that they cannot be told as distances to the horizon: the tombstone stays without one.
+            Err(_) if horizon.is_some() && kept == self.stays.len() => Ok(Fate::Keep),
+            Err(_) if horizon.is_some() => rewrite(header, None, records, &self.stays),
+            other => other,
+        }
+    }
+
+    fn stays(&self, record: &Record<'_>, header: &BatchHeader) -> bool {
+        if record.offset >= self.facts.keys.covered {
+            return true;
+        }
+        let Some(key) = record.key else { return false };
+        let is_newest = self.facts.keys.map.newest(key).is_none_or(|newest| record.offset >= newest);
+        is_newest && (record.value.is_some() || !self.is_past_horizon(header))
+    }
+
+    fn judge_control(
+        &mut self,
+        batch: &[u8],
+        header: &BatchHeader,
+        standing: Standing,
+    ) -> Result<Fate, BatchError> {
+        if header.record_count == 0 {
+            return if header.base_offset >= self.facts.keys.covered {
+                Ok(Fate::Keep)
+            } else {
+                empty_or_drop(header, standing.is_last_of_segment)
+            };
+        }
+        let mut scratch = Vec::new();
+        let records = Records::open(batch, &DECODED_MAX, &mut scratch)?;
+        let Some(first) = records.clone().next() else { return Ok(Fate::Keep) };
+        let first = first?;
+        // Control records of other kinds are not about transactions, and not ours to judge.
+        let Some(marker) = EndTransactionMarker::decode(first.key, first.value)? else {
+            return Ok(Fate::Keep);
+        };
+        let has_data = self.met.on_marker(header);
+        let is_covered = header.next_offset() <= self.facts.keys.covered;
+        if has_data || !is_covered {
+            // As long as a batch of the transaction is there, emptied or not, a replay needs the marker to end it, and
+            // readers need the entry to skip it.
+            if marker.result == TransactionResult::Abort
+                && let Some(entry) = self.facts.aborted.of(header)
+            {
+                self.still_aborted.push(*entry);
+            }
+            return Ok(Fate::Keep);
+        }
+        if header.delete_horizon_ms().is_none() && standing.may_grow {
+            self.stays.clear();
+            self.stays.resize(header.record_count.max(0) as usize, true);
+            let rewritten = rewrite(header, Some(self.new_horizon()), records, &self.stays);
+            return Ok(rewritten.unwrap_or(Fate::Keep));
+        }
+        // The epochs of a live producer that has written nothing else are in the marker itself, so that one is not emptied.
+        if !self.is_past_horizon(header) || self.facts.producers.includes(header) {
+            return Ok(Fate::Keep);
+        }
+        empty_or_drop(header, standing.is_last_of_segment)
+    }
+
+    fn new_horizon(&self) -> TimestampMs {
+        self.facts.now_ms.saturating_add(self.facts.delete_retention_ms)
+    }
+
+    fn is_past_horizon(&self, header: &BatchHeader) -> bool {
+        header.delete_horizon_ms().is_some_and(|horizon| self.facts.now_ms >= horizon)
+    }
+
+    fn count(&mut self, header: &BatchHeader, fate: &Fate) {
+        let had = header.record_count.max(0) as u64;
+        let has = match fate {
+            Fate::Keep => had,
+            Fate::Replace(header, _) => header.record_count.max(0) as u64,
+            Fate::Drop => 0,
+        };
+        self.counts.records_kept += has;
+        self.counts.records_dropped += had.saturating_sub(has);
+        let batches = match fate {
+            Fate::Keep => &mut self.counts.batches_kept,
+            Fate::Replace(..) => &mut self.counts.batches_rewritten,
+            Fate::Drop => &mut self.counts.batches_dropped,
+        };
+        *batches += 1;
+    }
+}
+
+/// A batch without records, where it must stay. It keeps its largest timestamp, from which its producer's expiry counts.
+fn empty_or_drop(header: &BatchHeader, must_stay: bool) -> Result<Fate, BatchError> {
+    if !must_stay {
+        return Ok(Fate::Drop);
+    }
+    if header.record_count == 0 {
+        return Ok(Fate::Keep);
+    }
+    let emptied = BatchBuilder::like(header)
+        .attributes(header.attributes.with_delete_horizon(false))
+        .base_timestamp(-1)
+        .max_timestamp(header.max_timestamp)
+        .build()?;
+    Ok(Fate::Replace(*emptied.header(), emptied.freeze()))
+}
+
+/// The records of a batch that stay, under its own header fields; offsets and codec are kept.
+fn rewrite(
+    header: &BatchHeader,
+    horizon: Option<TimestampMs>,
+    records: Records<'_>,
+    stays: &[bool],
+) -> Result<Fate, BatchError> {
+    let mut builder = BatchBuilder::like(header);
+    if let Some(horizon) = horizon {
+        builder = builder.delete_horizon(horizon);
+    }
+    for (record, stays) in records.zip(stays) {
+        let record = record?;
+        if *stays {
+            builder.push_stored(&record)?;
+        }
+    }
+    let batch = builder.build()?;
+    Ok(Fate::Replace(*batch.header(), batch.freeze()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Key to newest offset in bounded memory: a table of keyed 128-bit hashes, so that a key costs 24 bytes whatever its length,
+//! and nobody who does not know the hash keys can make two keys collide.
+
+use floodmark_proto::ids::Offset;
+use siphasher::sip128::SipHasher13;
+
+/// Bytes of a slot: two words of hash, one word of offset plus one (0: free).
+const SLOT_BYTES: usize = 24;
+/// Slots in use, of eight, up to which probing stays short.
+const LOAD_EIGHTHS: usize = 7;
+
+/// The newest offset of each key.
+#[derive(Debug)]
+pub struct OffsetMap {
+    hasher: SipHasher13,
+    slots: Vec<[u64; 3]>,
+    len: usize,
+    len_max: usize,
+}
+
+/// The map has no room for another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapFull;
+
+impl OffsetMap {
+    /// A map of at most `budget_bytes` (room for one key at least), no larger than `keys` keys need. `hash_keys` must not be
+    /// guessable.
+    #[must_use]
+    pub fn new(budget_bytes: usize, keys: u64, hash_keys: (u64, u64)) -> OffsetMap {
+        let affordable = (budget_bytes / SLOT_BYTES).max(2);
+        let needed = usize::try_from(keys)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(8)
+            .div_ceil(LOAD_EIGHTHS)
+            .saturating_add(1);
+        let slots = affordable.min(needed.max(2));
+        OffsetMap {
+            hasher: SipHasher13::new_with_keys(hash_keys.0, hash_keys.1),
+            // Zeros from the operating system: memory that is never used is never taken.
+            slots: vec![[0; 3]; slots],
+            len: 0,
+            len_max: (slots / 8 * LOAD_EIGHTHS + slots % 8 * LOAD_EIGHTHS / 8).max(1),
+        }
+    }
+
+    /// Keys held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True where no key is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Notes that `key` was written at `offset`; a lower one than noted before changes nothing. Fails, changing nothing,
+    /// where the key is new and there is no room.
+    pub fn put(&mut self, key: &[u8], offset: Offset) -> Result<(), MapFull> {
+        let (hash, at) = self.find(key);
+        let stored = offset.0 as u64 + 1;
+        if self.slots[at][2] == 0 {
+            if self.len == self.len_max {
+                return Err(MapFull);
+            }
+            self.len += 1;
+            self.slots[at] = [hash[0], hash[1], stored];
+        } else {
+            self.slots[at][2] = self.slots[at][2].max(stored);
+        }
+        Ok(())
+    }
+
+    /// The newest offset noted for `key`.
+    #[must_use]
+    pub fn newest(&self, key: &[u8]) -> Option<Offset> {
+        if self.len == 0 {
+            return None;
+        }
+        let (_, at) = self.find(key);
+        self.slots[at][2].checked_sub(1).map(|offset| Offset(offset as i64))
+    }
+
+    /// The slot of `key`, or the free one where it belongs. There is always a free one.
+    fn find(&self, key: &[u8]) -> ([u64; 2], usize) {
+        let hash = self.hasher.hash(key);
+        let count = self.slots.len();
+        // A hash as a fraction of the table: any number of slots serves, not only powers of two.
+        let mut at = ((u128::from(hash.h1) * count as u128) >> 64) as usize;
+        loop {
+            let slot = &self.slots[at];
+            if slot[2] == 0 || (slot[0] == hash.h1 && slot[1] == hash.h2) {
+                return ([hash.h1, hash.h2], at);
+            }
+            at = if at + 1 == count { 0 } else { at + 1 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_full_map_says_so_and_still_takes_keys_it_knows() {
+        let mut map = OffsetMap::new(24 * 16, 1_000, (1, 2));
+        let mut taken = 0;
+        while map.put(&[taken], Offset(i64::from(taken))).is_ok() {
+            taken += 1;
+        }
+        assert_eq!((taken, map.len()), (14, 14));
+        assert_eq!(map.put(&[3], Offset(99)), Ok(()));
+        assert_eq!(map.newest(&[3]), Some(Offset(99)));
+        assert_eq!(map.put(&[200], Offset(100)), Err(MapFull));
+        assert_eq!(map.newest(&[200]), None);
+    }
+
+    #[test]
+    fn the_smallest_budget_holds_a_key() {
+        let mut map = OffsetMap::new(0, u64::MAX, (1, 2));
+        assert_eq!(map.put(b"", Offset(i64::MAX)), Ok(()));
+        assert_eq!(map.put(b"a", Offset(1)), Err(MapFull));
+        assert_eq!(map.newest(b""), Some(Offset(i64::MAX)));
+    }
+
+    #[test]
+    fn memory_follows_the_smaller_of_budget_and_need() {
+        assert!(OffsetMap::new(1 << 30, 10, (0, 0)).slots.len() < 20);
+        assert!(OffsetMap::new(2_400, 1 << 40, (0, 0)).slots.len() <= 100);
+        let mut exact = OffsetMap::new(1 << 30, 1_000, (5, 6));
+        assert!((0..1_000i64).all(|n| exact.put(&n.to_le_bytes(), Offset(n)).is_ok()));
+    }
+
+    proptest! {
+        #[test]
+        fn it_answers_as_a_plain_map_does(puts in prop::collection::vec((0u8..60, 0i64..1_000), 0..300), seed: u64) {
+            let mut map = OffsetMap::new(24 * 100, 60, (seed, !seed));
+            let mut model = HashMap::new();
+            for (key, offset) in puts {
+                prop_assert_eq!(map.put(&[key], Offset(offset)), Ok(()));
+                let newest = model.entry(key).or_insert(offset);
+                *newest = offset.max(*newest);
+            }
+            prop_assert_eq!(map.len(), model.len());
+            for key in 0..60 {
+                prop_assert_eq!(map.newest(&[key]), model.get(&key).copied().map(Offset));
+            }
+        }
+    }
+}
