@@ -139,7 +139,10 @@ impl Indexer {
                 value: last_offset.0,
             });
         };
-        if header.max_timestamp > self.largest.map_or(NO_TIMESTAMP, |l| l.timestamp) {
+        // A batch that compaction emptied carries a time for its producer's sake; no record has it.
+        if header.record_count > 0
+            && header.max_timestamp > self.largest.map_or(NO_TIMESTAMP, |l| l.timestamp)
+        {
             self.largest = Some(TimestampOffset { timestamp: header.max_timestamp, offset: last_offset });
         }
         let since_last_entry = position.saturating_sub(self.last_indexed_position);

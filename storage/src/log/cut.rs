@@ -10,7 +10,7 @@ use floodmark_proto::ids::Offset;
 use super::recovery::Replay;
 use super::{Log, files, record_of};
 use crate::error::LogError;
-use crate::fs::{OpenMode, SyncPoint, read_full_at, write_all_at};
+use crate::fs::{OpenMode, SyncPoint, read_full_at, with_suffix, write_all_at};
 use crate::index::transaction_index;
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::name::FileKind;
@@ -193,7 +193,8 @@ impl Log {
     fn shorten_copy(&self, cut: &Cut) -> Result<(), LogError> {
         let disk = &self.context.disk;
         let path = cut.segment.path(FileKind::Data);
-        let aside = cut.segment.path(FileKind::Cleaned);
+        // Not the name of a compacted copy: a pass may be writing that one at this moment.
+        let aside = with_suffix(&path, files::TEMPORARY);
         let from = cut.segment.data_file()?;
         let to = disk.open(&aside, OpenMode::Create).map_err(LogError::io("create", &aside))?;
         let mut piece = vec![0; COPY_BYTES];

@@ -11,7 +11,7 @@ use crate::fs::{DirEntry, Disk, DiskFile, SyncPoint, remove_if_present};
 use crate::segment::name::{self, FileKind};
 
 /// Suffix of a file that was not finished before it got its name.
-const TEMPORARY: &str = ".tmp";
+pub(super) const TEMPORARY: &str = ".tmp";
 
 /// Names of one listing, sorted by what they are.
 #[derive(Debug, Default)]
@@ -22,7 +22,9 @@ pub(super) struct Found {
     pub(super) indexes: BTreeMap<Offset, IndexBytes>,
     pub(super) transaction_indexes: Vec<Offset>,
     pub(super) snapshots: Vec<Offset>,
-    pub(super) cleaned: Vec<Offset>,
+    /// Compacted copies that had not taken their places: base offset to bytes.
+    pub(super) cleaned: BTreeMap<Offset, u64>,
+    pub(super) cleaned_transactions: Vec<Offset>,
     pub(super) temporary: Vec<String>,
 }
 
@@ -53,7 +55,10 @@ pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
             Some((base, FileKind::TimeIndex)) => found.indexes.entry(base).or_default().time = entry.bytes,
             Some((base, FileKind::TransactionIndex)) => found.transaction_indexes.push(base),
             Some((base, FileKind::Snapshot)) => found.snapshots.push(base),
-            Some((base, FileKind::Cleaned)) => found.cleaned.push(base),
+            Some((base, FileKind::Cleaned)) => {
+                found.cleaned.insert(base, entry.bytes);
+            }
+            Some((base, FileKind::CleanedTransactions)) => found.cleaned_transactions.push(base),
             None => {}
         }
     }

@@ -2,11 +2,13 @@
 //!
 //! - this file: [`Log`], its parts, and what of it is published to readers
 //! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
+//! - `compact`: superseded records out
 //! - `recovery`: opening after whatever happened; `files`: what lies in the directory
 //! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
 pub mod append;
+pub mod compact;
 mod cut;
 mod files;
 mod prewrite;
@@ -17,8 +19,8 @@ mod sync;
 pub mod tail_cache;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
@@ -32,6 +34,7 @@ use crate::producers::ProducerStates;
 use crate::random::Random;
 use crate::segment::{Segment, SegmentFacts};
 use active::Active;
+pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
 pub use prewrite::PrewriteJob;
 use reader::{LogReader, LogShared};
 pub use sync::SyncJob;
@@ -76,6 +79,8 @@ pub struct Log {
     /// Counts changes of the manifest and of the tail; a sync that began before one may not speak for the log after it.
     generation: u64,
     bytes_since_checkpoint: u64,
+    /// Alive while a compaction pass is.
+    compacting: Weak<()>,
 }
 
 /// What no finished sync has covered. Several syncs may run at one time, so nothing leaves here when a sync begins, only when
@@ -263,7 +268,9 @@ impl Log {
             Ok(jitter) if jitter > 0 => (self.context.random.next_u64() % jitter) as i64,
             _ => 0,
         };
-        let roll_after_ms = self.config.segment_ms.saturating_sub(jitter_ms);
+        // A segment must be sealed before it can be compacted.
+        let max_lag_ms = self.config.compaction.as_ref().map_or(i64::MAX, |c| c.max_lag_ms);
+        let roll_after_ms = self.config.segment_ms.saturating_sub(jitter_ms).min(max_lag_ms);
         let disk = Arc::clone(&self.context.disk);
         Active::new(disk, segment, &self.config, self.context.clock.now_ms(), roll_after_ms)
     }

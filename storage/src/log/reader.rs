@@ -32,6 +32,9 @@ pub(crate) struct LogShared {
     pub(crate) first_unstable: AtomicI64,
     /// Odd while the tail is being cut, and different after: a read that overlaps a cut is made again.
     pub(crate) cuts: AtomicU64,
+    /// Odd while a compacted segment takes the place of others, and different after: a read that overlaps may have opened the
+    /// new file under the old name, and is made again.
+    pub(crate) swaps: AtomicU64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) poison: OnceLock<Poison>,
 }
@@ -102,11 +105,22 @@ impl LogReader {
     ///
     /// A batch is returned whole even where `from` lies inside it, and the first one even where it exceeds `max_bytes`.
     pub fn read(&self, from: Offset, limits: ReadLimits) -> Result<Vec<Bytes>, LogError> {
+        self.undisturbed(|| self.read_once(from, limits))
+    }
+
+    /// Makes the call again where it overlapped a change of the files that were there before.
+    fn undisturbed<T>(&self, call: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
         loop {
-            let cuts = self.shared.cuts.load(Ordering::Acquire);
-            let outcome = self.read_once(from, limits);
-            if cuts.is_multiple_of(2) && self.shared.cuts.load(Ordering::Acquire) == cuts {
-                return outcome;
+            let changes = || {
+                let shared = &self.shared;
+                (shared.cuts.load(Ordering::Acquire), shared.swaps.load(Ordering::Acquire))
+            };
+            let before = changes();
+            if before.0.is_multiple_of(2) && before.1.is_multiple_of(2) {
+                let outcome = call();
+                if changes() == before {
+                    return outcome;
+                }
             }
             std::thread::yield_now();
         }
@@ -139,6 +153,10 @@ impl LogReader {
 
     /// The first record at or after `target` in time, among those from the log's start on. Timestamps need not rise.
     pub fn first_at_or_after(&self, target: TimestampMs) -> Result<Option<FoundByTime>, LogError> {
+        self.undisturbed(|| self.first_at_or_after_once(target))
+    }
+
+    fn first_at_or_after_once(&self, target: TimestampMs) -> Result<Option<FoundByTime>, LogError> {
         let start = self.start();
         let segments = self.shared.segments.load();
         for segment in segments.iter() {
@@ -160,17 +178,29 @@ impl LogReader {
 
     /// The record with the largest timestamp, the first of them where several have it.
     pub fn largest_timestamp(&self) -> Result<Option<FoundByTime>, LogError> {
+        self.undisturbed(|| self.largest_timestamp_once())
+    }
+
+    fn largest_timestamp_once(&self) -> Result<Option<FoundByTime>, LogError> {
         let segments = self.shared.segments.load();
         let start = self.start();
         let live = segments.iter().filter(|s| s.end() > start);
         let Some(largest) = live.filter_map(|s| s.largest_timestamp()).map(|l| l.timestamp).max() else {
             return Ok(None);
         };
-        self.first_at_or_after(largest)
+        self.first_at_or_after_once(largest)
     }
 
     /// The aborted transactions that a reader of `from` up to `end` must know.
     pub fn aborted_transactions(
+        &self,
+        from: Offset,
+        end: Offset,
+    ) -> Result<Vec<AbortedTransaction>, LogError> {
+        self.undisturbed(|| self.aborted_transactions_once(from, end))
+    }
+
+    fn aborted_transactions_once(
         &self,
         from: Offset,
         end: Offset,

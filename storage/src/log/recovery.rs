@@ -3,8 +3,8 @@
 
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use floodmark_proto::batch::BatchHeader;
@@ -86,6 +86,7 @@ impl Log {
             epochs: LeaderEpochs::new(),
             epochs_changed: false,
             scanned: Vec::new(),
+            without_index: None,
             changed_indexes: Vec::new(),
             touched: false,
             removed: false,
@@ -118,6 +119,8 @@ struct Opening {
     epochs_changed: bool,
     /// Segments with bytes that no sync has covered yet.
     scanned: Vec<Arc<Segment>>,
+    /// Segment whose indexes were removed, because they may be those of bytes that compaction replaced.
+    without_index: Option<Offset>,
     /// Transaction indexes that were changed and not synced yet.
     changed_indexes: Vec<PathBuf>,
     /// Something differs from what the manifest says, so a new one must be written.
@@ -159,18 +162,7 @@ impl Opening {
             let path = self.dir.join(name);
             self.disk.remove_file(&path).map_err(LogError::io("remove", &path))?;
         }
-        for base in std::mem::take(&mut self.found.cleaned) {
-            let aside = self.path(base, FileKind::Cleaned);
-            if self.manifest.as_ref().is_some_and(|m| m.replacing == Some(base)) {
-                let path = self.path(base, FileKind::Data);
-                self.disk.rename(&aside, &path).map_err(LogError::io("rename", &aside))?;
-                let bytes = self.manifest.iter().flat_map(|m| &m.sealed).find(|s| s.base_offset == base);
-                self.found.data.insert(base, bytes.map_or(0, |s| s.size_bytes));
-                self.removed = true;
-            } else {
-                self.disk.remove_file(&aside).map_err(LogError::io("remove", &aside))?;
-            }
-        }
+        self.finish_swap()?;
         let Some(manifest) = self.manifest.clone() else { return Ok(()) };
         self.touched |= manifest.replacing.is_some() || manifest.truncating_to.is_some();
         let is_listed = |base: &Offset| {
@@ -191,6 +183,51 @@ impl Opening {
             self.removed = true;
         }
         Ok(())
+    }
+
+    /// Gives the compacted copies that the manifest speaks of their names; others were never finished.
+    fn finish_swap(&mut self) -> Result<(), LogError> {
+        let replacing = self.manifest.as_ref().and_then(|m| m.replacing);
+        for (base, bytes) in std::mem::take(&mut self.found.cleaned) {
+            if self.settle_copy(base, FileKind::Cleaned, FileKind::Data, replacing)? {
+                self.found.data.insert(base, bytes);
+            }
+        }
+        for base in std::mem::take(&mut self.found.cleaned_transactions) {
+            let kind = FileKind::CleanedTransactions;
+            if self.settle_copy(base, kind, FileKind::TransactionIndex, replacing)?
+                && !self.found.transaction_indexes.contains(&base)
+            {
+                self.found.transaction_indexes.push(base);
+            }
+        }
+        let Some(base) = replacing else { return Ok(()) };
+        // Whether these are of the old bytes or of the new nobody can tell: their entries would be in order either way.
+        for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
+            files::remove(&*self.disk, &self.dir, base, kind)?;
+        }
+        self.found.indexes.remove(&base);
+        self.without_index = Some(base);
+        self.removed = true;
+        Ok(())
+    }
+
+    /// True where the copy took its place, false where it was swept.
+    fn settle_copy(
+        &self,
+        base: Offset,
+        kind: FileKind,
+        place: FileKind,
+        replacing: Option<Offset>,
+    ) -> Result<bool, LogError> {
+        let aside = self.path(base, kind);
+        if replacing == Some(base) {
+            let path = self.path(base, place);
+            self.disk.rename(&aside, &path).map_err(LogError::io("rename", &aside))?;
+        } else {
+            self.disk.remove_file(&aside).map_err(LogError::io("remove", &aside))?;
+        }
+        Ok(replacing == Some(base))
     }
 
     /// Cuts the data file of a segment, where it has more than `bytes`.
@@ -412,7 +449,8 @@ impl Opening {
         let sealed = self.manifest.as_ref().map_or(0, |m| m.sealed.len());
         for segment in self.segments.iter().take(sealed).cloned().collect::<Vec<_>>() {
             let have = self.found.indexes.get(&segment.base).copied().unwrap_or_default();
-            if !segment.indexes_look_whole(have.offset, have.time) {
+            let is_missing = self.without_index == Some(segment.base);
+            if is_missing || !segment.indexes_look_whole(have.offset, have.time) {
                 self.report.rebuilt.push(segment.path(FileKind::OffsetIndex));
                 self.complete_indexes(&segment, config)?;
             }
@@ -474,6 +512,7 @@ impl Opening {
             high_watermark: AtomicI64::new(start.0),
             first_unstable: AtomicI64::new(i64::MAX),
             cuts: AtomicU64::new(0),
+            swaps: AtomicU64::new(0),
             tail: tail.readers(),
             poison: std::sync::OnceLock::new(),
         });
@@ -501,6 +540,7 @@ impl Opening {
             manifest: Manifest { log_start: start, truncating_to: None, replacing: None, ..manifest },
             snapshots: self.snapshots,
             generation: 0,
+            compacting: Weak::new(),
             bytes_since_checkpoint: 0,
         };
         if !scanned_active.is_empty() {
@@ -590,7 +630,7 @@ fn transaction_index_append(
 }
 
 fn note_timestamp(largest: &mut Option<TimestampOffset>, header: &BatchHeader) {
-    if header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
+    if header.record_count > 0 && header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
         *largest = Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
     }
 }

@@ -134,6 +134,7 @@ impl Log {
         let Some(checkpoint) = job.checkpoint else { return Ok(()) };
         // The manifest was changed since the job began: what it wants to say may no longer hold.
         if checkpoint.generation != self.generation {
+            self.bytes_since_checkpoint = self.config.checkpoint_interval_bytes;
             return Ok(());
         }
         self.unsynced.transaction_indexes.retain(|(_, change)| *change > job.covers.0);

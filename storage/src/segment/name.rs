@@ -17,8 +17,10 @@ pub enum FileKind {
     TransactionIndex,
     /// Producer state as of the offset in the name.
     Snapshot,
-    /// A compacted segment under construction.
+    /// A compacted segment that is to take the place of others.
     Cleaned,
+    /// The transaction index that belongs to it.
+    CleanedTransactions,
 }
 
 impl FileKind {
@@ -34,6 +36,7 @@ impl FileKind {
             FileKind::TransactionIndex => "txnindex",
             FileKind::Snapshot => "snapshot",
             FileKind::Cleaned => "log.cleaned",
+            FileKind::CleanedTransactions => "txnindex.cleaned",
         }
     }
 }
@@ -59,6 +62,7 @@ pub fn parse(name: &str) -> Option<(Offset, FileKind)> {
         FileKind::TransactionIndex,
         FileKind::Snapshot,
         FileKind::Cleaned,
+        FileKind::CleanedTransactions,
     ];
     let kind = kinds.into_iter().find(|k| extension.strip_prefix('.') == Some(k.extension()))?;
     Some((base, kind))
@@ -70,7 +74,12 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_others_are_not_ours() {
-        for (base, kind) in [(0, FileKind::Data), (42, FileKind::Cleaned), (i64::MAX, FileKind::Snapshot)] {
+        for (base, kind) in [
+            (0, FileKind::Data),
+            (42, FileKind::Cleaned),
+            (7, FileKind::CleanedTransactions),
+            (i64::MAX, FileKind::Snapshot),
+        ] {
             let path = path_of(Path::new("d"), Offset(base), kind);
             let name = path.file_name().and_then(|n| n.to_str()).unwrap();
             assert_eq!(parse(name), Some((Offset(base), kind)), "{name}");
