@@ -461,15 +461,17 @@ impl Opening {
     /// The newest snapshot that is whole, and the batches behind it.
     fn read_producers(&mut self) -> Result<(), LogError> {
         let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
-        // One of a history that is no more must not be taken for this one's when the log reaches its offset again.
-        let (kept, gone): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.found.snapshots).into_iter().partition(|s| *s <= end);
+        let recovery_point = self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point);
+        // One of a history that is no more must not be taken for this one's when the log reaches its offset again. And one from
+        // behind the recovery point would hide the transactions that ended between the two, whose index entries were cut.
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.found.snapshots)
+            .into_iter()
+            .partition(|s| *s <= end.min(recovery_point));
         for offset in gone {
             files::remove(&*self.disk, &self.dir, offset, FileKind::Snapshot)?;
             self.removed = true;
         }
         self.snapshots = kept;
-        let recovery_point = self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point);
         let mut aborted = Vec::new();
         let replay = Replay { disk: &*self.disk, dir: &self.dir, segments: &self.segments, end };
         let (producers, from) = replay.run(&mut self.snapshots, |segment, entry| {
