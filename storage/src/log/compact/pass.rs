@@ -203,6 +203,10 @@ impl Compaction {
 
     fn try_clean_next(&mut self) -> Result<Option<CleanedGroup>, LogError> {
         while self.stopped.is_none() {
+            if self.is_superseded() {
+                self.stop(CompactionEnd::Superseded);
+                break;
+            }
             let Some(mut filter) = self.filter.take() else {
                 self.map_keys()?;
                 continue;
