@@ -142,21 +142,23 @@ fn marker(producer: i64, result: TransactionResult, now_ms: i64) -> RecordBatch 
     builder.build().unwrap()
 }
 
+/// Reads to the end, which may move meanwhile: what compaction removed behind an older end has a newer record after it.
 fn pieces(reader: &LogReader) -> Vec<bytes::Bytes> {
     let mut all = Vec::new();
-    let limits = ReadLimits { max_bytes: 1 << 20, below: reader.end() };
     let mut from = reader.start();
     loop {
-        let read = reader.read(from, limits).unwrap();
-        let Some(last) = read.last() else {
-            if from < limits.below { eprintln!("EMPTY at {from} below {} start {} now {} end {}", limits.below, reader.start(), reader.read(from, limits).unwrap().len(), reader.end()); }
-            return all };
-        let mut rest = &last[..];
-        while !rest.is_empty() {
-            let header = BatchHeader::parse(rest).unwrap();
-            assert!(header.next_offset() > from, "a reader is sent back from {from}");
-            from = header.next_offset();
-            rest = &rest[header.size_bytes()..];
+        let end = reader.end();
+        let read = reader.read(from, ReadLimits { max_bytes: 1 << 20, below: end }).unwrap();
+        if read.is_empty() && reader.end() == end {
+            return all;
+        }
+        for mut rest in read.iter().map(|piece| &piece[..]) {
+            while !rest.is_empty() {
+                let header = BatchHeader::parse(rest).unwrap();
+                assert!(header.next_offset() > from, "a reader is sent back from {from}");
+                from = header.next_offset();
+                rest = &rest[header.size_bytes()..];
+            }
         }
         all.extend(read);
     }
