@@ -142,7 +142,8 @@ fn decode(bytes: &[u8; ENTRY_LEN], n: usize) -> Result<AbortedTransaction, Forma
     if transaction.first_offset.0 < 0 {
         return Err(out_of_range("first offset", transaction.first_offset.0));
     }
-    if transaction.last_offset < transaction.first_offset || transaction.last_offset == Offset::MAX {
+    // The marker follows what it ends; so zeros left by a torn write are no entry.
+    if transaction.last_offset <= transaction.first_offset || transaction.last_offset == Offset::MAX {
         return Err(out_of_range("last offset", transaction.last_offset.0));
     }
     // Nothing after the marker existed when the entry was written.
