@@ -82,8 +82,8 @@ impl Active {
         self.open_files(data, OpenMode::Create)
     }
 
-    /// Opens the files and takes up the indexes where they end; makes the files of a segment that has none yet and then
-    /// says true.
+    /// Opens the files and takes up the indexes where they end; makes the files of a segment that has none yet. Says true
+    /// where their names may not be durable.
     pub(super) fn wake(&mut self, config: &LogConfig) -> Result<bool, LogError> {
         if self.files.is_some() {
             return Ok(false);
@@ -101,7 +101,8 @@ impl Active {
             Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
         self.open_files(data, OpenMode::Write)?;
         self.resume_indexes(config)?;
-        Ok(false)
+        // The name of a file without a batch may be as new as the first one to come, if who made it was killed.
+        Ok(self.segment.bytes() == 0)
     }
 
     fn open_files(&mut self, data: Arc<dyn DiskFile>, mode: OpenMode) -> Result<(), LogError> {
@@ -119,8 +120,23 @@ impl Active {
     }
 
     /// Keeps the leading entries that are in order and lie below the published end, and feeds the batches after them.
+    /// Indexes are not synced and have no checksum: where what is kept does not fit the batches, all of them are fed.
     fn resume_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
-        let Some(files) = &self.files else { return Ok(()) };
+        let known = self.segment.largest_timestamp();
+        let resumed = self.resume_from_kept(config)?;
+        if !resumed || known.is_some_and(|known| self.indexer.largest_timestamp() != Some(known)) {
+            self.gathered_offsets.clear();
+            self.gathered_times.clear();
+            self.indexer = Indexer::new(self.segment.base, index_policy(config));
+            self.segment.publish_index(0, 0);
+            self.feed_from(0)?;
+        }
+        self.segment.publish(self.segment.bytes(), self.segment.end(), self.indexer.largest_timestamp());
+        Ok(())
+    }
+
+    fn resume_from_kept(&mut self, config: &LogConfig) -> Result<bool, LogError> {
+        let Some(files) = &self.files else { return Ok(true) };
         let offsets = self.read_index(&files.offsets, FileKind::OffsetIndex, config)?;
         let times = self.read_index(&files.times, FileKind::TimeIndex, config)?;
         let end = self.segment.end() - self.segment.base;
@@ -135,6 +151,10 @@ impl Active {
             .count() as u32;
         let last_offset = kept_offsets.checked_sub(1).and_then(|n| offset_index::entry_at(&offsets, n));
         let last_time = kept_times.checked_sub(1).and_then(|n| time_index::entry_at(&times, n));
+        self.segment.publish_index(kept_offsets, kept_times);
+        if !self.segment.holds_entries(last_offset, last_time)? {
+            return Ok(false);
+        }
         self.indexer = Indexer::resume(
             self.segment.base,
             index_policy(config),
@@ -143,9 +163,8 @@ impl Active {
         );
         self.gathered_offsets.clear();
         self.gathered_times.clear();
-        self.segment.publish_index(kept_offsets, kept_times);
         self.feed_from(last_offset.map_or(0, |e| u64::from(e.position)))?;
-        self.flush_indexes(false)
+        Ok(true)
     }
 
     fn feed_from(&mut self, position: u64) -> Result<(), LogError> {
@@ -159,7 +178,6 @@ impl Active {
         while let Some((position, header)) = walk.step()? {
             self.index(&header, position).map_err(|e| LogError::damaged(&path, position, e.to_string()))?;
         }
-        self.segment.publish(self.segment.bytes(), self.segment.end(), self.indexer.largest_timestamp());
         Ok(())
     }
 

@@ -316,6 +316,24 @@ impl Segment {
         }
     }
 
+    /// True where the batches that the last entries of both indexes name are there and as the entries say. Without a time
+    /// entry nothing tells the largest timestamp of what the offset entries pass over.
+    pub(crate) fn holds_entries(
+        &self,
+        offset: Option<OffsetEntry>,
+        time: Option<TimeEntry>,
+    ) -> Result<bool, LogError> {
+        let source = self.source()?;
+        if offset.is_some() && (time.is_none() || self.start_of_walk(&source, offset)? == 0) {
+            return Ok(false);
+        }
+        let Some(time) = time else { return Ok(true) };
+        let named = self.locate(&source, time.offset(self.base))?;
+        Ok(named.is_some_and(|(_, header)| {
+            header.max_timestamp == time.timestamp && header.last_offset() == time.offset(self.base)
+        }))
+    }
+
     /// Position and header of the batch that holds `target`, or of the first after it where compaction left a gap.
     pub(crate) fn locate(
         &self,
@@ -345,6 +363,10 @@ impl Segment {
     /// Whole batches from the one that holds `from`; `None` where the segment has none at or after it below the limit.
     /// Copies no record bytes out of a settled segment. Blocks on the disk.
     pub(crate) fn read(&self, from: Offset, limits: ReadLimits) -> Result<Option<Bytes>, LogError> {
+        // A segment without batches may have no file.
+        if self.bytes() == 0 {
+            return Ok(None);
+        }
         let mapped = if self.is_settled() { self.mapped()? } else { None };
         let Some(mapped) = mapped else { return self.read_copy(from, limits) };
         let source = SegmentBytes::Mapped(Arc::clone(&mapped.map));
@@ -411,6 +433,9 @@ impl Segment {
         target: TimestampMs,
         from: Offset,
     ) -> Result<Option<(u64, BatchHeader)>, LogError> {
+        if self.bytes() == 0 {
+            return Ok(None);
+        }
         let source = self.source()?;
         let entry_at = |n| self.read_entry(FileKind::TimeIndex, n).map(|e| TimeEntry::decode(&e));
         let entry =
@@ -420,6 +445,7 @@ impl Segment {
         if let Some(entry) = entry
             && let Some((_, header)) = self.locate(&source, entry.offset(self.base))?
             && header.max_timestamp == entry.timestamp
+            && header.last_offset() == entry.offset(self.base)
         {
             start = start.max(entry.offset(self.base));
         }
