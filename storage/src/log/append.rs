@@ -13,6 +13,7 @@ use super::tail_cache::TailBatch;
 use crate::clock::Stopwatch;
 use crate::error::{AppendError, LogError};
 use crate::index::fits;
+use crate::leader_epochs::LeaderEpochs;
 use crate::producers::{EndMarker, Origin, Verdict};
 use crate::segment::SegmentFacts;
 use crate::segment::name::FileKind;
@@ -61,7 +62,7 @@ impl Log {
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
         self.check_poison()?;
-        let before = self.next;
+        let before = (self.next, self.shared.epochs.load_full());
         let outcomes = self.try_append(batches, append_as);
         outcomes.map_err(|e| self.undo(before, e))
     }
@@ -229,15 +230,20 @@ impl Log {
     }
 
     /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
-    fn undo(&mut self, before: Offset, error: LogError) -> LogError {
+    fn undo(&mut self, (end, epochs): (Offset, Arc<LeaderEpochs>), error: LogError) -> LogError {
         self.accepted.clear();
         let no_space = |e: &LogError| matches!(e, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
         if !no_space(&error) {
             return self.poison(error);
         }
         let path = self.active.segment.path(FileKind::Data);
-        match self.cut_tail(before) {
-            Ok(()) => LogError::Full { path },
+        match self.find_cut(end).and_then(|cut| self.cut_tail(&cut)) {
+            Ok(()) => {
+                // Also what began at the end without a batch, and what the group replaced.
+                self.epochs = LeaderEpochs::clone(&epochs);
+                self.shared.epochs.store(epochs);
+                LogError::Full { path }
+            }
             // Where even cutting fails, the disk's state is unknown: the first reason is what the operator must see.
             Err(_) => self.poison(error),
         }

@@ -10,17 +10,17 @@ use floodmark_proto::ids::Offset;
 use super::recovery::Replay;
 use super::{Log, files, record_of};
 use crate::error::LogError;
-use crate::fs::{OpenMode, SyncPoint, read_full_at, with_suffix, write_all_at};
+use crate::fs::{OpenMode, SyncPoint, read_full_at, read_small_file, with_suffix, write_all_at};
 use crate::index::transaction_index;
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::name::FileKind;
-use crate::segment::{Segment, SegmentFacts};
+use crate::segment::{Segment, SegmentFacts, TRANSACTION_INDEX_BYTES_MAX};
 
 /// Bytes copied at a time from a segment that is shortened.
 const COPY_BYTES: usize = 1 << 20;
 
 /// Where a log is to end: in which segment, and how much of it stays.
-struct Cut {
+pub(super) struct Cut {
     segment: Arc<Segment>,
     bytes: u64,
     end: Offset,
@@ -42,6 +42,10 @@ impl Log {
         // What stays must be durable before the manifest says so.
         self.checkpoint()?;
         let cut = self.find_cut(end)?;
+        if cut.end <= first_base {
+            self.reset_to(cut.end)?;
+            return Ok(cut.end);
+        }
         let active = SegmentRecord {
             base_offset: cut.segment.base,
             size_bytes: cut.bytes,
@@ -58,7 +62,9 @@ impl Log {
             ..self.manifest.clone()
         };
         self.commit_manifest(under_way)?;
-        self.cut_tail(cut.end).map_err(|e| self.poison(e))?;
+        self.cut_tail(&cut).map_err(|e| self.poison(e))?;
+        self.epochs_unsaved |= self.epochs.truncate_from_end(cut.end);
+        self.save_epochs()?;
         let done = Manifest {
             truncating_to: None,
             active: record_of(&self.active.segment),
@@ -113,10 +119,13 @@ impl Log {
     }
 
     /// The batch boundary at or before `end`, or `end` itself where no batch straddles it.
-    fn find_cut(&self, end: Offset) -> Result<Cut, LogError> {
+    pub(super) fn find_cut(&self, end: Offset) -> Result<Cut, LogError> {
         let segments = self.segments();
-        let at = segments.partition_point(|s| s.base < end).saturating_sub(1);
+        let at = segments.partition_point(|s| s.base <= end).saturating_sub(1);
         let segment = Arc::clone(&segments[at]);
+        if segment.bytes() == 0 || segment.base == end {
+            return Ok(Cut { segment, bytes: 0, end });
+        }
         let source = segment.source()?;
         let (bytes, end) = match segment.locate(&source, end)? {
             Some((position, header)) => (position, header.base_offset.min(end)),
@@ -125,12 +134,11 @@ impl Log {
         Ok(Cut { segment, bytes, end })
     }
 
-    /// Cuts files and memory back to `end`. Needs no word in the manifest where what goes was never acknowledged.
-    pub(super) fn cut_tail(&mut self, end: Offset) -> Result<(), LogError> {
+    /// Cuts files and memory back. Needs no word in the manifest where what goes was never acknowledged.
+    pub(super) fn cut_tail(&mut self, cut: &Cut) -> Result<(), LogError> {
         self.shared.cuts.fetch_add(1, Ordering::AcqRel);
         self.tail.clear();
         self.active.sleep();
-        let cut = self.find_cut(end)?;
         let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
         let segments = self.segments().clone();
         let kept = segments.partition_point(|s| s.base < cut.segment.base);
@@ -143,7 +151,7 @@ impl Log {
         for snapshot in go {
             files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
         }
-        self.shorten(&cut)?;
+        self.shorten(cut)?;
         files::settle_names(&*disk, &dir)?;
         let segment = self.new_segment(SegmentFacts {
             base: cut.segment.base,
@@ -159,8 +167,6 @@ impl Log {
         self.active.wake(&self.config)?;
         let replay = Replay { disk: &*disk, dir: &dir, segments: &list, end: cut.end };
         self.producers = replay.run(&mut self.snapshots, |_, _| {})?.0;
-        self.epochs_unsaved |= self.epochs.truncate_from_end(cut.end);
-        self.save_epochs()?;
         self.shared.segments.store(Arc::new(list));
         self.publish_shorter(cut.end);
         Ok(())
@@ -170,6 +176,12 @@ impl Log {
     fn shorten(&mut self, cut: &Cut) -> Result<(), LogError> {
         let disk = Arc::clone(&self.context.disk);
         let path = cut.segment.path(FileKind::Data);
+        if cut.bytes == 0 {
+            // Readers may have it mapped, so it is not emptied but made anew when the next batch comes.
+            files::remove_segment(&*disk, &self.shared.dir, cut.segment.base)?;
+            cut.segment.release();
+            return Ok(());
+        }
         if cut.segment.is_settled() {
             self.shorten_copy(cut)?;
         } else {
@@ -178,12 +190,17 @@ impl Log {
         }
         cut.segment.release();
         let path = cut.segment.path(FileKind::TransactionIndex);
-        let aborted = cut.segment.aborted_transactions()?;
-        let kept = transaction_index::entries_before(&aborted, cut.end);
-        if kept < aborted.len() {
+        let content = read_small_file(&*disk, &path, TRANSACTION_INDEX_BYTES_MAX)
+            .map_err(LogError::io("read", &path))?
+            .unwrap_or_default();
+        // A write that found no space may have left part of an entry.
+        let whole = content.len() - content.len() % transaction_index::ENTRY_LEN;
+        let aborted = transaction_index::parse(&content[..whole])
+            .map_err(|source| LogError::BadFile { path: path.clone(), source })?;
+        let kept = transaction_index::entries_before(&aborted, cut.end) * transaction_index::ENTRY_LEN;
+        if kept < content.len() {
             let file = disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
-            file.set_size((kept * transaction_index::ENTRY_LEN) as u64)
-                .map_err(LogError::io("cut", &path))?;
+            file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
             self.unsynced.transaction_index(path);
         }
         Ok(())
@@ -240,6 +257,10 @@ impl Log {
         if self.active.position > 0 && offset >= self.next {
             self.wake_active()?;
             self.roll().map_err(|e| self.poison(e))?;
+        }
+        // What lies before the start may be unsynced, and a log must not end before it starts.
+        if offset > self.durable() {
+            self.sync()?;
         }
         self.move_start(offset)
     }
