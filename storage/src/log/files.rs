@@ -1,13 +1,14 @@
 //! What lies in a log's directory, and the changes to its files that recovery and the running log make alike.
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
 use floodmark_proto::ids::Offset;
 
 use crate::error::LogError;
-use crate::fs::{DirEntry, Disk, DiskFile, SyncPoint, remove_if_present};
+use crate::fs::{DirEntry, Disk, DiskFile, OpenMode, SyncPoint, remove_if_present, write_all_at};
 use crate::segment::name::{self, FileKind};
 
 /// Suffix of a file that was not finished before it got its name.
@@ -88,6 +89,19 @@ pub(super) fn remove(disk: &dyn Disk, dir: &Path, base: Offset, kind: FileKind) 
     remove_if_present(disk, &path).map_err(LogError::io("remove", &path))
 }
 
+/// Writes the producer state that belongs to `offset`. Not synced here.
+pub(super) fn write_snapshot(
+    disk: &dyn Disk,
+    dir: &Path,
+    offset: Offset,
+    snapshot: &[u8],
+) -> Result<(), LogError> {
+    let path = name::path_of(dir, offset, FileKind::Snapshot);
+    disk.open(&path, OpenMode::Create)
+        .and_then(|file| write_all_at(&*file, &mut [IoSlice::new(snapshot)], 0))
+        .map_err(LogError::io("write", &path))
+}
+
 /// Returns once removed names cannot come back, and new ones cannot go.
 pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     disk.sync_dir(dir, SyncPoint::SegmentsRemoved).map_err(LogError::io("sync", dir))
@@ -96,5 +110,10 @@ pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> 
 /// Cuts a file that nobody maps, so that no byte behind the cut can ever be taken for a record again.
 pub(super) fn cut_file(file: &Arc<dyn DiskFile>, path: &Path, bytes: u64) -> Result<(), LogError> {
     file.set_size(bytes).map_err(LogError::io("cut", path))?;
+    settle_tail(file, path)
+}
+
+/// Returns once the file is on the disk as long, or as short, as it is now.
+pub(super) fn settle_tail(file: &Arc<dyn DiskFile>, path: &Path) -> Result<(), LogError> {
     file.sync(SyncPoint::TailCut).map_err(LogError::io("sync", path))
 }

@@ -1,6 +1,7 @@
 //! Opens a log after whatever happened to it. What the manifest calls durable is taken as it is, and reported as damage where
 //! it is not there; what lies behind is read, checked, and cut at the first bytes that are no batch.
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -68,8 +69,6 @@ impl Log {
         match disk.list(&dir) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 disk.create_dir_all(&dir).map_err(LogError::io("create", &dir))?;
-                disk.sync_dir(parent(&dir), SyncPoint::PartitionCreated)
-                    .map_err(LogError::io("sync", parent(&dir)))?;
             }
             Err(e) => return Err(LogError::io("list", &dir)(e)),
             Ok(_) => {}
@@ -84,6 +83,7 @@ impl Log {
             snapshots: Vec::new(),
             producers: ProducerStates::default(),
             epochs: LeaderEpochs::new(),
+            epochs_read: LeaderEpochs::new(),
             epochs_changed: false,
             scanned: Vec::new(),
             without_index: None,
@@ -96,6 +96,8 @@ impl Log {
         opening.check_durable_part()?;
         opening.read_epochs()?;
         opening.recover_tail(&config)?;
+        opening.complete_epochs();
+        opening.sweep_indexes()?;
         opening.report.was_clean = !opening.touched && opening.manifest.as_ref().is_some_and(|m| m.is_closed);
         if !opening.report.was_clean {
             opening.check_indexes(&config)?;
@@ -116,6 +118,8 @@ struct Opening {
     snapshots: Vec<Offset>,
     producers: ProducerStates,
     epochs: LeaderEpochs,
+    /// As the file had them, or the durable batches.
+    epochs_read: LeaderEpochs,
     epochs_changed: bool,
     /// Segments with bytes that no sync has covered yet.
     scanned: Vec<Arc<Segment>>,
@@ -147,6 +151,10 @@ impl Opening {
             None => None,
         };
         if self.manifest.is_none() {
+            // A process that was killed may have made the directory and never come to this: only a manifest proves it did.
+            self.disk
+                .sync_dir(parent(&self.dir), SyncPoint::PartitionCreated)
+                .map_err(LogError::io("sync", parent(&self.dir)))?;
             self.touched = true;
             self.report.was_new = self.found.data.is_empty();
             if !self.found.data.is_empty() {
@@ -162,6 +170,9 @@ impl Opening {
             let path = self.dir.join(name);
             self.disk.remove_file(&path).map_err(LogError::io("remove", &path))?;
         }
+        // A killed process may have left names that are not durable, the manifest's among them: were it lost after the
+        // segments that it condemns, the one before it would miss them. A log that was closed may have been written since.
+        files::settle_names(&*self.disk, &self.dir)?;
         self.finish_swap()?;
         let Some(manifest) = self.manifest.clone() else { return Ok(()) };
         self.touched |= manifest.replacing.is_some() || manifest.truncating_to.is_some();
@@ -292,14 +303,54 @@ impl Opening {
         match content.map(|bytes| LeaderEpochs::parse(&bytes)) {
             Some(Ok(epochs)) => self.epochs = epochs,
             Some(Err(_)) => self.rebuild_epochs(path)?,
-            None if self.segments.iter().any(|s| s.bytes() > 0) => self.rebuild_epochs(path)?,
+            None if self.has_durable_batches() => self.rebuild_epochs(path)?,
             None => {}
         }
+        self.epochs_read = self.epochs.clone();
+        if self.was_reset() {
+            self.epochs = LeaderEpochs::new();
+        }
         if let Some(manifest) = &self.manifest {
-            // Entries of a tail that may be gone; the scan brings back those that are not.
-            self.epochs_changed |= self.epochs.truncate_from_end(manifest.recovery_point().next());
+            // Entries of a tail that may be gone; the scan brings back those that are not. Where a truncation ends the log,
+            // what began there is gone for certain.
+            let point = manifest.recovery_point();
+            self.epochs.truncate_from_end(if manifest.truncating_to.is_some() {
+                point
+            } else {
+                point.next()
+            });
         }
         Ok(())
+    }
+
+    /// The crash came while everything was removed: nothing that was known before counts.
+    fn was_reset(&self) -> bool {
+        let emptied = |m: &Manifest| m.sealed.is_empty() && m.truncating_to == Some(m.active.base_offset);
+        self.manifest.as_ref().is_some_and(emptied)
+    }
+
+    fn has_durable_batches(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|m| m.active.size_bytes > 0)
+            || self.segments.iter().any(|s| s.bytes() > 0)
+    }
+
+    /// An epoch that began at the log's end has no batch that could have brought it back, and one that began before the
+    /// log's start begins there now.
+    fn complete_epochs(&mut self) {
+        let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
+        let was_cut = self.manifest.as_ref().is_some_and(|m| m.truncating_to.is_some());
+        let begun = self.epochs_read.latest().filter(|e| e.start_offset == end && !was_cut);
+        if let Some(begun) = begun
+            && self.epochs.latest().is_none_or(|latest| latest.epoch < begun.epoch)
+        {
+            self.epochs.assign(begun.epoch, begun.start_offset);
+        }
+        let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
+        let start = self.manifest.as_ref().map_or(first, |m| m.log_start.max(first));
+        self.epochs.truncate_from_start(start);
+        // An entry that is dropped in memory alone would be believed again once the log has grown to its offset.
+        self.epochs_changed |= self.epochs != self.epochs_read;
+        self.touched |= self.epochs_changed;
     }
 
     /// From the durable batches; those behind the recovery point are met by the scan.
@@ -354,6 +405,22 @@ impl Opening {
         }
     }
 
+    /// Index files whose batches never came to be, or went first: aborted transactions would be added behind theirs.
+    fn sweep_indexes(&mut self) -> Result<(), LogError> {
+        let kept = |base: &Offset| self.segments.iter().any(|s| s.base == *base && s.bytes() > 0);
+        let named = self.found.indexes.keys().chain(&self.found.transaction_indexes);
+        let gone: BTreeSet<Offset> = named.filter(|base| !kept(base)).copied().collect();
+        for base in gone {
+            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex] {
+                files::remove(&*self.disk, &self.dir, base, kind)?;
+            }
+            let removed = self.path(base, FileKind::TransactionIndex);
+            self.changed_indexes.retain(|path| *path != removed);
+            self.removed = true;
+        }
+        Ok(())
+    }
+
     fn drop_segment(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
         self.report.cut_bytes += self.found.data.remove(&base).unwrap_or(0);
         let reason = || format!("the segment at offset {base} does not follow the log's end at {end}");
@@ -376,7 +443,15 @@ impl Opening {
             return Ok(self.segment_of(from, false));
         };
         if size == from.size_bytes && successor.is_none() && self.manifest.is_some() {
-            return Ok(self.segment_of(from, false));
+            let mut record = *from;
+            if self.manifest.as_ref().is_some_and(|m| m.truncating_to.is_some()) {
+                record.largest_timestamp = self.largest_timestamp_of(from)?;
+            }
+            // Nothing was appended, or it was cut again: after a kill the cut may not be durable.
+            let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            files::settle_tail(&file, &path)?;
+            self.trim_transaction_index(base, from.end_offset)?;
+            return Ok(self.segment_of(&record, false));
         }
         self.touched = true;
         let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
@@ -384,7 +459,7 @@ impl Opening {
         let mut largest = from.largest_timestamp;
         while let Some(batch) = scan.step()? {
             note_timestamp(&mut largest, &batch.header);
-            self.epochs_changed |= self.epochs.assign(batch.header.leader_epoch, batch.header.base_offset);
+            self.epochs.assign(batch.header.leader_epoch, batch.header.base_offset);
         }
         let (end, position) = (scan.end(), scan.position());
         self.report.scanned_bytes += position - from.size_bytes;
@@ -416,6 +491,19 @@ impl Opening {
         Ok(segment)
     }
 
+    /// A truncation does not say what is the largest timestamp of what it leaves.
+    fn largest_timestamp_of(&self, record: &SegmentRecord) -> Result<Option<TimestampOffset>, LogError> {
+        let segment = self.segment_of(record, false);
+        let source = segment.source()?;
+        let path = segment.path(FileKind::Data);
+        let mut walk = HeaderWalk::new(&source, &path, 0, segment.bytes());
+        let mut largest = None;
+        while let Some((_, header)) = walk.step()? {
+            note_timestamp(&mut largest, &header);
+        }
+        Ok(largest)
+    }
+
     /// Entries of batches that are about to be met again would else stand there twice.
     fn trim_transaction_index(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
         if !self.found.transaction_indexes.contains(&base) {
@@ -432,8 +520,10 @@ impl Opening {
         if kept < content.len() {
             let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
             file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
-            self.changed_indexes.push(path);
+            self.touched = true;
         }
+        // Even where nothing is cut now: what a killed process cut or wrote may not be durable.
+        self.changed_indexes.push(path);
         Ok(())
     }
 
@@ -462,11 +552,12 @@ impl Opening {
     fn read_producers(&mut self) -> Result<(), LogError> {
         let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
         let recovery_point = self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point);
-        // One of a history that is no more must not be taken for this one's when the log reaches its offset again. And one from
-        // behind the recovery point would hide the transactions that ended between the two, whose index entries were cut.
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.found.snapshots)
-            .into_iter()
-            .partition(|s| *s <= end.min(recovery_point));
+        let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
+        // One behind the recovery point may tell of a history that is no more, and would keep the replay from the aborted
+        // transactions that are to be written again.
+        let trusted = if self.was_reset() { Offset(-1) } else { recovery_point.max(first) };
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.found.snapshots).into_iter().partition(|s| *s <= trusted);
         for offset in gone {
             files::remove(&*self.disk, &self.dir, offset, FileKind::Snapshot)?;
             self.removed = true;
@@ -474,11 +565,19 @@ impl Opening {
         self.snapshots = kept;
         let mut aborted = Vec::new();
         let replay = Replay { disk: &*self.disk, dir: &self.dir, segments: &self.segments, end };
-        let (producers, from) = replay.run(&mut self.snapshots, |segment, entry| {
-            if entry.last_offset >= recovery_point {
+        let mut behind = Vec::new();
+        let (producers, from) = replay.run(&mut self.snapshots, |segment, met| match met {
+            Met::Begin(states) if segment.base > trusted => behind.push((segment.base, states.to_snapshot())),
+            Met::Aborted(entry) if entry.last_offset >= recovery_point => {
                 aborted.push((segment.path(FileKind::TransactionIndex), entry));
             }
+            _ => {}
         })?;
+        for (base, snapshot) in behind {
+            files::write_snapshot(&*self.disk, &self.dir, base, &snapshot)?;
+            self.snapshots.push(base);
+            self.touched = true;
+        }
         self.producers = producers;
         if from < recovery_point {
             self.report.producers_replayed_from = Some(from);
@@ -563,6 +662,14 @@ impl Opening {
     }
 }
 
+/// What a replay comes by.
+pub(super) enum Met<'a> {
+    /// The segment, with the state that belongs to its base.
+    Begin(&'a ProducerStates),
+    /// The end of a transaction that was aborted.
+    Aborted(AbortedTransaction),
+}
+
 /// Producer state as of the end of a log, from the newest snapshot and the batches behind it.
 pub(super) struct Replay<'a> {
     pub(super) disk: &'a dyn Disk,
@@ -573,11 +680,11 @@ pub(super) struct Replay<'a> {
 
 impl Replay<'_> {
     /// Returns the state and the offset from which batches were read. Snapshots that are damaged are removed, and leave
-    /// `snapshots`. Calls `on_aborted` for each transaction that was aborted behind the snapshot.
+    /// `snapshots`. Tells `on` what is met behind the snapshot.
     pub(super) fn run(
         &self,
         snapshots: &mut Vec<Offset>,
-        mut on_aborted: impl FnMut(&Segment, AbortedTransaction),
+        mut on: impl FnMut(&Segment, Met<'_>),
     ) -> Result<(ProducerStates, Offset), LogError> {
         let start = self.segments.first().map_or(Offset::ZERO, |s| s.base);
         let mut producers = None;
@@ -593,7 +700,13 @@ impl Replay<'_> {
             snapshots.pop();
         }
         let (mut producers, from) = producers.unwrap_or_else(|| (ProducerStates::new(start), start));
-        for segment in self.segments.iter().filter(|s| s.end() > from && s.bytes() > 0) {
+        for segment in self.segments.iter().filter(|s| s.end() > from || s.base > from) {
+            if segment.base >= from {
+                on(segment, Met::Begin(&producers));
+            }
+            if segment.bytes() == 0 {
+                continue;
+            }
             let source = segment.source()?;
             let Some((position, _)) = segment.locate(&source, from.max(segment.base))? else { continue };
             let path = segment.path(FileKind::Data);
@@ -608,7 +721,7 @@ impl Replay<'_> {
                 };
                 if let Some(entry) = producers.record(&header, marker.as_ref()).and_then(|t| t.index_entry())
                 {
-                    on_aborted(segment, entry);
+                    on(segment, Met::Aborted(entry));
                 }
             }
         }

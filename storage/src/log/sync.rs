@@ -1,7 +1,6 @@
 //! The recovery point forward. A sync is begun and finished by the writer and run by any thread in between, so that appends
 //! go on while the disk works.
 
-use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +9,7 @@ use floodmark_proto::ids::Offset;
 
 use super::{Log, PrewriteJob, Unsynced, record_of};
 use crate::error::LogError;
-use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, write_all_at};
+use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint};
 use crate::manifest::Manifest;
 use crate::segment::Segment;
 use crate::segment::name::{FileKind, path_of};
@@ -33,7 +32,9 @@ pub struct SyncJob {
 #[derive(Debug)]
 struct Checkpoint {
     transaction_indexes: Vec<PathBuf>,
-    snapshot: PathBuf,
+    /// Those behind the last recovery point: of each segment begun since, where truncation may have to start when what lies
+    /// before it is deleted, and of the new point.
+    snapshots: Vec<PathBuf>,
     manifest: Manifest,
     generation: u64,
 }
@@ -68,7 +69,7 @@ impl SyncJob {
         for path in &checkpoint.transaction_indexes {
             sync(path, SyncPoint::TransactionIndex)?;
         }
-        sync(&checkpoint.snapshot, SyncPoint::ProducerSnapshot)
+        checkpoint.snapshots.iter().try_for_each(|path| sync(path, SyncPoint::ProducerSnapshot))
     }
 }
 
@@ -168,7 +169,12 @@ impl Log {
                 .iter()
                 .map(|(path, _)| path.clone())
                 .collect(),
-            snapshot: path_of(&self.shared.dir, self.next, FileKind::Snapshot),
+            snapshots: self
+                .snapshots
+                .iter()
+                .filter(|s| **s >= self.recovery_point())
+                .map(|s| path_of(&self.shared.dir, *s, FileKind::Snapshot))
+                .collect(),
             manifest,
             generation: self.generation,
         });
@@ -216,13 +222,8 @@ impl Log {
         if self.snapshots.last() == Some(&offset) {
             return Ok(());
         }
-        let path = path_of(&self.shared.dir, offset, FileKind::Snapshot);
-        let written = self
-            .context
-            .disk
-            .open(&path, OpenMode::Create)
-            .and_then(|file| write_all_at(&*file, &mut [IoSlice::new(&self.producers.to_snapshot())], 0));
-        written.map_err(LogError::io("write", &path))?;
+        let snapshot = self.producers.to_snapshot();
+        super::files::write_snapshot(&*self.context.disk, &self.shared.dir, offset, &snapshot)?;
         self.unsynced.directory.change();
         self.snapshots.push(offset);
         Ok(())
