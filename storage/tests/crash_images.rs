@@ -1,15 +1,28 @@
 //! The power is cut at every write, sync, rename, removal and change of size of workloads that do everything a log does,
 //! and again during recovery. Then every sync of the code is left out in turn, and the same test must notice.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic, and say what they counted")]
 
 #[allow(dead_code, reason = "other tests use what this one does not")]
 mod batches;
 mod crash;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use floodmark_storage::fs::SyncPoint;
 
 use crash::check::Failure;
 use crash::cuts::{Counts, cut_all};
 use crash::workload::Workload;
 
 const STEPS: usize = 60;
+const THREADS: usize = 2;
+const WORKLOADS: u64 = 8;
+const MUTANT_WORKLOADS: u64 = 12;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|v| v.parse().ok())
+}
 
 fn run(seed: u64, seeds: &[Option<u64>], counts: &Counts) -> Result<(), Failure> {
     let work = Workload::run(seed, STEPS, None)?;
@@ -29,7 +42,10 @@ fn no_power_cut_loses_or_invents_a_record() {
                         .err()
                         .map(|e| format!("workload {seed}: {}: {}", e.check, e.detail))
                 };
-                (first..8).step_by(2).filter_map(failed).collect::<Vec<_>>()
+                (first..number("WORKLOADS").unwrap_or(WORKLOADS))
+                    .step_by(2)
+                    .filter_map(failed)
+                    .collect::<Vec<_>>()
             }
         };
         let threads = [scope.spawn(half(0)), scope.spawn(half(1))];
@@ -37,4 +53,63 @@ fn no_power_cut_loses_or_invents_a_record() {
     });
     println!("{counts:?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What a sync is called, and why no cut can show it missing.
+const WITHOUT_PROOF: [(SyncPoint, &str); 9] = [
+    (SyncPoint::Prewritten, "for speed alone"),
+    (SyncPoint::CompactedData, "compaction is not in the workload yet"),
+    (SyncPoint::CompactedCreated, "compaction is not in the workload yet"),
+    (SyncPoint::CompactedRenamed, "compaction is not in the workload yet"),
+    (SyncPoint::IdentityData, "the data directory's, shown by its own tests"),
+    (SyncPoint::IdentityRenamed, "the data directory's, shown by its own tests"),
+    (SyncPoint::DataDirCreated, "the data directory's, shown by its own tests"),
+    (SyncPoint::PartitionRemoved, "the data directory's, shown by its own tests"),
+    (SyncPoint::PartitionCreated, ""),
+];
+
+/// The first failure with this sync left out, and how many cuts it took.
+fn first_failure_without(point: SyncPoint) -> (Option<Failure>, u64, u64) {
+    let counts = Counts::default();
+    let mut asked = 0;
+    for seed in 0..MUTANT_WORKLOADS {
+        match Workload::run(seed, STEPS, Some(point)) {
+            Err(e) => return (Some(e), counts.cuts.into_inner(), 1),
+            Ok(work) => {
+                asked += work.syncs_skipped();
+                if let Err(e) = cut_all(&work, Some(point), &[Some(0), Some(4), Some(5), None], &counts) {
+                    return (Some(e), counts.cuts.into_inner(), asked);
+                }
+            }
+        }
+    }
+    (None, counts.cuts.into_inner(), asked)
+}
+
+#[test]
+fn every_sync_that_is_left_out_is_missed() {
+    let points: Vec<SyncPoint> = SyncPoint::ALL
+        .into_iter()
+        .filter(|p| !WITHOUT_PROOF.iter().any(|(w, why)| w == p && !why.is_empty()))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (failure, cuts, asked) = first_failure_without(*point);
+                    match failure {
+                        Some(e) => println!("{point:?}: after {cuts} cuts: {}: {}", e.check, e.detail),
+                        None => missed
+                            .lock()
+                            .unwrap()
+                            .push(format!("{point:?}, left out {asked} times, {cuts} cuts")),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "nobody misses these syncs: {}", missed.join("; "));
 }

@@ -111,13 +111,14 @@ pub(crate) fn check(
     thorough: bool,
 ) -> Result<(Alternative, u64), Failure> {
     let found = read_all(log)?;
-    let mut first_failure = None;
+    let mut first_failure: Option<Failure> = None;
     for alternative in alternatives {
         match check_one(disk, log, &found, alternative, thorough) {
             Ok((state, records)) => return Ok((state, records)),
-            Err(e) => {
-                first_failure.get_or_insert(e);
-            }
+            Err(e) => match &mut first_failure {
+                Some(first) => first.detail += &format!("; or else {}: {}", e.check, e.detail),
+                None => first_failure = Some(e),
+            },
         }
     }
     Err(first_failure.unwrap())
@@ -167,12 +168,18 @@ fn check_one(
     if end != expected.end_of(count) {
         return Err(failure("log end", format!("{end}, expected {}", expected.end_of(count))));
     }
-    let state = Alternative {
+    let mut state = Alternative {
+        assigned: expected.assigned.filter(|(_, at)| *at == end),
         must: count,
         batches: expected.batches[..count].to_vec(),
         floor: expected.floor,
         ..expected.clone()
     };
+    // The epoch of a batch that was lost may have been noted before: it began there all the same.
+    let begun = log.reader().leader_epochs().latest().map(|e| (e.epoch.0, e.start_offset.0));
+    if expected.batches.get(count).map(|s| (s.epoch, s.base)) == begun && begun.is_some() {
+        state.assigned = begun;
+    }
     check_rest(disk, log, &state, thorough)?;
     let records = found.len() as u64;
     Ok((state, records))

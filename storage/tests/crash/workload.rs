@@ -267,7 +267,9 @@ impl Workload {
     }
 
     fn append(&mut self, step: &'static str, batches: usize, as_replica: bool) -> Result<(), Failure> {
-        let gap = if as_replica { self.chance.below(2) as i64 * self.chance.below(5) as i64 } else { 0 };
+        let begun = self.state.assigned.is_some_and(|(_, at)| at == self.state.end());
+        let gap =
+            if as_replica && !begun { self.chance.below(2) as i64 * self.chance.below(5) as i64 } else { 0 };
         let group = self.make(batches, gap);
         let after = self.with(&group);
         let append_as = self.role(as_replica);
@@ -367,12 +369,18 @@ impl Workload {
         } else if after.assigned.is_some_and(|(_, at)| at >= new_end) {
             after.assigned = None;
         }
-        let both = vec![before, after.clone()];
+        // Where nothing stays, not even what is hidden before the log's start, a truncation is a reset.
+        let emptied =
+            Alternative { origin: new_end, floor: new_end, start: new_end, ..Alternative::default() };
+        let mut both = vec![before, after.clone()];
+        if new_end == first {
+            both.push(emptied.clone());
+        }
         let ended = self.during(step, both, |w| w.log().truncate_to(Offset(target))).map_err(fail)?;
         if ended.0 != new_end {
             return Err(failure("workload", format!("cut to {ended}, expected {new_end}")));
         }
-        self.state = after;
+        self.state = if new_end == first && self.log().producers().is_empty() { emptied } else { after };
         self.settle(step);
         Ok(())
     }
