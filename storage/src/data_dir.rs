@@ -116,21 +116,10 @@ impl DataDir {
             Err(e) => return Err(refusal(path)(e)),
             Ok(entries) => entries.iter().all(|e| e.name == LOCK_FILE || e.name.ends_with(".tmp")),
         };
-        let lock = match disk.lock(&path.join(LOCK_FILE)) {
-            Ok(lock) => lock,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                return Err(refused(
-                    path,
-                    "another process uses this data directory; stop it, or choose another directory",
-                ));
-            }
-            Err(e) => return Err(refusal(path)(e)),
-        };
+        let lock = lock(disk, path)?;
         let marker = path.join(MARKER_FILE);
-        let found =
-            read_small_file(disk, &marker, SMALL_FILE_BYTES_MAX).map_err(LogError::io("read", &marker))?;
-        let id = match found {
-            Some(content) => parse_marker(&content).map_err(|reason| refused(&marker, reason))?,
+        let id = match identity(disk, path)? {
+            Some(id) => id,
             None if is_new => {
                 let id = new_id(&context);
                 write_identity(disk, &marker, &format_marker(id))?;
@@ -259,6 +248,34 @@ impl DataDir {
         }
         Ok(())
     }
+}
+
+/// Takes the lock of the data directory `path`, which is held until the answer is dropped. Fails where another process has it.
+pub fn lock(disk: &dyn Disk, path: &Path) -> Result<DiskLock, LogError> {
+    match disk.lock(&path.join(LOCK_FILE)) {
+        Ok(lock) => Ok(lock),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(refused(
+            path,
+            "another process uses this data directory; stop it, or choose another directory",
+        )),
+        Err(e) => Err(refusal(path)(e)),
+    }
+}
+
+/// What `path` says it is; `None` where it is no data directory of ours. Takes no lock. Fails where a newer Floodmark wrote it, and
+/// where the marker is damaged.
+pub fn identity(disk: &dyn Disk, path: &Path) -> Result<Option<DirectoryId>, LogError> {
+    let marker = path.join(MARKER_FILE);
+    let content =
+        read_small_file(disk, &marker, SMALL_FILE_BYTES_MAX).map_err(LogError::io("read", &marker))?;
+    content.map(|content| parse_marker(&content).map_err(|reason| refused(&marker, reason))).transpose()
+}
+
+/// The data directory that a partition's directory lies in, by its place alone.
+#[must_use]
+pub fn around(partition: &Path) -> Option<&Path> {
+    let logs = partition.parent().filter(|logs| logs.file_name().is_some_and(|name| name == LOGS_DIR))?;
+    logs.parent()
 }
 
 /// The directory for a new partition: the one with the fewest, and among those the one with the most space.

@@ -18,6 +18,7 @@ pub mod random;
 pub mod retention;
 pub mod segment;
 mod text_lines;
+pub mod verify;
 
 pub use config::{CompactionConfig, FlushPolicy, LogConfig};
 pub use error::{AppendError, LogError, Poison};

@@ -1,9 +1,11 @@
-//! The seam through which all files are reached: what storage asks of a disk, and the two disks that answer.
-//! [`RealDisk`] is the machine's; [`SimDisk`] holds back what was not synced, so that tests can cut its power.
+//! The seam through which all files are reached: what storage asks of a disk, and the disks that answer.
+//! [`RealDisk`] is the machine's; [`SimDisk`] holds back what was not synced, so that tests can cut its power;
+//! [`OverlayDisk`] keeps all changes to itself, for dry runs.
 //!
 //! Every call blocks. No other file of this crate may name `std::fs`.
 
 mod map;
+mod overlay;
 mod real;
 mod sigbus;
 pub mod sim;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use map::FileMap;
+pub use overlay::OverlayDisk;
 pub use real::RealDisk;
 pub use sim::SimDisk;
 
@@ -55,6 +58,8 @@ pub enum SyncPoint {
     EpochsData,
     /// The leader-epoch file's rename.
     EpochsRenamed,
+    /// The copy of damaged bytes, before the log is cut there.
+    SetAside,
     /// Identity files: partition metadata and the format marker of a data directory.
     IdentityData,
     /// The name of an identity file.
@@ -69,7 +74,7 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 21] = [
+    pub const ALL: [SyncPoint; 22] = [
         SyncPoint::AppendData,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
@@ -86,6 +91,7 @@ impl SyncPoint {
         SyncPoint::CompactedRenamed,
         SyncPoint::EpochsData,
         SyncPoint::EpochsRenamed,
+        SyncPoint::SetAside,
         SyncPoint::IdentityData,
         SyncPoint::IdentityRenamed,
         SyncPoint::DataDirCreated,

@@ -251,7 +251,7 @@ impl Log {
 }
 
 /// The transaction marker in a control batch. Data batches, and control batches that compaction emptied, have none.
-pub(super) fn end_marker(batch: &[u8], header: &BatchHeader) -> Result<Option<EndMarker>, AppendError> {
+pub(crate) fn end_marker(batch: &[u8], header: &BatchHeader) -> Result<Option<EndMarker>, AppendError> {
     if !header.attributes.is_control() || header.record_count == 0 {
         return Ok(None);
     }

@@ -7,8 +7,13 @@ use std::sync::Arc;
 
 use floodmark_proto::ids::Offset;
 
+use super::MANIFEST_FILE;
 use crate::error::LogError;
-use crate::fs::{DirEntry, Disk, DiskFile, OpenMode, SyncPoint, remove_if_present, write_all_at};
+use crate::fs::{
+    DirEntry, Disk, DiskFile, OpenMode, ReplaceSyncs, SyncPoint, remove_if_present, replace_file,
+    write_all_at,
+};
+use crate::manifest::Manifest;
 use crate::segment::name::{self, FileKind};
 
 /// Suffix of a file that was not finished before it got its name.
@@ -16,27 +21,27 @@ pub(super) const TEMPORARY: &str = ".tmp";
 
 /// Names of one listing, sorted by what they are.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Base offset to bytes.
-    pub(super) data: BTreeMap<Offset, u64>,
+    pub(crate) data: BTreeMap<Offset, u64>,
     /// Base offset to the sizes of its offset and time index.
-    pub(super) indexes: BTreeMap<Offset, IndexBytes>,
-    pub(super) transaction_indexes: Vec<Offset>,
-    pub(super) snapshots: Vec<Offset>,
+    pub(crate) indexes: BTreeMap<Offset, IndexBytes>,
+    pub(crate) transaction_indexes: Vec<Offset>,
+    pub(crate) snapshots: Vec<Offset>,
     /// Compacted copies that had not taken their places: base offset to bytes.
-    pub(super) cleaned: BTreeMap<Offset, u64>,
-    pub(super) cleaned_transactions: Vec<Offset>,
-    pub(super) temporary: Vec<String>,
+    pub(crate) cleaned: BTreeMap<Offset, u64>,
+    pub(crate) cleaned_transactions: Vec<Offset>,
+    pub(crate) temporary: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct IndexBytes {
-    pub(super) offset: u64,
-    pub(super) time: u64,
+pub(crate) struct IndexBytes {
+    pub(crate) offset: u64,
+    pub(crate) time: u64,
 }
 
 /// Lists `dir`. Names that are not a log's are left alone.
-pub(super) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
+pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
     let mut found = Found::default();
     for entry in disk.list(dir).map_err(LogError::io("list", dir))? {
         if entry.is_dir {
@@ -105,6 +110,13 @@ pub(super) fn write_snapshot(
 /// Returns once removed names cannot come back, and new ones cannot go.
 pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     disk.sync_dir(dir, SyncPoint::SegmentsRemoved).map_err(LogError::io("sync", dir))
+}
+
+/// Makes `manifest` the durable truth about the log in `dir`.
+pub(super) fn replace_manifest(disk: &dyn Disk, dir: &Path, manifest: &Manifest) -> Result<(), LogError> {
+    let path = dir.join(MANIFEST_FILE);
+    let syncs = ReplaceSyncs { data: SyncPoint::ManifestData, rename: SyncPoint::ManifestRenamed };
+    replace_file(disk, &path, manifest.format().as_bytes(), syncs).map_err(LogError::io("replace", &path))
 }
 
 /// Cuts a file that nobody maps, so that no byte behind the cut can ever be taken for a record again.

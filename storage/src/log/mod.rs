@@ -3,18 +3,20 @@
 //! - this file: [`Log`], its parts, and what of it is published to readers
 //! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
 //! - `compact`: superseded records out
-//! - `recovery`: opening after whatever happened; `files`: what lies in the directory
+//! - `recovery`: opening after whatever happened; `salvage`: giving up what is damaged; `files`, `members`: what lies in the directory
 //! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
 pub mod append;
 pub mod compact;
 mod cut;
-mod files;
+pub(crate) mod files;
+pub(crate) mod members;
 mod prewrite;
 pub mod reader;
 pub mod recovery;
 mod retain;
+pub mod salvage;
 mod sync;
 pub mod tail_cache;
 
@@ -41,8 +43,8 @@ pub use sync::SyncJob;
 use tail_cache::{TailBatch, TailBudget, TailWriter};
 
 /// File names that belong to a log as a whole.
-const MANIFEST_FILE: &str = "log.manifest";
-const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
+pub(crate) const MANIFEST_FILE: &str = "log.manifest";
+pub(crate) const EPOCHS_FILE: &str = "leader-epoch-checkpoint";
 
 /// What a log needs from the process around it.
 #[derive(Debug, Clone)]
@@ -241,10 +243,8 @@ impl Log {
 
     /// Makes `manifest` the durable truth.
     fn commit_manifest(&mut self, manifest: Manifest) -> Result<(), LogError> {
-        let path = self.file(MANIFEST_FILE);
-        let syncs = ReplaceSyncs { data: SyncPoint::ManifestData, rename: SyncPoint::ManifestRenamed };
-        replace_file(&*self.context.disk, &path, manifest.format().as_bytes(), syncs)
-            .map_err(|e| self.poison(LogError::io("replace", &path)(e)))?;
+        files::replace_manifest(&*self.context.disk, &self.shared.dir, &manifest)
+            .map_err(|e| self.poison(e))?;
         self.manifest = manifest;
         self.generation += 1;
         Ok(())

@@ -31,7 +31,7 @@ use crate::segment::walk::HeaderWalk;
 use crate::segment::{Segment, SegmentFacts, TRANSACTION_INDEX_BYTES_MAX};
 
 /// A manifest line is some 60 bytes: a million segments.
-const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 const EPOCHS_BYTES_MAX: u64 = 64 << 20;
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 20;
 
@@ -191,6 +191,8 @@ impl Opening {
         }
         if manifest.truncating_to.is_some() {
             self.cut(manifest.active.base_offset, manifest.active.size_bytes)?;
+            // Else aborted transactions of batches that are gone would hide those that get their offsets.
+            self.trim_transaction_index(manifest.active.base_offset, manifest.active.end_offset)?;
             self.removed = true;
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 pub mod name;
 pub mod scan;
+pub mod survey;
 pub(crate) mod walk;
 
 use std::path::{Path, PathBuf};

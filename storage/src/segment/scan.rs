@@ -110,6 +110,11 @@ impl<'a> BatchScan<'a> {
 
     /// The next good batch; `None` at the first bytes that are none. Fails only where the disk cannot be read.
     pub fn step(&mut self) -> Result<Option<Scanned<'_>>, LogError> {
+        Ok(self.advance()?.map(|found| self.scanned(found)))
+    }
+
+    /// [`BatchScan::step`] without the bytes, which [`BatchScan::scanned`] adds.
+    pub(super) fn advance(&mut self) -> Result<Option<(u64, BatchHeader)>, LogError> {
         if self.end.is_some() {
             return Ok(None);
         }
@@ -137,8 +142,22 @@ impl<'a> BatchScan<'a> {
         let position = self.position;
         self.position += size as u64;
         self.expected = header.next_offset();
+        Ok(Some((position, header)))
+    }
+
+    /// The batch that the last [`BatchScan::advance`] gave.
+    pub(super) fn scanned(&self, (position, header): (u64, BatchHeader)) -> Scanned<'_> {
         let from = (position - self.chunk_at) as usize;
-        Ok(Some(Scanned { position, header, bytes: &self.chunk[from..from + size] }))
+        Scanned { position, header, bytes: &self.chunk[from..from + header.size_bytes()] }
+    }
+
+    /// Goes on behind bytes that were no batch. `expected` is the least offset that may follow.
+    pub(super) fn resume_at(&mut self, position: u64, expected: Offset) {
+        self.position = position;
+        self.expected = expected;
+        self.end = None;
+        self.chunk.clear();
+        self.chunk_at = position;
     }
 
     /// True where a good batch lies right behind the bad one, by the bad one's own length: a sign of damage rather than of
@@ -153,13 +172,19 @@ impl<'a> BatchScan<'a> {
         Ok(probe.step()?.is_some())
     }
 
-    fn stop(&mut self, e: BatchError) -> Result<Option<Scanned<'_>>, LogError> {
+    fn stop(&mut self, e: BatchError) -> Result<Option<(u64, BatchHeader)>, LogError> {
         let zeros = self.unread().iter().take(HEADER_LEN).all(|byte| *byte == 0);
         self.end = Some(if zeros { ScanEnd::Zeros } else { ScanEnd::Bad(e) });
         Ok(None)
     }
 
-    fn unread(&self) -> &[u8] {
+    /// Lets any offset follow.
+    pub(super) fn forget_order(&mut self) {
+        self.expected = Offset::ZERO;
+    }
+
+    /// What is in memory from the position on: a header at least, unless the file ends before.
+    pub(super) fn unread(&self) -> &[u8] {
         &self.chunk[((self.position - self.chunk_at) as usize).min(self.chunk.len())..]
     }
 

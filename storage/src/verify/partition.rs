@@ -1,0 +1,539 @@
+//! Walks through a partition segment by segment, and feeds each batch to everything that must agree with it.
+
+use std::path::{Path, PathBuf};
+
+use floodmark_proto::batch::{BatchHeader, DecompressLimits, RecordRules, check_records};
+use floodmark_proto::ids::{LeaderEpoch, Offset};
+
+use super::indexes::IndexCheck;
+use super::producers::ProducerReplay;
+use super::{Finding, Severity, Summary, Watch};
+use crate::error::LogError;
+use crate::format_error::FormatError;
+use crate::fs::{Disk, OpenMode, read_small_file};
+use crate::index::TimestampOffset;
+use crate::leader_epochs::LeaderEpochs;
+use crate::log::append::end_marker;
+use crate::log::files::{self, Found};
+use crate::log::members::{Member, members};
+use crate::log::{EPOCHS_FILE, MANIFEST_FILE};
+use crate::manifest::Manifest;
+use crate::partition_metadata;
+use crate::producers::ProducerStates;
+use crate::segment::TRANSACTION_INDEX_BYTES_MAX;
+use crate::segment::name::{FileKind, path_of};
+use crate::segment::scan::Scanned;
+use crate::segment::survey::{BadBytes, Piece, Survey};
+
+const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
+/// Kafka fills an index with zeros to `segment.index.bytes`, 10 MiB unless set; entries beyond this are not looked at.
+const INDEX_BYTES_MAX: u64 = 1 << 30;
+/// Far more than any batch a broker takes unpacks to; it only keeps hostile bytes from taking all memory.
+const UNPACKED: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+const METADATA_FILE: &str = "partition.metadata";
+
+pub(super) struct PartitionCheck<'a> {
+    disk: &'a dyn Disk,
+    dir: &'a Path,
+    watch: Watch<'a>,
+    summary: Summary,
+    found: Found,
+    manifest: Option<Manifest>,
+    epochs: Option<LeaderEpochs>,
+    /// The last pair of epochs that did not agree: a run of such batches is one finding.
+    epoch_reported: Option<(LeaderEpoch, Option<LeaderEpoch>)>,
+    latest_epoch: LeaderEpoch,
+    replay: ProducerReplay,
+    /// Snapshots not compared yet, rising.
+    snapshots: Vec<Offset>,
+    /// Least offset that may follow.
+    next: Offset,
+    /// Offsets behind damage are no gap.
+    is_after_damage: bool,
+    findings: Vec<Finding>,
+    scratch: Vec<u8>,
+}
+
+/// What is known of the segment that is walked through.
+struct Walk {
+    indexes: IndexCheck,
+    largest: Option<TimestampOffset>,
+    /// End of the last good batch, or of bad bytes.
+    position: u64,
+    /// Offset at which the durable part of the segment ends, once met.
+    end_of_durable: Option<Offset>,
+    has_damage: bool,
+}
+
+impl<'a> PartitionCheck<'a> {
+    pub(super) fn open(
+        disk: &'a dyn Disk,
+        dir: &'a Path,
+        watch: Watch<'a>,
+    ) -> Result<PartitionCheck<'a>, LogError> {
+        let found = files::look(disk, dir)?;
+        Ok(PartitionCheck {
+            disk,
+            dir,
+            watch,
+            summary: Summary::default(),
+            snapshots: found.snapshots.clone(),
+            found,
+            manifest: None,
+            epochs: None,
+            epoch_reported: None,
+            latest_epoch: LeaderEpoch::UNKNOWN,
+            replay: ProducerReplay::new(Offset::ZERO, None),
+            next: Offset::ZERO,
+            is_after_damage: false,
+            findings: Vec::new(),
+            scratch: Vec::new(),
+        })
+    }
+
+    pub(super) fn run(mut self) -> Result<Summary, LogError> {
+        self.read_manifest()?;
+        self.read_epochs()?;
+        self.check_metadata()?;
+        let (members, leftovers) = members(self.dir, &self.found, self.manifest.as_ref());
+        for base in leftovers {
+            let found = "a segment that the manifest does not list".to_owned();
+            self.warn(
+                path_of(self.dir, base, FileKind::Data),
+                None,
+                Some(base),
+                found,
+                "nothing; opening the log removes it",
+            );
+        }
+        self.begin(&members)?;
+        for (n, member) in members.iter().enumerate() {
+            self.check_segment(member, n + 1 == members.len())?;
+            self.tell();
+        }
+        self.finish()?;
+        self.tell();
+        Ok(self.summary)
+    }
+
+    fn read_manifest(&mut self) -> Result<(), LogError> {
+        let path = self.dir.join(MANIFEST_FILE);
+        let Some(content) = self.read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(()) };
+        self.summary.has_manifest = true;
+        match Manifest::parse(&content) {
+            Ok(manifest) => {
+                if manifest.truncating_to.is_some() || manifest.replacing.is_some() {
+                    let found = "a change of the log's files that was not finished".to_owned();
+                    self.warn(path, None, None, found, "none under way; opening the log finishes it");
+                }
+                self.manifest = Some(manifest);
+            }
+            Err(source @ FormatError::NewerVersion { .. }) => return Err(LogError::BadFile { path, source }),
+            Err(e) => self.damage(path, None, None, e.to_string(), "the manifest as it was written"),
+        }
+        Ok(())
+    }
+
+    fn read_epochs(&mut self) -> Result<(), LogError> {
+        let path = self.dir.join(EPOCHS_FILE);
+        match self.read(&path, SMALL_FILE_BYTES_MAX)?.map(|bytes| LeaderEpochs::parse(&bytes)) {
+            Some(Ok(epochs)) => self.epochs = Some(epochs),
+            Some(Err(e)) => {
+                self.damage(path, None, None, e.to_string(), "epochs and start offsets, both rising")
+            }
+            None if self.found.data.values().any(|bytes| *bytes > 0) => {
+                self.warn(
+                    path,
+                    None,
+                    None,
+                    "no such file".to_owned(),
+                    "leader epochs; opening the log rebuilds them",
+                );
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn check_metadata(&mut self) -> Result<(), LogError> {
+        let path = self.dir.join(METADATA_FILE);
+        if let Some(Err(e)) =
+            self.read(&path, SMALL_FILE_BYTES_MAX)?.map(|bytes| partition_metadata::parse(&bytes))
+        {
+            self.damage(path, None, None, e.to_string(), "the topic's id");
+        }
+        Ok(())
+    }
+
+    /// Takes up the replay where the log begins.
+    fn begin(&mut self, members: &[Member]) -> Result<(), LogError> {
+        let first = members.first().map_or(Offset::ZERO, |m| m.base);
+        self.next = first;
+        self.summary.start = self.manifest.as_ref().map_or(first, |m| m.log_start.max(first));
+        let mut snapshot = None;
+        while let Some(at) = self.snapshots.first().copied().filter(|at| *at <= first) {
+            self.snapshots.remove(0);
+            let states = self.read_snapshot(at)?;
+            snapshot = states.filter(|_| at == first).or(snapshot);
+        }
+        self.replay = ProducerReplay::new(first, snapshot);
+        Ok(())
+    }
+
+    fn check_segment(&mut self, member: &Member, is_last: bool) -> Result<(), LogError> {
+        let Some(bytes) = member.file_bytes else {
+            if member.durable_bytes > 0 {
+                let expected = format!("{} bytes of batches", member.durable_bytes);
+                self.damage(
+                    member.path.clone(),
+                    None,
+                    Some(member.base),
+                    "no such file".to_owned(),
+                    &expected,
+                );
+                self.lose_track();
+            }
+            return Ok(());
+        };
+        self.summary.segments += 1;
+        if member.record.is_none() && self.manifest.is_some() && member.base != self.next {
+            let found = format!("a segment that begins at offset {}", member.base);
+            let expected = format!("offset {}, the log's end; opening the log removes it", self.next);
+            self.warn(member.path.clone(), None, Some(member.base), found, &expected);
+            return Ok(());
+        }
+        // Before the batches, so that a log that is being written has the batches of all entries read here.
+        let mut walk = self.begin_segment(member)?;
+        let file =
+            self.disk.open(&member.path, OpenMode::Read).map_err(LogError::io("open", &member.path))?;
+        let mut survey = Survey::new(file, &member.path, member.base)?;
+        while let Some(piece) = survey.step()? {
+            match piece {
+                Piece::Batch(batch) if member.is_sealed && batch.position >= member.durable_bytes => {
+                    let found = "batches behind the segment's end".to_owned();
+                    let expected = "nothing; opening the log cuts them off";
+                    self.warn(member.path.clone(), Some(batch.position), None, found, expected);
+                    break;
+                }
+                Piece::Batch(batch) => self.on_batch(member, &mut walk, &batch)?,
+                Piece::Bad(bad) => self.on_bad_bytes(member, &mut walk, bad),
+                Piece::Zeros { position, bytes } => {
+                    self.on_zeros(member, &mut walk, (position, bytes), is_last)
+                }
+            }
+            self.tell();
+        }
+        if bytes < member.durable_bytes {
+            let expected = format!("{} bytes of batches", member.durable_bytes);
+            self.damage(
+                member.path.clone(),
+                Some(bytes),
+                Some(self.next),
+                "the file ends here".to_owned(),
+                &expected,
+            );
+            self.lose_track();
+            walk.has_damage = true;
+        }
+        self.end_segment(member, walk)
+    }
+
+    fn begin_segment(&mut self, member: &Member) -> Result<Walk, LogError> {
+        self.count_gap(member.base);
+        self.next = self.next.max(member.base);
+        self.replay.begin_segment();
+        let index = |kind| {
+            let path = path_of(self.dir, member.base, kind);
+            let content = if member.is_swap_under_way { None } else { self.read(&path, INDEX_BYTES_MAX)? };
+            Ok::<_, LogError>((path, content))
+        };
+        let (offsets, times) = (index(FileKind::OffsetIndex)?, index(FileKind::TimeIndex)?);
+        for (path, content) in [&offsets, &times] {
+            if content.is_none() && member.durable_bytes > 0 && !member.is_swap_under_way {
+                self.warn(
+                    path.clone(),
+                    None,
+                    None,
+                    "no such file".to_owned(),
+                    "an index; opening the log rebuilds it",
+                );
+            }
+        }
+        let present = |(path, content): (PathBuf, Option<Vec<u8>>)| content.map(|bytes| (path, bytes));
+        let tolerates = self.manifest.is_none();
+        let indexes =
+            IndexCheck::new(member.base, present(offsets), present(times), tolerates, &mut self.findings);
+        Ok(Walk { indexes, largest: None, position: 0, end_of_durable: None, has_damage: false })
+    }
+
+    fn on_batch(&mut self, member: &Member, walk: &mut Walk, batch: &Scanned<'_>) -> Result<(), LogError> {
+        let (position, header) = (batch.position, &batch.header);
+        self.at_durable_end(member, walk, position);
+        let place =
+            |finding: Finding| Finding { byte: Some(position), offset: Some(header.base_offset), ..finding };
+        if header.base_offset < self.next {
+            let found = format!("a batch of offsets {} to {}", header.base_offset, header.last_offset());
+            let expected = format!("an offset from {} on", self.next);
+            self.findings.push(place(damaged(&member.path, found, expected)));
+            walk.has_damage = true;
+            self.replay.lose_track();
+        } else {
+            self.count_gap(header.base_offset);
+        }
+        let records = check_records(batch.bytes, RecordRules::Stored, &UNPACKED, &mut self.scratch);
+        if let Err(e) = records {
+            let expected = format!("{} records as the header tells", header.record_count);
+            self.findings.push(place(damaged(&member.path, e.to_string(), expected)));
+        }
+        let marker = match end_marker(batch.bytes, header) {
+            Ok(marker) => marker,
+            Err(e) => {
+                self.findings.push(place(damaged(
+                    &member.path,
+                    e.to_string(),
+                    "a control record".to_owned(),
+                )));
+                None
+            }
+        };
+        if i64::from(header.record_count) <= i64::from(header.last_offset_delta) {
+            self.replay.lose_track();
+        }
+        self.check_epoch(member, position, header);
+        walk.indexes.on_batch(position, header, &mut self.findings);
+        self.check_snapshots(header.base_offset)?;
+        self.replay.on_batch(position, header, marker.as_ref());
+        if header.max_timestamp > walk.largest.map_or(-1, |l| l.timestamp) {
+            walk.largest =
+                Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
+        }
+        walk.position = position + batch.bytes.len() as u64;
+        self.next = self.next.max(header.next_offset());
+        self.summary.batches += 1;
+        self.summary.records += u64::from(header.record_count.unsigned_abs());
+        self.summary.batch_bytes += batch.bytes.len() as u64;
+        (self.watch.on_bytes)(batch.bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Notes at which offset the durable bytes end, where `position` is that place.
+    fn at_durable_end(&self, member: &Member, walk: &mut Walk, position: u64) {
+        if position == member.durable_bytes {
+            walk.end_of_durable = Some(self.next);
+        }
+    }
+
+    fn on_bad_bytes(&mut self, member: &Member, walk: &mut Walk, bad: BadBytes) {
+        self.at_durable_end(member, walk, bad.position);
+        let found = if bad.begins_with_zeros { "zeros".to_owned() } else { bad.reason.to_string() };
+        let found = format!(
+            "{found} ({} bytes up to {})",
+            bad.bytes,
+            if bad.batch_follows { "a good batch" } else { "the end of the file" }
+        );
+        if bad.position >= member.durable_bytes && !bad.batch_follows {
+            let expected = "a batch; an unfinished write, which opening the log cuts off";
+            self.warn(member.path.clone(), Some(bad.position), Some(self.next), found, expected);
+        } else {
+            self.damage(member.path.clone(), Some(bad.position), Some(self.next), found, "a batch");
+            walk.has_damage = true;
+        }
+        self.lose_track();
+        walk.position = bad.position + bad.bytes;
+        walk.indexes.on_bad_bytes(walk.position);
+        (self.watch.on_bytes)(bad.bytes);
+    }
+
+    fn on_zeros(&mut self, member: &Member, walk: &mut Walk, (position, bytes): (u64, u64), is_last: bool) {
+        self.at_durable_end(member, walk, position);
+        (self.watch.on_bytes)(bytes);
+        let is_durable = self.manifest.is_some() && position < member.durable_bytes;
+        if is_durable {
+            let found = format!("{bytes} zeros up to the end of the file");
+            self.damage(member.path.clone(), Some(position), Some(self.next), found, "batches");
+            self.lose_track();
+            walk.has_damage = true;
+        } else {
+            self.summary.written_ahead_bytes += bytes;
+            if !is_last {
+                let found = format!("{bytes} zeros at the end of a segment that is not the last");
+                self.warn(
+                    member.path.clone(),
+                    Some(position),
+                    None,
+                    found,
+                    "nothing; opening the log cuts them off",
+                );
+            }
+        }
+    }
+
+    fn end_segment(&mut self, member: &Member, mut walk: Walk) -> Result<(), LogError> {
+        let end = walk.position;
+        self.at_durable_end(member, &mut walk, end);
+        let is_settled = member.is_sealed || self.manifest.is_none();
+        let severity = if is_settled && !walk.has_damage { Severity::Damage } else { Severity::Warning };
+        walk.indexes.finish(severity, &mut self.findings);
+        let path = path_of(self.dir, member.base, FileKind::TransactionIndex);
+        if !member.is_swap_under_way {
+            let content = self.read(&path, TRANSACTION_INDEX_BYTES_MAX)?;
+            self.replay.check_index(&path, content.as_deref(), member.durable_bytes, &mut self.findings);
+        }
+        if !walk.has_damage {
+            self.check_record(member, &walk);
+        }
+        Ok(())
+    }
+
+    /// The manifest's facts against those of the file.
+    fn check_record(&mut self, member: &Member, walk: &Walk) {
+        let Some(record) = member.record else { return };
+        let path = self.dir.join(MANIFEST_FILE);
+        let of = format!("for the segment at {}", member.base);
+        match walk.end_of_durable {
+            None => {
+                let found = format!("a durable end at byte {} {of}", record.size_bytes);
+                self.damage(path.clone(), None, Some(member.base), found, "the end of a batch");
+            }
+            // Compaction may have taken the last offsets of a segment away.
+            Some(end) if end > record.end_offset || (end < record.end_offset && self.summary.gaps == 0) => {
+                let found = format!("end offset {} {of}", record.end_offset);
+                self.damage(path.clone(), None, Some(member.base), found, &end.to_string());
+            }
+            Some(_) => self.next = self.next.max(record.end_offset),
+        }
+        let tell = |t: Option<TimestampOffset>| {
+            t.map_or("none".to_owned(), |t| format!("{} at {}", t.timestamp, t.offset))
+        };
+        if member.is_sealed && record.largest_timestamp != walk.largest {
+            let found = format!("largest timestamp {} {of}", tell(record.largest_timestamp));
+            self.damage(path, None, Some(member.base), found, &tell(walk.largest));
+        }
+    }
+
+    fn check_epoch(&mut self, member: &Member, position: u64, header: &BatchHeader) {
+        let epoch = header.leader_epoch;
+        if epoch.0 < 0 {
+            return;
+        }
+        if epoch < self.latest_epoch {
+            let found = format!("leader epoch {epoch}");
+            let expected = format!("{} or later, as in the batches before", self.latest_epoch);
+            self.damage(member.path.clone(), Some(position), Some(header.base_offset), found, &expected);
+        }
+        self.latest_epoch = self.latest_epoch.max(epoch);
+        let Some(epochs) = &self.epochs else { return };
+        let known = epochs.epoch_for_offset(header.base_offset);
+        if known == Some(epoch) || (known.is_none() && header.base_offset < self.summary.start) {
+            return;
+        }
+        if self.epoch_reported.replace((epoch, known)) == Some((epoch, known)) {
+            return;
+        }
+        let is_behind = epochs.latest().is_none_or(|latest| epoch > latest.epoch);
+        let is_durable = self.manifest.is_some() && position < member.durable_bytes;
+        let path = self.dir.join(EPOCHS_FILE);
+        let found = known.map_or("no epoch".to_owned(), |e| format!("epoch {e}"));
+        let expected = format!("epoch {epoch}, as in the batch at this offset");
+        let severity = if is_behind && !is_durable { Severity::Warning } else { Severity::Damage };
+        let finding = damaged(&path, found, expected);
+        self.findings.push(Finding { severity, offset: Some(header.base_offset), ..finding });
+    }
+
+    /// Compares the snapshots that belong to points up to `offset`.
+    fn check_snapshots(&mut self, offset: Offset) -> Result<(), LogError> {
+        while let Some(at) = self.snapshots.first().copied().filter(|at| *at <= offset) {
+            self.snapshots.remove(0);
+            if let Some(states) = self.read_snapshot(at)? {
+                let path = path_of(self.dir, at, FileKind::Snapshot);
+                self.replay.check_snapshot(&path, at, &states, &mut self.findings);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), LogError> {
+        self.summary.end = self.next;
+        self.check_snapshots(self.next)?;
+        for at in std::mem::take(&mut self.snapshots) {
+            self.read_snapshot(at)?;
+            let found = format!("a snapshot for offset {at}");
+            let expected = format!("none behind the log's end at {}; opening the log removes it", self.next);
+            self.warn(path_of(self.dir, at, FileKind::Snapshot), None, Some(at), found, &expected);
+        }
+        if let Some(start) = self.manifest.as_ref().map(|m| m.log_start).filter(|start| *start > self.next) {
+            let found = format!("log start {start}");
+            let expected = format!("at most {}, the log's end", self.next);
+            self.damage(self.dir.join(MANIFEST_FILE), None, Some(start), found, &expected);
+        }
+        Ok(())
+    }
+
+    fn read_snapshot(&mut self, at: Offset) -> Result<Option<ProducerStates>, LogError> {
+        let path = path_of(self.dir, at, FileKind::Snapshot);
+        match self.read(&path, SMALL_FILE_BYTES_MAX)?.map(|bytes| ProducerStates::from_snapshot(&bytes, at)) {
+            Some(Ok(states)) => return Ok(Some(states)),
+            Some(Err(e)) => self.damage(path, None, Some(at), e.to_string(), "the producers at this offset"),
+            // Removed by the log's writer since the listing.
+            None => {}
+        }
+        Ok(None)
+    }
+
+    fn read(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, LogError> {
+        read_small_file(self.disk, path, limit_bytes).map_err(LogError::io("read", path))
+    }
+
+    /// Notes offsets before `base` that no batch covers.
+    fn count_gap(&mut self, base: Offset) {
+        if base > self.next && !std::mem::take(&mut self.is_after_damage) {
+            self.summary.gaps += 1;
+            self.summary.gap_offsets += (base - self.next).unsigned_abs();
+            self.replay.lose_track();
+        }
+        self.is_after_damage = false;
+    }
+
+    fn lose_track(&mut self) {
+        self.is_after_damage = true;
+        self.replay.lose_track();
+    }
+
+    fn damage(
+        &mut self,
+        path: PathBuf,
+        byte: Option<u64>,
+        offset: Option<Offset>,
+        found: String,
+        expected: &str,
+    ) {
+        self.findings.push(Finding { byte, offset, ..damaged(&path, found, expected.to_owned()) });
+    }
+
+    fn warn(
+        &mut self,
+        path: PathBuf,
+        byte: Option<u64>,
+        offset: Option<Offset>,
+        found: String,
+        expected: &str,
+    ) {
+        let finding = damaged(&path, found, expected.to_owned());
+        self.findings.push(Finding { severity: Severity::Warning, byte, offset, ..finding });
+    }
+
+    /// Hands on what was found since the last time.
+    fn tell(&mut self) {
+        for finding in self.findings.drain(..) {
+            match finding.severity {
+                Severity::Damage => self.summary.damage += 1,
+                Severity::Warning => self.summary.warnings += 1,
+            }
+            (self.watch.on_finding)(&finding);
+        }
+    }
+}
+
+fn damaged(path: &Path, found: String, expected: String) -> Finding {
+    Finding { severity: Severity::Damage, path: path.to_owned(), byte: None, offset: None, found, expected }
+}

@@ -1,0 +1,1 @@
+//! Every kind of damage in every kind of file is found, and nothing else.
