@@ -1,0 +1,12 @@
+//! The commands, one folder or file each.
+
+pub(crate) mod log;
+
+/// What a command that ran to its end has to say by its exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// 0: all is well.
+    Good,
+    /// 1: something is damaged.
+    Damaged,
+}
