@@ -1,1 +1,11 @@
-//! Figures as ratios in one run.
+//! Figures as ratios in one run: the log beside a bare loop that moves the same bytes. README.md tells the method.
+//! Must never decide whether a figure is good enough: it prints, people judge.
+//!
+//! - [`measure`]: CPU time, and two sides in turns
+//! - [`workload`]: batches as a client sends them, and directories that go away
+//! - [`report`]: a table for people, JSON for programs
+//! - `src/bin/`: one program a figure; `smoke` runs them all at a tiny size
+
+pub mod measure;
+pub mod report;
+pub mod workload;
