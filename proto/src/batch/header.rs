@@ -144,6 +144,7 @@ impl BatchHeader {
     ///
     /// Fails on fewer than 61 bytes, on another magic, and on a length too small to hold a header. The batch need not be
     /// complete and nothing else is judged: [`super::validate`] does that.
+    #[inline]
     pub fn parse(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
         let Some(h) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(BatchError::Truncated { need_bytes: HEADER_LEN, have_bytes: bytes.len() });

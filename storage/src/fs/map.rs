@@ -46,6 +46,9 @@ impl FileMap {
     pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
         match &self.held {
             Held::Copied(_) => Ok(()),
+            Held::Mapped { guard, .. } if guard.is_damaged() => Err(damaged()),
+            // Asking which pages are there costs a tenth of populating them again.
+            Held::Mapped { map, .. } if is_resident(map, &range) => Ok(()),
             Held::Mapped { map, guard } => {
                 match map.advise_range(Advice::PopulateRead, range.start, range.len()) {
                     // Kernels before 5.14 do not know the advice; there the guard alone stands watch.
@@ -83,6 +86,27 @@ impl Drop for FileMap {
             guard.release();
         }
     }
+}
+
+/// True where every page of `range` is in memory now; false also where that cannot be told.
+fn is_resident(map: &Mmap, range: &Range<usize>) -> bool {
+    const PAGES_A_CALL: usize = 1024;
+    if range.end > map.len() {
+        return false;
+    }
+    let page = rustix::param::page_size();
+    let mut at = range.start - range.start % page;
+    while at < range.end {
+        let bytes = (range.end - at).min(PAGES_A_CALL * page);
+        let mut pages = [0u8; PAGES_A_CALL];
+        // SAFETY: the range lies in the map, begins at a page, and has no more pages than the array has bytes.
+        let asked = unsafe { libc::mincore(map.as_ptr().add(at) as *mut _, bytes, pages.as_mut_ptr()) };
+        if asked != 0 || pages[..bytes.div_ceil(page)].iter().any(|page| page & 1 == 0) {
+            return false;
+        }
+        at += bytes;
+    }
+    true
 }
 
 fn damaged() -> io::Error {

@@ -6,6 +6,7 @@ pub mod scan;
 pub mod survey;
 pub(crate) mod walk;
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -44,6 +45,9 @@ pub(crate) struct Segment {
     settled: AtomicBool,
     /// Used since the last look; see [`Segment::release_if_idle`].
     touched: AtomicBool,
+    /// Where the last read of the map ended: offset relative to the base, then position, 32 bits each. A sequential reader
+    /// goes on there without asking the index.
+    read_end: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +125,7 @@ impl Segment {
             time_entries: AtomicU32::new(facts.time_entries),
             settled: AtomicBool::new(facts.settled),
             touched: AtomicBool::new(false),
+            read_end: AtomicU64::new(NO_READ_END),
         }
     }
 
@@ -230,6 +235,7 @@ impl Segment {
 
     /// Forgets open files, because those of another name took their place.
     pub(crate) fn release(&self) {
+        self.read_end.store(NO_READ_END, Ordering::Relaxed);
         *self.open.lock() = OpenFiles::default();
     }
 
@@ -370,27 +376,58 @@ impl Segment {
         }
         let mapped = if self.is_settled() { self.mapped()? } else { None };
         let Some(mapped) = mapped else { return self.read_copy(from, limits) };
-        let source = SegmentBytes::Mapped(Arc::clone(&mapped.map));
-        let path = self.path(FileKind::Data);
-        let populate = |from: u64, to: u64| {
-            mapped.map.populate(from as usize..to as usize).map_err(LogError::io("read", &path))
-        };
-        let entry = self.probe(from);
-        let near = entry.map_or(0, |entry| u64::from(entry.position));
+        let failed = |e| LogError::io("read", &self.path(FileKind::Data))(e);
+        let populate = |from: u64, to: u64| mapped.map.populate(from as usize..to as usize).map_err(failed);
         let end = self.bytes();
-        populate(near.min(end), end.min(near + limits.max_bytes as u64))?;
-        let Some((position, first)) = self.locate_from(&source, from, entry)? else { return Ok(None) };
+        let ahead_of = |position: u64| end.min(position + limits.max_bytes as u64);
+        let (located, populated_to) = match self.read_goes_on_at(from).filter(|at| *at < end) {
+            Some(at) => {
+                populate(at, ahead_of(at))?;
+                let first = BatchHeader::parse(&mapped.bytes[at as usize..]);
+                (first.ok().filter(|h| h.last_offset() >= from).map(|h| (at, h)), ahead_of(at))
+            }
+            None => (None, 0),
+        };
+        let (located, populated_to) = match located {
+            Some(_) => (located, populated_to),
+            None => {
+                let entry = self.probe(from);
+                let near = end.min(entry.map_or(0, |entry| u64::from(entry.position)));
+                populate(near, ahead_of(near))?;
+                let source = SegmentBytes::Mapped(Arc::clone(&mapped.map));
+                (self.locate_from(&source, from, entry)?, ahead_of(near))
+            }
+        };
+        let Some((position, first)) = located else { return Ok(None) };
         if first.last_offset() >= limits.below {
             return Ok(None);
         }
         let wanted = (limits.max_bytes as u64).max(first.size_bytes() as u64);
         let limit = end.min(position + wanted);
-        populate(position, limit)?;
+        populate(position.max(populated_to).min(limit), limit)?;
         let batches = &mapped.bytes[position as usize..limit as usize];
         let all = limit == end && self.end() <= limits.below;
-        let whole = if all { batches.len() } else { whole_batches(batches, limits.below) };
-        mapped.map.check().map_err(LogError::io("read", &path))?;
+        let whole = if all { batches.len() } else { self.whole_and_noted(batches, position, limits.below) };
+        mapped.map.check().map_err(failed)?;
         Ok(Some(mapped.bytes.slice(position as usize..position as usize + whole)))
+    }
+
+    /// Where a sequential read that has come to `from` goes on.
+    fn read_goes_on_at(&self, from: Offset) -> Option<u64> {
+        let noted = self.read_end.load(Ordering::Relaxed);
+        let offset = Offset(self.base.0 + (noted >> 32) as i64);
+        (noted != NO_READ_END && offset == from).then_some(noted & u64::from(u32::MAX))
+    }
+
+    /// Length of the whole batches, whose end is noted for the read that goes on there.
+    fn whole_and_noted(&self, batches: &[u8], position: u64, below: Offset) -> usize {
+        let Whole { bytes, last } = Whole::of(batches, below);
+        let last = last.and_then(|at| BatchHeader::parse(&batches[at..]).ok());
+        let next = last.and_then(|last| u32::try_from(last.next_offset() - self.base).ok());
+        if let (Some(next), Ok(at)) = (next, u32::try_from(position + bytes as u64)) {
+            self.read_end.store(u64::from(next) << 32 | u64::from(at), Ordering::Relaxed);
+        }
+        bytes
     }
 
     fn read_copy(&self, from: Offset, limits: ReadLimits) -> Result<Option<Bytes>, LogError> {
@@ -473,15 +510,36 @@ impl Segment {
 
 /// Length of the leading whole batches of `bytes` that end before `below`.
 pub(crate) fn whole_batches(bytes: &[u8], below: Offset) -> usize {
-    let mut at = 0;
-    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEADER_LEN) {
-        let Ok(header) = BatchHeader::parse(rest) else { break };
-        if header.size_bytes() > rest.len() || header.last_offset() >= below {
-            break;
-        }
-        at += header.size_bytes();
-    }
-    at
+    Whole::of(bytes, below).bytes
 }
 
+/// The leading whole batches of some bytes.
+struct Whole {
+    bytes: usize,
+    /// Where the last of them begins.
+    last: Option<usize>,
+}
+
+impl Whole {
+    fn of(bytes: &[u8], below: Offset) -> Whole {
+        let (mut at, mut last) = (0, None);
+        while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEADER_LEN) {
+            let Ok(header) = BatchHeader::parse(rest) else { break };
+            if header.size_bytes() > rest.len() || header.last_offset() >= below {
+                break;
+            }
+            // Each header says where the next one is, so the memory would be waited for at every one. Batches are mostly
+            // alike: a look at where one will probably lie has it on its way by then.
+            black_box(rest.get(LOOK_AHEAD_BATCHES * header.size_bytes()).copied());
+            last = Some(at);
+            at += header.size_bytes();
+        }
+        Whole { bytes: at, last }
+    }
+}
+
+/// Batches whose headers are on their way from memory while one is looked at.
+const LOOK_AHEAD_BATCHES: usize = 8;
 const NO_TIMESTAMP: TimestampOffset = TimestampOffset { timestamp: -1, offset: Offset(-1) };
+/// Position zero is where every segment begins, so it is never worth a note.
+const NO_READ_END: u64 = 0;
