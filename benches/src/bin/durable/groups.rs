@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use floodmark_storage::fs::{
-    DirEntry, Disk, DiskFile, DiskLock, FileMap, OpenMode, RealDisk, SyncPoint,
-};
+use floodmark_storage::fs::{DirEntry, Disk, DiskFile, DiskLock, FileMap, OpenMode, RealDisk, SyncPoint};
 
 /// Bytes of batches by the sync that covered them.
 #[derive(Debug, Default)]

@@ -190,7 +190,11 @@ fn compare_latency(
     }
     drop(log);
     std::fs::remove_dir_all(&dir)?;
-    let of = |n: usize| Compared::of_pairs(&pairs.iter().map(|(ours, bare): &([f64; 2], [f64; 2])| (ours[n], bare[n])).collect::<Vec<_>>());
+    let of = |n: usize| {
+        Compared::of_pairs(
+            &pairs.iter().map(|(ours, bare): &([f64; 2], [f64; 2])| (ours[n], bare[n])).collect::<Vec<_>>(),
+        )
+    };
     Ok([of(0), of(1)])
 }
 

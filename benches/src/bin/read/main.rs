@@ -138,7 +138,12 @@ fn compare(args: &Args, written: &Written) -> anyhow::Result<(Compared, Compared
     for n in [0, 1] {
         let pairs = passes.iter().zip(&bare_passes).skip(1);
         for (ours, bare) in pairs.clone() {
-            ensure!(ours[n].bytes == bare[n].bytes, "the log gave {} bytes, the files hold {}", ours[n].bytes, bare[n].bytes);
+            ensure!(
+                ours[n].bytes == bare[n].bytes,
+                "the log gave {} bytes, the files hold {}",
+                ours[n].bytes,
+                bare[n].bytes
+            );
             ensure!(ours[n].sum == bare[n].sum, "the log gave other bytes than the files hold");
         }
         let pairs: Vec<_> = pairs.map(|(o, b)| (o[n].seconds / gib, b[n].seconds / gib)).collect();

@@ -46,6 +46,10 @@ const UNSAFE_CODE: &[Exception] = &[
         reason: "an allocator that counts is the only way to see every allocation",
     },
     Exception {
+        path: "benches/src/bin/read/allocations.rs",
+        reason: "an allocator that counts is the only way to see every allocation",
+    },
+    Exception {
         path: "storage/fuzz/memory_limit.rs",
         reason: "an allocator that counts is the only way to see every allocation",
     },

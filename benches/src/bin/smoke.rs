@@ -1,0 +1,34 @@
+//! Runs every other program of this folder at a tiny size, and fails where one does. Its figures are for nothing but a look.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+/// Programs, and what makes each end within a second or two.
+const BENCHES: &[(&str, &str)] = &[
+    ("append", "--pairs 2 --mib 16"),
+    ("durable", "--pairs 1 --run-ms 100 --appends 50 --batch-kib 4"),
+    ("read", "--pairs 2 --mib 24 --segment-mib 8"),
+    ("recovery", "--pairs 1 --large-mib 64 --small-mib 16 --unsynced-mib 4 --partitions 20 --segments 3"),
+];
+
+fn main() -> anyhow::Result<()> {
+    let own = std::env::current_exe().context("find the programs beside this one")?;
+    let folder = own.parent().context("a program lies in a folder")?;
+    for (name, arguments) in BENCHES {
+        run(&folder.join(name), arguments)?;
+    }
+    Ok(())
+}
+
+fn run(program: &Path, arguments: &str) -> anyhow::Result<()> {
+    let status = Command::new(program).args(arguments.split(' ')).status().with_context(|| {
+        format!(
+            "start {}; build all with `cargo build --release -p floodmark-benches --bins`",
+            program.display()
+        )
+    })?;
+    ensure!(status.success(), "{} {arguments}: {status}", program.display());
+    Ok(())
+}
