@@ -309,3 +309,6 @@ fn copy_tail(disk: &dyn Disk, part: &SetAside) -> Result<(), LogError> {
     }
     to.sync(SyncPoint::SetAside).map_err(LogError::io("sync", &part.to))
 }
+
+#[cfg(test)]
+mod tests;

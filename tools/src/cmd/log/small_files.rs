@@ -200,7 +200,9 @@ fn preallocated(zeros: u64, entry_len: usize, format: Format, sink: &mut Sink) -
         _ if zeros == 0 => {}
         Format::Json => sink.json(&json!({ "kind": "written_ahead", "bytes": bytes }))?,
         Format::Table => {
-            sink.line(&format!("  {bytes} zeros behind the last entry, as a broker keeps them while it runs"))?;
+            sink.line(&format!(
+                "  {bytes} zeros behind the last entry, as a broker keeps them while it runs"
+            ))?;
         }
     }
     Ok(())
