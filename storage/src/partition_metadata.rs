@@ -11,6 +11,9 @@ use crate::format_error::{FormatError, Place};
 #[cfg(test)]
 mod tests;
 
+/// What Kafka writes beside its own metadata log, whose id is reserved and so is none that [`parse`] gives.
+pub const OF_METADATA_LOG: &str = "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ";
+
 const FILE: &str = "partition metadata";
 const VERSION: i64 = 0;
 /// Far more than the two lines take; a larger file is something else.

@@ -157,8 +157,9 @@ impl<'a> PartitionCheck<'a> {
 
     fn check_metadata(&mut self) -> Result<(), LogError> {
         let path = self.dir.join(METADATA_FILE);
-        if let Some(Err(e)) =
-            self.read(&path, SMALL_FILE_BYTES_MAX)?.map(|bytes| partition_metadata::parse(&bytes))
+        let Some(content) = self.read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(()) };
+        if let Err(e) = partition_metadata::parse(&content)
+            && content != partition_metadata::OF_METADATA_LOG.as_bytes()
         {
             self.damage(path, None, None, e.to_string(), "the topic's id");
         }

@@ -276,7 +276,11 @@ fn epochs(content: &[u8], mut range: Range, format: Format, sink: &mut Sink) -> 
 }
 
 fn metadata(content: &[u8], format: Format, sink: &mut Sink) -> anyhow::Result<()> {
-    let topic_id = partition_metadata::parse(content)?.to_string();
+    let topic_id = match content {
+        // Reserved, so it is not one of the topic ids.
+        c if c == partition_metadata::OF_METADATA_LOG.as_bytes() => "AAAAAAAAAAAAAAAAAAAAAQ".to_owned(),
+        other => partition_metadata::parse(other)?.to_string(),
+    };
     let mut rows = Rows::new(sink, format, "partition_metadata", &[Column::Text("topic id")]);
     rows.row(&[json!(topic_id)])?;
     rows.end()
