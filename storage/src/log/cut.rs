@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use floodmark_proto::ids::Offset;
 
-use super::recovery::Replay;
+use super::replay::Replay;
 use super::{Log, files, record_of};
 use crate::error::LogError;
 use crate::fs::{OpenMode, SyncPoint, read_full_at, read_small_file, with_suffix, write_all_at};

@@ -3,7 +3,7 @@
 //! - this file: [`Log`], its parts, and what of it is published to readers
 //! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
 //! - `compact`: superseded records out
-//! - `recovery`: opening after whatever happened; `salvage`: giving up what is damaged; `files`, `members`: what lies in the directory
+//! - `recovery`: opening after whatever happened (`durable`, then `tail`; `replay` for producers); `salvage`: giving up what is damaged; `files`, `members`: what lies in the directory
 //! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
@@ -15,6 +15,7 @@ pub(crate) mod members;
 mod prewrite;
 pub mod reader;
 pub mod recovery;
+mod replay;
 mod retain;
 pub mod salvage;
 mod sync;

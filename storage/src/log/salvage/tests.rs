@@ -56,7 +56,7 @@ fn the_log_opens_again_without_what_was_damaged_and_nothing_is_deleted() {
     let before = disk.files();
     let plan = plan(&disk, Path::new("t-0")).unwrap().unwrap();
     assert_eq!(disk.files(), before, "planning changes nothing");
-    assert_eq!((plan.path.clone(), plan.known_end), (second.clone(), Offset(40)));
+    assert_eq!((plan.path.clone(), plan.known_end), (second, Offset(40)));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     plan.carry_out(&shared).unwrap();
     let log = open(&disk).unwrap();

@@ -40,7 +40,7 @@ pub(crate) struct RecoverArgs {
     #[arg(long)]
     dry_run: bool,
     /// Cut the log where its durable part is damaged; needs the partition's own directory. The bytes behind that place are set
-    /// aside as <segment>.damaged-<n>.
+    /// aside as SEGMENT.damaged-N.
     #[arg(long)]
     accept_loss: bool,
     /// Take over a directory that Kafka wrote, by writing a manifest into it. Stop Kafka for good first.

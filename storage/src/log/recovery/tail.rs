@@ -1,0 +1,254 @@
+//! The second half of opening: what lies behind the recovery point is read, checked, cut at the first bytes that are no batch,
+//! and taken into indexes and producer state.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use floodmark_proto::batch::BatchHeader;
+use floodmark_proto::ids::Offset;
+
+use super::Opening;
+use crate::config::LogConfig;
+use crate::error::LogError;
+use crate::fs::{OpenMode, read_small_file};
+use crate::index::{TimestampOffset, transaction_index};
+use crate::log::active::Active;
+use crate::log::files;
+use crate::log::replay::{Met, Replay, transaction_index_append};
+use crate::manifest::{Manifest, SegmentRecord};
+use crate::segment::name::FileKind;
+use crate::segment::scan::{BatchScan, ScanEnd};
+use crate::segment::walk::HeaderWalk;
+use crate::segment::{Segment, TRANSACTION_INDEX_BYTES_MAX};
+
+impl Opening {
+    /// Reads what lies behind the recovery point, or everything where no manifest says where that is.
+    pub(super) fn recover_tail(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        let first = match &self.manifest {
+            Some(manifest) => manifest.active,
+            None => {
+                let base = self.found.data.keys().next().copied().unwrap_or(Offset::ZERO);
+                SegmentRecord { base_offset: base, end_offset: base, ..SegmentRecord::default() }
+            }
+        };
+        let bases: Vec<Offset> =
+            self.found.data.keys().filter(|b| **b > first.base_offset).copied().collect();
+        let mut later = bases.into_iter().peekable();
+        let mut from = first;
+        loop {
+            let segment = self.scan_segment(&from, config, later.peek().copied())?;
+            let end = segment.end();
+            self.segments.push(segment);
+            // With a manifest no compaction has touched what follows, so segments meet. Without one, what begins before
+            // the end of its neighbour is left over from a merge, and a gap may be compaction's.
+            let mut next = None;
+            for candidate in later.by_ref() {
+                if candidate == end || (candidate > end && self.manifest.is_none()) {
+                    next = Some(candidate);
+                    break;
+                }
+                self.drop_segment(candidate, end)?;
+            }
+            let Some(base) = next else { return Ok(()) };
+            from = SegmentRecord { base_offset: base, end_offset: base, ..SegmentRecord::default() };
+        }
+    }
+
+    /// Index files whose batches never came to be, or went first: aborted transactions would be added behind theirs.
+    pub(super) fn sweep_indexes(&mut self) -> Result<(), LogError> {
+        let kept = |base: &Offset| self.segments.iter().any(|s| s.base == *base && s.bytes() > 0);
+        let named = self.found.indexes.keys().chain(&self.found.transaction_indexes);
+        let gone: BTreeSet<Offset> = named.filter(|base| !kept(base)).copied().collect();
+        for base in gone {
+            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex] {
+                files::remove(&*self.disk, &self.dir, base, kind)?;
+            }
+            let removed = self.path(base, FileKind::TransactionIndex);
+            self.changed_indexes.retain(|path| *path != removed);
+            self.removed = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_segment(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
+        self.report.cut_bytes += self.found.data.remove(&base).unwrap_or(0);
+        let reason = || format!("the segment at offset {base} does not follow the log's end at {end}");
+        self.report.cut_reason.get_or_insert_with(reason);
+        self.touched = true;
+        self.removed = true;
+        files::remove_segment(&*self.disk, &self.dir, base)
+    }
+
+    /// Checks one segment from its durable part on, and cuts it behind its last good batch.
+    pub(super) fn scan_segment(
+        &mut self,
+        from: &SegmentRecord,
+        config: &LogConfig,
+        successor: Option<Offset>,
+    ) -> Result<Arc<Segment>, LogError> {
+        let base = from.base_offset;
+        let path = self.path(base, FileKind::Data);
+        let Some(&size) = self.found.data.get(&base) else {
+            return Ok(self.segment_of(from, false));
+        };
+        if size == from.size_bytes && successor.is_none() && self.manifest.is_some() {
+            let mut record = *from;
+            if self.manifest.as_ref().is_some_and(|m| m.truncating_to.is_some()) {
+                record.largest_timestamp = self.largest_timestamp_of(from)?;
+            }
+            // Nothing was appended, or it was cut again: after a kill the cut may not be durable.
+            let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            files::settle_tail(&file, &path)?;
+            self.trim_transaction_index(base, from.end_offset)?;
+            return Ok(self.segment_of(&record, false));
+        }
+        self.touched = true;
+        let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+        let mut scan = BatchScan::new(Arc::clone(&file), &path, from.size_bytes, from.end_offset)?;
+        let mut largest = from.largest_timestamp;
+        while let Some(batch) = scan.step()? {
+            note_timestamp(&mut largest, &batch.header);
+            self.epochs.assign(batch.header.leader_epoch, batch.header.base_offset);
+        }
+        let (end, position) = (scan.end(), scan.position());
+        self.report.scanned_bytes += position - from.size_bytes;
+        if self.manifest.is_none() && end != ScanEnd::Complete {
+            // Nothing says how far the log was durable, so only what looks like an unfinished write may go.
+            let is_gap = successor.is_some_and(|next| end != ScanEnd::Zeros || next != scan.next_offset());
+            if is_gap || scan.good_batch_follows()? {
+                return Err(LogError::damaged(&path, position, end.to_string()));
+            }
+        }
+        if position < size {
+            if end != ScanEnd::Zeros {
+                self.report.cut_bytes += size - position;
+                let reason = || format!("{} at byte {position}: {end}", path.display());
+                self.report.cut_reason.get_or_insert_with(reason);
+            }
+            files::cut_file(&file, &path, position)?;
+        }
+        let record = SegmentRecord {
+            base_offset: base,
+            size_bytes: position,
+            end_offset: scan.next_offset(),
+            largest_timestamp: largest,
+        };
+        self.trim_transaction_index(base, from.end_offset)?;
+        let segment = self.segment_of(&record, false);
+        self.scanned.push(Arc::clone(&segment));
+        self.complete_indexes(&segment, config)?;
+        Ok(segment)
+    }
+
+    /// A truncation does not say what is the largest timestamp of what it leaves.
+    pub(super) fn largest_timestamp_of(
+        &self,
+        record: &SegmentRecord,
+    ) -> Result<Option<TimestampOffset>, LogError> {
+        let segment = self.segment_of(record, false);
+        let source = segment.source()?;
+        let path = segment.path(FileKind::Data);
+        let mut walk = HeaderWalk::new(&source, &path, 0, segment.bytes());
+        let mut largest = None;
+        while let Some((_, header)) = walk.step()? {
+            note_timestamp(&mut largest, &header);
+        }
+        Ok(largest)
+    }
+
+    /// Entries of batches that are about to be met again would else stand there twice.
+    pub(super) fn trim_transaction_index(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
+        if !self.found.transaction_indexes.contains(&base) {
+            return Ok(());
+        }
+        let path = self.path(base, FileKind::TransactionIndex);
+        let content = read_small_file(&*self.disk, &path, TRANSACTION_INDEX_BYTES_MAX)
+            .map_err(LogError::io("read", &path))?
+            .unwrap_or_default();
+        let whole = transaction_index::valid_prefix(&content) * transaction_index::ENTRY_LEN;
+        let entries = transaction_index::parse(&content[..whole])
+            .map_err(|source| LogError::BadFile { path: path.clone(), source })?;
+        let kept = transaction_index::entries_before(&entries, end) * transaction_index::ENTRY_LEN;
+        if kept < content.len() {
+            let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
+            self.touched = true;
+        }
+        // Even where nothing is cut now: what a killed process cut or wrote may not be durable.
+        self.changed_indexes.push(path);
+        Ok(())
+    }
+
+    /// Keeps of the indexes what is right and writes the rest from the batches.
+    pub(super) fn complete_indexes(
+        &self,
+        segment: &Arc<Segment>,
+        config: &LogConfig,
+    ) -> Result<(), LogError> {
+        let mut writer = Active::new(Arc::clone(&self.disk), Arc::clone(segment), config, 0, 0);
+        writer.wake(config)?;
+        writer.seal()
+    }
+
+    /// Indexes are not synced, so a power cut may have taken the end of one whose segment is durable.
+    pub(super) fn check_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        let sealed = self.manifest.as_ref().map_or(0, |m| m.sealed.len());
+        for segment in self.segments.iter().take(sealed).cloned().collect::<Vec<_>>() {
+            let have = self.found.indexes.get(&segment.base).copied().unwrap_or_default();
+            let is_missing = self.without_index == Some(segment.base);
+            if is_missing || !segment.indexes_look_whole(have.offset, have.time) {
+                self.report.rebuilt.push(segment.path(FileKind::OffsetIndex));
+                self.complete_indexes(&segment, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest snapshot that is whole, and the batches behind it.
+    pub(super) fn read_producers(&mut self) -> Result<(), LogError> {
+        let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
+        let recovery_point = self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point);
+        let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
+        // One behind the recovery point may tell of a history that is no more, and would keep the replay from the aborted
+        // transactions that are to be written again.
+        let trusted = if self.was_reset() { Offset(-1) } else { recovery_point.max(first) };
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.found.snapshots).into_iter().partition(|s| *s <= trusted);
+        for offset in gone {
+            files::remove(&*self.disk, &self.dir, offset, FileKind::Snapshot)?;
+            self.removed = true;
+        }
+        self.snapshots = kept;
+        let mut aborted = Vec::new();
+        let replay = Replay { disk: &*self.disk, dir: &self.dir, segments: &self.segments, end };
+        let mut behind = Vec::new();
+        let (producers, from) = replay.run(&mut self.snapshots, |segment, met| match met {
+            Met::Begin(states) if segment.base > trusted => behind.push((segment.base, states.to_snapshot())),
+            Met::Aborted(entry) if entry.last_offset >= recovery_point => {
+                aborted.push((segment.path(FileKind::TransactionIndex), entry));
+            }
+            _ => {}
+        })?;
+        for (base, snapshot) in behind {
+            files::write_snapshot(&*self.disk, &self.dir, base, &snapshot)?;
+            self.snapshots.push(base);
+            self.touched = true;
+        }
+        self.producers = producers;
+        if from < recovery_point {
+            self.report.producers_replayed_from = Some(from);
+        }
+        for (path, entry) in aborted {
+            transaction_index_append(&*self.disk, &path, &entry)?;
+            self.changed_indexes.push(path);
+            self.touched = true;
+        }
+        Ok(())
+    }
+}
+
+fn note_timestamp(largest: &mut Option<TimestampOffset>, header: &BatchHeader) {
+    if header.record_count > 0 && header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
+        *largest = Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
+    }
+}
