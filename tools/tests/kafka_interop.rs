@@ -5,6 +5,7 @@
 )]
 #![allow(clippy::unwrap_used, reason = "the harness is test code as a whole; a panic is its answer")]
 
+#[allow(dead_code, reason = "other tests use what this one does not")]
 mod kafka_reference;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -128,6 +128,12 @@ impl Dump {
         self.lines_by_folder().filter_map(|(folder, line)| record(folder, line)).collect()
     }
 
+    /// Offset and time of every record, markers included, whatever its bytes.
+    pub(crate) fn places(&self) -> Vec<(i64, i64)> {
+        let sizes = self.text.lines().filter(|line| line.starts_with("| offset: "));
+        sizes.map(|line| (number(line, "offset"), number(line, "CreateTime"))).collect()
+    }
+
     fn lines_by_folder(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut folder = "";
         self.text.lines().map(move |line| {
