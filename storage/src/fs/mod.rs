@@ -240,9 +240,14 @@ pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8], syncs: Replace
     let aside = with_suffix(path, ".tmp");
     let file = disk.open(&aside, OpenMode::Create)?;
     write_all_at(&*file, &mut [IoSlice::new(content)], 0)?;
-    file.sync(syncs.data)?;
+    // A write that finds no space has changed nothing; a sync that does has lost what was written, like any failed sync.
+    file.sync(syncs.data).map_err(lost)?;
     disk.rename(&aside, path)?;
-    disk.sync_dir(parent(path), syncs.rename)
+    disk.sync_dir(parent(path), syncs.rename).map_err(lost)
+}
+
+fn lost(e: io::Error) -> io::Error {
+    if e.kind() == io::ErrorKind::StorageFull { io::Error::other(e) } else { e }
 }
 
 /// Removes a file that may be missing.

@@ -7,6 +7,7 @@ mod faults;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ struct Inode {
     durable: Arc<Vec<u8>>,
     live: Arc<Vec<u8>>,
     pending: Vec<(u64, FileOp)>,
+    /// After a failed sync the system takes for written what it could not write: later syncs do not try it again.
+    failed_syncs: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -355,7 +358,8 @@ impl Disk for SimDisk {
             }
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok(Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned() }))
+        let told = AtomicU64::new(state.inodes[inode].failed_syncs);
+        Ok(Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), told }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -469,6 +473,8 @@ struct SimFile {
     disk: SimDisk,
     inode: usize,
     path: PathBuf,
+    /// How many failed syncs of the file this handle has heard of: each handle hears of one once, whoever asked for it.
+    told: AtomicU64,
 }
 
 impl DiskFile for SimFile {
@@ -507,11 +513,25 @@ impl DiskFile for SimFile {
 
     fn sync(&self, point: SyncPoint) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        state.faults.check(FaultOn::Sync, &self.path)?;
-        if !state.skips(point) {
+        if let Err(e) = state.faults.check(FaultOn::Sync, &self.path) {
             let inode = &mut state.inodes[self.inode];
             inode.pending.clear();
-            inode.durable = inode.live.clone();
+            inode.failed_syncs += 1;
+            self.told.store(inode.failed_syncs, Ordering::Relaxed);
+            return Err(e);
+        }
+        let failed = state.inodes[self.inode].failed_syncs;
+        if self.told.swap(failed, Ordering::Relaxed) < failed {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        if !state.skips(point) {
+            let inode = &mut state.inodes[self.inode];
+            let pending = std::mem::take(&mut inode.pending);
+            if failed == 0 {
+                inode.durable = inode.live.clone();
+            } else {
+                pending.iter().for_each(|(_, op)| inode.apply(Target::Durable, op));
+            }
         }
         state.changed();
         Ok(())

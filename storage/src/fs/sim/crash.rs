@@ -44,6 +44,7 @@ pub(super) fn after_power_cut(state: &State, seed: u64) -> State {
             }
         }
         inode.live = inode.durable.clone();
+        inode.failed_syncs = 0;
     }
     for (at, op) in std::mem::take(&mut left.pending_names) {
         let keep = match survives {
