@@ -7,6 +7,7 @@ pub mod survey;
 pub(crate) mod walk;
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -155,11 +156,12 @@ impl Segment {
     /// Makes `bytes` up to `end` readable. The writer's call, after the bytes are written.
     pub(crate) fn publish(&self, bytes: u64, end: Offset, largest: Option<TimestampOffset>) {
         let largest = largest.unwrap_or(NO_TIMESTAMP);
+        // A reader that sees the bytes must find their offsets inside the segment.
+        self.end_offset.store(end.0, Ordering::Release);
         // A reader between these two stores sees the old pair or a new offset with an old time: a look-up that starts early.
         self.largest_timestamp_offset.store(largest.offset.0, Ordering::Release);
         self.largest_timestamp.store(largest.timestamp, Ordering::Release);
         self.published_bytes.store(bytes, Ordering::Release);
-        self.end_offset.store(end.0, Ordering::Release);
     }
 
     pub(crate) fn publish_index(&self, offset_entries: u32, time_entries: u32) {
@@ -358,7 +360,8 @@ impl Segment {
     ) -> Result<Option<(u64, BatchHeader)>, LogError> {
         let path = self.path(FileKind::Data);
         let start = self.start_of_walk(source, entry)?;
-        let mut walk = HeaderWalk::new(source, &path, start, self.bytes());
+        let bytes = self.bytes();
+        let mut walk = HeaderWalk::new(source, &path, start, bytes).within(self.base..self.end());
         while let Some((position, header)) = walk.step()? {
             if header.last_offset() >= target {
                 return Ok(Some((position, header)));
@@ -405,9 +408,8 @@ impl Segment {
         let wanted = (limits.max_bytes as u64).max(first.size_bytes() as u64);
         let limit = end.min(position + wanted);
         populate(position.max(populated_to).min(limit), limit)?;
-        let batches = &mapped.bytes[position as usize..limit as usize];
-        let all = limit == end && self.end() <= limits.below;
-        let whole = if all { batches.len() } else { self.whole_and_noted(batches, position, limits.below) };
+        let batches = mapped.bytes.get(position as usize..limit as usize).unwrap_or_default();
+        let whole = self.whole_at(position, batches, limits.below)?;
         mapped.map.check().map_err(failed)?;
         Ok(Some(mapped.bytes.slice(position as usize..position as usize + whole)))
     }
@@ -417,17 +419,6 @@ impl Segment {
         let noted = self.read_end.load(Ordering::Relaxed);
         let offset = Offset(self.base.0 + (noted >> 32) as i64);
         (noted != NO_READ_END && offset == from).then_some(noted & u64::from(u32::MAX))
-    }
-
-    /// Length of the whole batches, whose end is noted for the read that goes on there.
-    fn whole_and_noted(&self, batches: &[u8], position: u64, below: Offset) -> usize {
-        let Whole { bytes, last } = Whole::of(batches, below);
-        let last = last.and_then(|at| BatchHeader::parse(&batches[at..]).ok());
-        let next = last.and_then(|last| u32::try_from(last.next_offset() - self.base).ok());
-        if let (Some(next), Ok(at)) = (next, u32::try_from(position + bytes as u64)) {
-            self.read_end.store(u64::from(next) << 32 | u64::from(at), Ordering::Relaxed);
-        }
-        bytes
     }
 
     fn read_copy(&self, from: Offset, limits: ReadLimits) -> Result<Option<Bytes>, LogError> {
@@ -441,8 +432,25 @@ impl Segment {
         let mut batches = vec![0; wanted.min(self.bytes() - position) as usize];
         let read = read_full_at(&*file, &mut batches, position)
             .map_err(LogError::io("read", &self.path(FileKind::Data)))?;
-        batches.truncate(whole_batches(&batches[..read], limits.below));
+        batches.truncate(self.whole_at(position, &batches[..read], limits.below)?);
         Ok(Some(Bytes::from(batches)))
+    }
+
+    /// Length of the whole batches of `bytes`, which were read at `position` where one begins that may be returned. Notes where
+    /// they end: a sequential reader comes back for exactly that.
+    fn whole_at(&self, position: u64, bytes: &[u8], below: Offset) -> Result<usize, LogError> {
+        let (at, reason) = match whole_batches(bytes, self.base..self.end(), below) {
+            Ok(Whole { bytes: 0, .. }) => (0, "the file ends inside a batch"),
+            Ok(whole) => {
+                let next = u32::try_from(whole.next_offset - self.base);
+                if let (Ok(next), Ok(at)) = (next, u32::try_from(position + whole.bytes as u64)) {
+                    self.read_end.store(u64::from(next) << 32 | u64::from(at), Ordering::Relaxed);
+                }
+                return Ok(whole.bytes);
+            }
+            Err(at) => (at, "a batch's offsets do not follow those of the one before it"),
+        };
+        Err(LogError::damaged(&self.path(FileKind::Data), position + at as u64, reason))
     }
 
     /// One whole batch, whose header was met at `position`.
@@ -489,7 +497,8 @@ impl Segment {
         }
         let Some((position, _)) = self.locate(&source, start)? else { return Ok(None) };
         let path = self.path(FileKind::Data);
-        let mut walk = HeaderWalk::new(&source, &path, position, self.bytes());
+        let bytes = self.bytes();
+        let mut walk = HeaderWalk::new(&source, &path, position, bytes).within(self.base..self.end());
         while let Some((position, header)) = walk.step()? {
             if header.max_timestamp >= target {
                 return Ok(Some((position, header)));
@@ -508,38 +517,38 @@ impl Segment {
     }
 }
 
-/// Length of the leading whole batches of `bytes` that end before `below`.
-pub(crate) fn whole_batches(bytes: &[u8], below: Offset) -> usize {
-    Whole::of(bytes, below).bytes
-}
-
 /// The leading whole batches of some bytes.
 struct Whole {
     bytes: usize,
-    /// Where the last of them begins.
-    last: Option<usize>,
+    /// First offset after them.
+    next_offset: Offset,
 }
 
-impl Whole {
-    fn of(bytes: &[u8], below: Offset) -> Whole {
-        let (mut at, mut last) = (0, None);
-        while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= HEADER_LEN) {
-            let Ok(header) = BatchHeader::parse(rest) else { break };
-            if header.size_bytes() > rest.len() || header.last_offset() >= below {
-                break;
-            }
-            // Each header says where the next one is, so the memory would be waited for at every one. Batches are mostly
-            // alike: a look at where one will probably lie has it on its way by then.
-            black_box(rest.get(LOOK_AHEAD_BATCHES * header.size_bytes()).copied());
-            last = Some(at);
-            at += header.size_bytes();
+/// The leading whole batches of `bytes` that end before `below`; an error with the place of one that does not rise, or lies
+/// outside `offsets`: it, or the one before it, is damaged.
+fn whole_batches(bytes: &[u8], offsets: Range<Offset>, below: Offset) -> Result<Whole, usize> {
+    let mut whole = Whole { bytes: 0, next_offset: offsets.start };
+    while let Some(rest) = bytes.get(whole.bytes..).filter(|rest| rest.len() >= HEADER_LEN) {
+        let Ok(header) = BatchHeader::parse(rest) else { break };
+        let last = header.last_offset();
+        if header.base_offset < whole.next_offset || last < header.base_offset || last >= offsets.end {
+            return Err(whole.bytes);
         }
-        Whole { bytes: at, last }
+        if header.size_bytes() > rest.len() || last >= below {
+            break;
+        }
+        // Each header says where the next one is, so the memory would be waited for at every one. Batches are mostly
+        // alike: a look at where one will probably lie has it on its way by then.
+        black_box(rest.get(LOOK_AHEAD_BATCHES * header.size_bytes()).copied());
+        whole.next_offset = header.next_offset();
+        whole.bytes += header.size_bytes();
     }
+    Ok(whole)
 }
 
 /// Batches whose headers are on their way from memory while one is looked at.
 const LOOK_AHEAD_BATCHES: usize = 8;
+
 const NO_TIMESTAMP: TimestampOffset = TimestampOffset { timestamp: -1, offset: Offset(-1) };
 /// Position zero is where every segment begins, so it is never worth a note.
 const NO_READ_END: u64 = 0;

@@ -1,9 +1,11 @@
 //! Steps through the batches of a segment by their headers. Must know nothing of indexes or of what a batch means.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use floodmark_proto::batch::{BatchHeader, HEADER_LEN};
+use floodmark_proto::ids::Offset;
 
 use crate::error::LogError;
 use crate::fs::{DiskFile, FileMap, read_full_at};
@@ -26,13 +28,23 @@ pub(crate) struct HeaderWalk<'a> {
     path: &'a Path,
     position: u64,
     end: u64,
+    /// The least offset that the next batch may begin with, and the first that no batch may reach.
+    offsets: Range<Offset>,
     chunk: Vec<u8>,
     chunk_at: u64,
 }
 
 impl<'a> HeaderWalk<'a> {
     pub(crate) fn new(bytes: &'a SegmentBytes, path: &'a Path, position: u64, end: u64) -> HeaderWalk<'a> {
-        HeaderWalk { bytes, path, position, end, chunk: Vec::new(), chunk_at: 0 }
+        let offsets = Offset(i64::MIN)..Offset::MAX;
+        HeaderWalk { bytes, path, position, end, offsets, chunk: Vec::new(), chunk_at: 0 }
+    }
+
+    /// Takes batches outside `offsets`, and those that do not rise, for damage: a batch's own checksum does not cover its
+    /// offset, and a look-up would pass over them.
+    pub(crate) fn within(mut self, offsets: Range<Offset>) -> HeaderWalk<'a> {
+        self.offsets = offsets;
+        self
     }
 
     /// The next batch's position and header, `None` at the end.
@@ -57,6 +69,16 @@ impl<'a> HeaderWalk<'a> {
             let reason =
                 format!("a batch of {} bytes reaches past the end at {}", header.size_bytes(), self.end);
             return Err(LogError::damaged(self.path, at, reason));
+        }
+        let (first, last) = (header.base_offset, header.last_offset());
+        if first < self.offsets.start || last < first || last >= self.offsets.end {
+            let (least, end) = (self.offsets.start, self.offsets.end);
+            let reason =
+                format!("a batch of offsets {first} to {last}, expected from {least} on, before {end}");
+            return Err(LogError::damaged(self.path, at, reason));
+        }
+        if self.offsets.start.0 >= 0 {
+            self.offsets.start = header.next_offset();
         }
         self.position = next;
         Ok(Some((at, header)))
