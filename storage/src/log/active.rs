@@ -322,10 +322,6 @@ impl Active {
         trim(&files.times, FileKind::TimeIndex, u64::from(times) * time_index::ENTRY_LEN as u64)
     }
 
-    pub(super) fn data_file(&self) -> Option<Arc<dyn DiskFile>> {
-        self.files.as_ref().map(|files| Arc::clone(&files.data))
-    }
-
     pub(super) fn is_awake(&self) -> bool {
         self.files.is_some()
     }

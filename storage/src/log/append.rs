@@ -232,17 +232,16 @@ impl Log {
     /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
     fn undo(&mut self, (end, epochs): (Offset, Arc<LeaderEpochs>), error: LogError) -> LogError {
         self.accepted.clear();
-        let no_space = |e: &LogError| matches!(e, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull);
-        if !no_space(&error) {
-            return self.poison(error);
-        }
-        let path = self.active.segment.path(FileKind::Data);
+        let full = match self.full_or_poison(error.clone()) {
+            full @ LogError::Full { .. } => full,
+            poisoned => return poisoned,
+        };
         match self.find_cut(end).and_then(|cut| self.cut_tail(&cut)) {
             Ok(()) => {
                 // Also what began at the end without a batch, and what the group replaced.
                 self.epochs = LeaderEpochs::clone(&epochs);
                 self.shared.epochs.store(epochs);
-                LogError::Full { path }
+                full
             }
             // Where even cutting fails, the disk's state is unknown: the first reason is what the operator must see.
             Err(_) => self.poison(error),

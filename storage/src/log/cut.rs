@@ -64,7 +64,7 @@ impl Log {
         self.commit_manifest(under_way)?;
         self.cut_tail(&cut).map_err(|e| self.poison(e))?;
         self.epochs_unsaved |= self.epochs.truncate_from_end(cut.end);
-        self.save_epochs()?;
+        self.save_epochs().map_err(|e| self.poison(e))?;
         let done = Manifest {
             truncating_to: None,
             active: record_of(&self.active.segment),
@@ -87,14 +87,13 @@ impl Log {
             ..Manifest::default()
         };
         self.commit_manifest(under_way)?;
-        let outcome = self.begin_again_at(offset);
+        let outcome = self.cutting(|log| log.begin_again_at(offset));
         outcome.map_err(|e| self.poison(e))?;
         let done = Manifest { truncating_to: None, ..self.manifest.clone() };
         self.commit_manifest(done)
     }
 
     fn begin_again_at(&mut self, offset: Offset) -> Result<(), LogError> {
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
         self.active.sleep();
         let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
         for segment in self.segments().iter().rev() {
@@ -136,7 +135,18 @@ impl Log {
 
     /// Cuts files and memory back. Needs no word in the manifest where what goes was never acknowledged.
     pub(super) fn cut_tail(&mut self, cut: &Cut) -> Result<(), LogError> {
+        self.cutting(|log| log.cut_files_and_memory(cut))
+    }
+
+    /// Readers wait while `cut` runs, and go on whatever became of it.
+    fn cutting(&mut self, cut: impl FnOnce(&mut Log) -> Result<(), LogError>) -> Result<(), LogError> {
         self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        let outcome = cut(self);
+        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        outcome
+    }
+
+    fn cut_files_and_memory(&mut self, cut: &Cut) -> Result<(), LogError> {
         self.tail.clear();
         self.active.sleep();
         let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
@@ -240,7 +250,6 @@ impl Log {
         self.shared.high_watermark.fetch_min(end.0, Ordering::AcqRel);
         self.shared.end.store(end.0, Ordering::Release);
         self.publish_first_unstable();
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Moves the log's start to `offset`, which must be committed, and removes the segments before it. Durable when it
@@ -256,7 +265,7 @@ impl Log {
         }
         if self.active.position > 0 && offset >= self.next {
             self.wake_active()?;
-            self.roll().map_err(|e| self.poison(e))?;
+            self.roll().map_err(|e| self.full_or_poison(e))?;
         }
         // What lies before the start may be unsynced, and a log must not end before it starts.
         if offset > self.durable() {

@@ -193,16 +193,15 @@ impl Log {
     /// Notes that a leader begins at the log's end, durably, before it appends anything.
     pub fn assign_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
         self.check_poison()?;
-        if self.epochs.assign(epoch, self.next) {
-            self.epochs_unsaved = true;
-            self.save_epochs()?;
-        }
-        Ok(())
+        // Saved also where an earlier call noted it and found no space.
+        self.epochs_unsaved |= self.epochs.assign(epoch, self.next);
+        self.save_epochs()
     }
 
     /// Closes files that nobody needs now: an idle log costs some memory and nothing else.
     pub fn release_idle(&mut self) {
-        if self.active.is_awake()
+        if self.shared.poison.get().is_none()
+            && self.active.is_awake()
             && !self.unsynced.active.is_due()
             && self.active.flush_indexes(false).is_ok()
         {
@@ -221,12 +220,27 @@ impl Log {
 
     /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.
     fn poison(&self, error: LogError) -> LogError {
-        if let LogError::Io { action, path, source } = &error {
-            let poison = Poison { action, path: path.clone(), source: Arc::clone(source) };
-            let first = self.shared.poison.get_or_init(|| poison);
-            return LogError::Poisoned(first.clone());
+        let poison = match error {
+            LogError::Io { action, path, source } => Poison { action, path, source },
+            LogError::Poisoned(poison) => poison,
+            other => Poison {
+                action: "change",
+                path: self.shared.dir.to_path_buf(),
+                source: Arc::new(std::io::Error::other(other.to_string())),
+            },
+        };
+        LogError::Poisoned(self.shared.poison.get_or_init(|| poison).clone())
+    }
+
+    /// Answers an error of a call that may be made again once there is space, where want of space is all that it was.
+    fn full_or_poison(&self, error: LogError) -> LogError {
+        match error {
+            LogError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                LogError::Full { path }
+            }
+            LogError::Full { .. } => error,
+            other => self.poison(other),
         }
-        error
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -244,8 +258,13 @@ impl Log {
 
     /// Makes `manifest` the durable truth.
     fn commit_manifest(&mut self, manifest: Manifest) -> Result<(), LogError> {
-        files::replace_manifest(&*self.context.disk, &self.shared.dir, &manifest)
-            .map_err(|e| self.poison(e))?;
+        files::replace_manifest(&*self.context.disk, &self.shared.dir, &manifest).map_err(|e| {
+            match self.manifest.truncating_to.or(self.manifest.replacing) {
+                // Were appends to go on, the change that this manifest was to end would be carried out upon them.
+                Some(_) => self.poison(e),
+                None => self.full_or_poison(e),
+            }
+        })?;
         self.manifest = manifest;
         self.generation += 1;
         Ok(())
@@ -258,7 +277,8 @@ impl Log {
         let path = self.file(EPOCHS_FILE);
         let syncs = ReplaceSyncs { data: SyncPoint::EpochsData, rename: SyncPoint::EpochsRenamed };
         replace_file(&*self.context.disk, &path, self.epochs.format().as_bytes(), syncs)
-            .map_err(|e| self.poison(LogError::io("replace", &path)(e)))?;
+            .map_err(LogError::io("replace", &path))
+            .map_err(|e| self.full_or_poison(e))?;
         self.epochs_unsaved = false;
         self.shared.epochs.store(Arc::new(self.epochs.clone()));
         Ok(())

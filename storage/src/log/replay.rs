@@ -66,7 +66,8 @@ impl Replay<'_> {
             let source = segment.source()?;
             let Some((position, _)) = segment.locate(&source, from.max(segment.base))? else { continue };
             let path = segment.path(FileKind::Data);
-            let mut walk = HeaderWalk::new(&source, &path, position, segment.bytes());
+            let mut walk = HeaderWalk::new(&source, &path, position, segment.bytes())
+                .within(segment.base..segment.end());
             while let Some((position, header)) = walk.step()? {
                 let marker = if header.attributes.is_control() {
                     let batch = segment.read_batch(position, &header)?;

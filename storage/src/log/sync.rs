@@ -153,8 +153,8 @@ impl Log {
     /// The sync that moves the recovery point to the end of what is appended. Must be handed to [`Log::finish_sync`].
     pub fn begin_checkpoint(&mut self) -> Result<SyncJob, LogError> {
         self.check_poison()?;
-        self.active.flush_indexes(false).map_err(|e| self.poison(e))?;
-        self.save_snapshot(self.next)?;
+        self.active.flush_indexes(false).map_err(|e| self.full_or_poison(e))?;
+        self.save_snapshot(self.next).map_err(|e| self.full_or_poison(e))?;
         self.save_epochs()?;
         let mut job = self.begin_sync()?;
         let (active, sealed) = match self.segments().split_last() {
@@ -187,7 +187,7 @@ impl Log {
     pub fn close(mut self) -> Result<(), LogError> {
         self.check_poison()?;
         if !self.has_nothing_to_save() {
-            self.active.seal().map_err(|e| self.poison(e))?;
+            self.active.seal().map_err(|e| self.full_or_poison(e))?;
             // Trimming changed the file, even where no batch was added.
             self.unsynced.active.change();
             self.checkpoint()?;
@@ -211,8 +211,12 @@ impl Log {
         if self.config.prewrite_bytes == 0 || self.shared.poison.get().is_some() {
             return None;
         }
-        let file = self.active.data_file()?;
+        if !self.active.is_awake() {
+            return None;
+        }
         let path = self.active.segment.path(FileKind::Data);
+        // A handle of its own: a system tells each handle once of a failed sync, and the appends' must learn of it too.
+        let file = self.context.disk.open(&path, OpenMode::Write).ok()?;
         let (position, limit) = (self.active.position, u64::from(self.config.segment_bytes));
         self.active.prewrite.begin(position, u64::from(self.config.prewrite_bytes), limit, file, path)
     }

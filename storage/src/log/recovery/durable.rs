@@ -231,7 +231,8 @@ impl Opening {
         for segment in durable.iter().filter(|s| s.bytes() > 0) {
             let source = segment.source()?;
             let path = segment.path(FileKind::Data);
-            let mut walk = HeaderWalk::new(&source, &path, 0, segment.bytes());
+            let mut walk =
+                HeaderWalk::new(&source, &path, 0, segment.bytes()).within(segment.base..segment.end());
             while let Some((_, header)) = walk.step()? {
                 self.epochs.assign(header.leader_epoch, header.base_offset);
             }

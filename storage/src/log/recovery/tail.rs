@@ -148,7 +148,8 @@ impl Opening {
         let segment = self.segment_of(record, false);
         let source = segment.source()?;
         let path = segment.path(FileKind::Data);
-        let mut walk = HeaderWalk::new(&source, &path, 0, segment.bytes());
+        let mut walk =
+            HeaderWalk::new(&source, &path, 0, segment.bytes()).within(segment.base..segment.end());
         let mut largest = None;
         while let Some((_, header)) = walk.step()? {
             note_timestamp(&mut largest, &header);
