@@ -209,7 +209,8 @@ impl Log {
 
     fn roll_at(&mut self, base: Offset) -> Result<(), LogError> {
         self.active.seal()?;
-        self.save_snapshot(self.end_written())?;
+        // Under the new base, which may lie behind a gap: truncation looks for it there once the head is gone.
+        self.save_snapshot(base)?;
         let segment = self.new_segment(SegmentFacts::empty(base));
         let mut next = self.new_active(Arc::clone(&segment));
         next.create_files()?;
@@ -234,7 +235,10 @@ impl Log {
         self.accepted.clear();
         let full = match self.full_or_poison(error.clone()) {
             full @ LogError::Full { .. } => full,
-            poisoned => return poisoned,
+            poisoned => {
+                self.next = Offset(self.shared.end.load(Ordering::Acquire));
+                return poisoned;
+            }
         };
         match self.find_cut(end).and_then(|cut| self.cut_tail(&cut)) {
             Ok(()) => {

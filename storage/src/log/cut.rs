@@ -163,12 +163,13 @@ impl Log {
         }
         self.shorten(cut)?;
         files::settle_names(&*disk, &dir)?;
-        let segment = self.new_segment(SegmentFacts {
-            base: cut.segment.base,
-            end: cut.end,
-            bytes: cut.bytes,
-            ..SegmentFacts::empty(cut.segment.base)
-        });
+        let facts = SegmentFacts { end: cut.end, bytes: cut.bytes, ..SegmentFacts::empty(cut.segment.base) };
+        let largest = if cut.bytes == cut.segment.bytes() {
+            cut.segment.largest_timestamp()
+        } else {
+            self.new_segment(facts).find_largest_timestamp()?
+        };
+        let segment = self.new_segment(SegmentFacts { largest_timestamp: largest, ..facts });
         let mut list = segments[..kept].to_vec();
         list.push(Arc::clone(&segment));
         self.unsynced.sealed.retain(|s| s.base < segment.base);

@@ -184,11 +184,15 @@ impl LogReader {
     fn largest_timestamp_once(&self) -> Result<Option<FoundByTime>, LogError> {
         let segments = self.shared.segments.load();
         let start = self.start();
-        let live = segments.iter().filter(|s| s.end() > start);
-        let Some(largest) = live.filter_map(|s| s.largest_timestamp()).map(|l| l.timestamp).max() else {
-            return Ok(None);
-        };
-        self.first_at_or_after_once(largest)
+        let known = |s: &Arc<Segment>| s.largest_timestamp().map_or(-1, |l| l.timestamp);
+        let mut largest = segments.iter().filter(|s| s.base >= start).map(known).max().unwrap_or(-1);
+        // Of the segment that the log's start lies in, the largest may lie before it.
+        if let Some(cut) = segments.iter().find(|s| s.base < start && s.end() > start)
+            && known(cut) > largest
+        {
+            largest = largest_from(cut, start, largest)?;
+        }
+        if largest < 0 { Ok(None) } else { self.first_at_or_after_once(largest) }
     }
 
     /// The aborted transactions that a reader of `from` up to `end` must know.
@@ -236,6 +240,24 @@ impl LogReader {
             segment.release_if_idle();
         }
     }
+}
+
+/// The largest timestamp of the records of `segment` from `start` on, or `known` where none is larger.
+fn largest_from(segment: &Segment, start: Offset, known: TimestampMs) -> Result<TimestampMs, LogError> {
+    let (mut largest, mut from) = (known, start);
+    while let Some((position, header)) = segment.first_batch_reaching(largest.saturating_add(1), from)? {
+        if header.base_offset >= start {
+            largest = header.max_timestamp;
+        } else {
+            let batch = segment.read_batch(position, &header)?;
+            while let Some(found) = first_record(&batch, &header, |(time, at)| at >= start && time > largest)?
+            {
+                largest = found.timestamp;
+            }
+        }
+        from = header.next_offset();
+    }
+    Ok(largest)
 }
 
 fn first_record(

@@ -154,7 +154,7 @@ impl Log {
     pub fn begin_checkpoint(&mut self) -> Result<SyncJob, LogError> {
         self.check_poison()?;
         self.active.flush_indexes(false).map_err(|e| self.full_or_poison(e))?;
-        self.save_snapshot(self.next).map_err(|e| self.full_or_poison(e))?;
+        self.save_snapshot(self.next.max(self.end_written())).map_err(|e| self.full_or_poison(e))?;
         self.save_epochs()?;
         let mut job = self.begin_sync()?;
         let (active, sealed) = match self.segments().split_last() {

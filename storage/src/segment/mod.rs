@@ -507,6 +507,25 @@ impl Segment {
         Ok(None)
     }
 
+    /// The largest timestamp by the batches themselves, of which all headers are read: indexes are not synced and may be
+    /// behind.
+    pub(crate) fn find_largest_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
+        let mut largest: Option<TimestampOffset> = None;
+        if self.bytes() == 0 {
+            return Ok(None);
+        }
+        let source = self.source()?;
+        let path = self.path(FileKind::Data);
+        let mut walk = HeaderWalk::new(&source, &path, 0, self.bytes()).within(self.base..self.end());
+        while let Some((_, header)) = walk.step()? {
+            if header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
+                largest =
+                    Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
+            }
+        }
+        Ok(largest)
+    }
+
     /// The aborted transactions that ended in this segment.
     pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, LogError> {
         let path = self.path(FileKind::TransactionIndex);

@@ -179,7 +179,7 @@ impl Opening {
         if let Some(manifest) = &self.manifest {
             // Entries of a tail that may be gone; the scan brings back those that are not. Where a truncation ends the log,
             // what began there is gone for certain.
-            let point = manifest.recovery_point();
+            let point = manifest.recovery_point().max(manifest.log_start);
             self.epochs.truncate_from_end(if manifest.truncating_to.is_some() {
                 point
             } else {

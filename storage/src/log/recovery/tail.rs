@@ -18,7 +18,6 @@ use crate::log::replay::{Met, Replay, transaction_index_append};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::name::FileKind;
 use crate::segment::scan::{BatchScan, ScanEnd};
-use crate::segment::walk::HeaderWalk;
 use crate::segment::{Segment, TRANSACTION_INDEX_BYTES_MAX};
 
 impl Opening {
@@ -93,8 +92,9 @@ impl Opening {
         };
         if size == from.size_bytes && successor.is_none() && self.manifest.is_some() {
             let mut record = *from;
+            // A truncation does not say what is the largest timestamp of what it leaves.
             if self.manifest.as_ref().is_some_and(|m| m.truncating_to.is_some()) {
-                record.largest_timestamp = self.largest_timestamp_of(from)?;
+                record.largest_timestamp = self.segment_of(from, false).find_largest_timestamp()?;
             }
             // Nothing was appended, or it was cut again: after a kill the cut may not be durable.
             let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
@@ -138,23 +138,6 @@ impl Opening {
         self.scanned.push(Arc::clone(&segment));
         self.complete_indexes(&segment, config)?;
         Ok(segment)
-    }
-
-    /// A truncation does not say what is the largest timestamp of what it leaves.
-    pub(super) fn largest_timestamp_of(
-        &self,
-        record: &SegmentRecord,
-    ) -> Result<Option<TimestampOffset>, LogError> {
-        let segment = self.segment_of(record, false);
-        let source = segment.source()?;
-        let path = segment.path(FileKind::Data);
-        let mut walk =
-            HeaderWalk::new(&source, &path, 0, segment.bytes()).within(segment.base..segment.end());
-        let mut largest = None;
-        while let Some((_, header)) = walk.step()? {
-            note_timestamp(&mut largest, &header);
-        }
-        Ok(largest)
     }
 
     /// Entries of batches that are about to be met again would else stand there twice.
