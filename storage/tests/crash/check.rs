@@ -31,6 +31,8 @@ pub(crate) struct Alternative {
     pub(crate) start: i64,
     /// An epoch that began at an offset where nothing was appended since, as far as was acknowledged.
     pub(crate) assigned: Option<(i32, i64)>,
+    /// Epochs of batches before this one went with a cut that left nothing to read.
+    pub(crate) epochs_since: usize,
 }
 
 impl Alternative {
@@ -43,7 +45,7 @@ impl Alternative {
     }
 
     pub(crate) fn epochs(&self, count: usize) -> Vec<(i32, i64)> {
-        let mut epochs = epochs_of(self.batches[..count].iter().map(|s| &**s));
+        let mut epochs = epochs_of(self.batches[self.epochs_since.min(count)..count].iter().map(|s| &**s));
         if let Some((epoch, at)) = self.assigned
             && at == self.end_of(count)
             && epochs.last().is_none_or(|(latest, _)| *latest < epoch)

@@ -362,6 +362,7 @@ impl Workload {
             batches: before.batches[..kept].to_vec(),
             must: kept,
             floor: new_end,
+            epochs_since: if new_end == first { kept } else { before.epochs_since },
             ..before.clone()
         };
         if new_end == before.end() {
