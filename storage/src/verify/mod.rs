@@ -2,6 +2,7 @@
 //! and needs no log to be open, so it may look at a directory that a broker writes, and at Kafka's.
 
 mod indexes;
+mod order;
 mod partition;
 mod producers;
 

@@ -6,6 +6,7 @@ use floodmark_proto::batch::{BatchHeader, DecompressLimits, RecordRules, check_r
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use super::indexes::IndexCheck;
+use super::order::Order;
 use super::producers::ProducerReplay;
 use super::{Finding, Severity, Summary, Watch};
 use crate::error::LogError;
@@ -46,10 +47,7 @@ pub(super) struct PartitionCheck<'a> {
     replay: ProducerReplay,
     /// Snapshots not compared yet, rising.
     snapshots: Vec<Offset>,
-    /// Least offset that may follow.
-    next: Offset,
-    /// Offsets behind damage are no gap.
-    is_after_damage: bool,
+    order: Order,
     findings: Vec<Finding>,
     scratch: Vec<u8>,
 }
@@ -84,8 +82,7 @@ impl<'a> PartitionCheck<'a> {
             epoch_reported: None,
             latest_epoch: LeaderEpoch::UNKNOWN,
             replay: ProducerReplay::new(Offset::ZERO, None),
-            next: Offset::ZERO,
-            is_after_damage: false,
+            order: Order::default(),
             findings: Vec::new(),
             scratch: Vec::new(),
         })
@@ -169,7 +166,7 @@ impl<'a> PartitionCheck<'a> {
     /// Takes up the replay where the log begins.
     fn begin(&mut self, members: &[Member]) -> Result<(), LogError> {
         let first = members.first().map_or(Offset::ZERO, |m| m.base);
-        self.next = first;
+        self.order.next = first;
         self.summary.start = self.manifest.as_ref().map_or(first, |m| m.log_start.max(first));
         let mut snapshot = None;
         while let Some(at) = self.snapshots.first().copied().filter(|at| *at <= first) {
@@ -197,9 +194,9 @@ impl<'a> PartitionCheck<'a> {
             return Ok(());
         };
         self.summary.segments += 1;
-        if member.record.is_none() && self.manifest.is_some() && member.base != self.next {
+        if member.record.is_none() && self.manifest.is_some() && member.base != self.order.next {
             let found = format!("a segment that begins at offset {}", member.base);
-            let expected = format!("offset {}, the log's end; opening the log removes it", self.next);
+            let expected = format!("offset {}, the log's end; opening the log removes it", self.order.next);
             self.warn(member.path.clone(), None, Some(member.base), found, &expected);
             return Ok(());
         }
@@ -216,7 +213,12 @@ impl<'a> PartitionCheck<'a> {
                     self.warn(member.path.clone(), Some(batch.position), None, found, expected);
                     break;
                 }
-                Piece::Batch(batch) => self.on_batch(member, &mut walk, &batch)?,
+                Piece::Batch(batch) => {
+                    if !self.follows(member, &mut walk, batch.position, &batch.header) {
+                        break;
+                    }
+                    self.on_batch(member, &mut walk, &batch)?;
+                }
                 Piece::Bad(bad) => self.on_bad_bytes(member, &mut walk, bad),
                 Piece::Zeros { position, bytes } => {
                     self.on_zeros(member, &mut walk, (position, bytes), is_last)
@@ -229,7 +231,7 @@ impl<'a> PartitionCheck<'a> {
             self.damage(
                 member.path.clone(),
                 Some(bytes),
-                Some(self.next),
+                Some(self.order.next),
                 "the file ends here".to_owned(),
                 &expected,
             );
@@ -240,8 +242,9 @@ impl<'a> PartitionCheck<'a> {
     }
 
     fn begin_segment(&mut self, member: &Member) -> Result<Walk, LogError> {
-        self.count_gap(member.base);
-        self.next = self.next.max(member.base);
+        if self.order.skip_to(member.base) {
+            self.replay.lose_track();
+        }
         self.replay.begin_segment();
         let index = |kind| {
             let path = path_of(self.dir, member.base, kind);
@@ -267,20 +270,30 @@ impl<'a> PartitionCheck<'a> {
         Ok(Walk { indexes, largest: None, position: 0, end_of_durable: None, has_damage: false })
     }
 
+    /// False for a batch that does not follow the log's end and lies behind the durable part: the log ends before it.
+    fn follows(&mut self, member: &Member, walk: &mut Walk, position: u64, header: &BatchHeader) -> bool {
+        self.at_durable_end(member, walk, position);
+        match self.order.on_batch(&member.path, position, header) {
+            Ok(false) => {}
+            Ok(true) => self.replay.lose_track(),
+            Err(misplaced) if misplaced.is_this_batch && position >= member.durable_bytes => {
+                let expected = format!("{}; opening the log cuts it off", misplaced.finding.expected);
+                self.findings.push(Finding { severity: Severity::Warning, expected, ..misplaced.finding });
+                return false;
+            }
+            Err(misplaced) => {
+                self.findings.push(misplaced.finding);
+                self.replay.lose_track();
+                walk.has_damage = true;
+            }
+        }
+        true
+    }
+
     fn on_batch(&mut self, member: &Member, walk: &mut Walk, batch: &Scanned<'_>) -> Result<(), LogError> {
         let (position, header) = (batch.position, &batch.header);
-        self.at_durable_end(member, walk, position);
         let place =
             |finding: Finding| Finding { byte: Some(position), offset: Some(header.base_offset), ..finding };
-        if header.base_offset < self.next {
-            let found = format!("a batch of offsets {} to {}", header.base_offset, header.last_offset());
-            let expected = format!("an offset from {} on", self.next);
-            self.findings.push(place(damaged(&member.path, found, expected)));
-            walk.has_damage = true;
-            self.replay.lose_track();
-        } else {
-            self.count_gap(header.base_offset);
-        }
         let records = check_records(batch.bytes, RecordRules::Stored, &UNPACKED, &mut self.scratch);
         if let Err(e) = records {
             let expected = format!("{} records as the header tells", header.record_count);
@@ -309,7 +322,6 @@ impl<'a> PartitionCheck<'a> {
                 Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
         }
         walk.position = position + batch.bytes.len() as u64;
-        self.next = self.next.max(header.next_offset());
         self.summary.batches += 1;
         self.summary.records += u64::from(header.record_count.unsigned_abs());
         self.summary.batch_bytes += batch.bytes.len() as u64;
@@ -320,7 +332,7 @@ impl<'a> PartitionCheck<'a> {
     /// Notes at which offset the durable bytes end, where `position` is that place.
     fn at_durable_end(&self, member: &Member, walk: &mut Walk, position: u64) {
         if position == member.durable_bytes {
-            walk.end_of_durable = Some(self.next);
+            walk.end_of_durable = Some(self.order.next);
         }
     }
 
@@ -334,9 +346,9 @@ impl<'a> PartitionCheck<'a> {
         );
         if bad.position >= member.durable_bytes && !bad.batch_follows {
             let expected = "a batch; an unfinished write, which opening the log cuts off";
-            self.warn(member.path.clone(), Some(bad.position), Some(self.next), found, expected);
+            self.warn(member.path.clone(), Some(bad.position), Some(self.order.next), found, expected);
         } else {
-            self.damage(member.path.clone(), Some(bad.position), Some(self.next), found, "a batch");
+            self.damage(member.path.clone(), Some(bad.position), Some(self.order.next), found, "a batch");
             walk.has_damage = true;
         }
         self.lose_track();
@@ -351,7 +363,7 @@ impl<'a> PartitionCheck<'a> {
         let is_durable = self.manifest.is_some() && position < member.durable_bytes;
         if is_durable {
             let found = format!("{bytes} zeros up to the end of the file");
-            self.damage(member.path.clone(), Some(position), Some(self.next), found, "batches");
+            self.damage(member.path.clone(), Some(position), Some(self.order.next), found, "batches");
             self.lose_track();
             walk.has_damage = true;
         } else {
@@ -397,11 +409,13 @@ impl<'a> PartitionCheck<'a> {
                 self.damage(path.clone(), None, Some(member.base), found, "the end of a batch");
             }
             // Compaction may have taken the last offsets of a segment away.
-            Some(end) if end > record.end_offset || (end < record.end_offset && self.summary.gaps == 0) => {
-                let found = format!("end offset {} {of}", record.end_offset);
-                self.damage(path.clone(), None, Some(member.base), found, &end.to_string());
+            Some(end) if end > record.end_offset || (end < record.end_offset && self.order.gaps == 0) => {
+                let found = format!("batches up to offset {end}");
+                let expected = format!("up to {}, as the manifest says", record.end_offset);
+                self.damage(member.path.clone(), None, Some(member.base), found, &expected);
+                self.order.next = record.end_offset;
             }
-            Some(_) => self.next = self.next.max(record.end_offset),
+            Some(_) => self.order.next = self.order.next.max(record.end_offset),
         }
         let tell = |t: Option<TimestampOffset>| {
             t.map_or("none".to_owned(), |t| format!("{} at {}", t.timestamp, t.offset))
@@ -422,7 +436,8 @@ impl<'a> PartitionCheck<'a> {
             let expected = format!("{} or later, as in the batches before", self.latest_epoch);
             self.damage(member.path.clone(), Some(position), Some(header.base_offset), found, &expected);
         }
-        self.latest_epoch = self.latest_epoch.max(epoch);
+        // A lower one is told once, not for each batch behind it.
+        self.latest_epoch = epoch;
         let Some(epochs) = &self.epochs else { return };
         let known = epochs.epoch_for_offset(header.base_offset);
         if known == Some(epoch) || (known.is_none() && header.base_offset < self.summary.start) {
@@ -454,17 +469,21 @@ impl<'a> PartitionCheck<'a> {
     }
 
     fn finish(&mut self) -> Result<(), LogError> {
-        self.summary.end = self.next;
-        self.check_snapshots(self.next)?;
+        self.summary.end = self.order.next;
+        (self.summary.gaps, self.summary.gap_offsets) = (self.order.gaps, self.order.gap_offsets);
+        self.check_snapshots(self.order.next)?;
         for at in std::mem::take(&mut self.snapshots) {
             self.read_snapshot(at)?;
             let found = format!("a snapshot for offset {at}");
-            let expected = format!("none behind the log's end at {}; opening the log removes it", self.next);
+            let expected =
+                format!("none behind the log's end at {}; opening the log removes it", self.order.next);
             self.warn(path_of(self.dir, at, FileKind::Snapshot), None, Some(at), found, &expected);
         }
-        if let Some(start) = self.manifest.as_ref().map(|m| m.log_start).filter(|start| *start > self.next) {
+        if let Some(start) =
+            self.manifest.as_ref().map(|m| m.log_start).filter(|start| *start > self.order.next)
+        {
             let found = format!("log start {start}");
-            let expected = format!("at most {}, the log's end", self.next);
+            let expected = format!("at most {}, the log's end", self.order.next);
             self.damage(self.dir.join(MANIFEST_FILE), None, Some(start), found, &expected);
         }
         Ok(())
@@ -485,18 +504,8 @@ impl<'a> PartitionCheck<'a> {
         read_small_file(self.disk, path, limit_bytes).map_err(LogError::io("read", path))
     }
 
-    /// Notes offsets before `base` that no batch covers.
-    fn count_gap(&mut self, base: Offset) {
-        if base > self.next && !std::mem::take(&mut self.is_after_damage) {
-            self.summary.gaps += 1;
-            self.summary.gap_offsets += (base - self.next).unsigned_abs();
-            self.replay.lose_track();
-        }
-        self.is_after_damage = false;
-    }
-
     fn lose_track(&mut self) {
-        self.is_after_damage = true;
+        self.order.lose_track();
         self.replay.lose_track();
     }
 

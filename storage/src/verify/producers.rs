@@ -151,13 +151,18 @@ impl ProducerReplay {
     }
 }
 
-/// A snapshot holds the last batch alone; and a producer that was forgotten for a while has lost its coordinator's epoch.
+/// A snapshot holds the last batch alone, and not its time where a marker came later; and a producer that was forgotten for a while
+/// has lost its coordinator's epoch.
 fn agree(stored: &ProducerState, replayed: &ProducerState) -> bool {
     stored.epoch == replayed.epoch
         && stored.last_timestamp == replayed.last_timestamp
         && stored.open_transaction == replayed.open_transaction
-        && stored.last_batch() == replayed.last_batch()
+        && last(stored) == last(replayed)
         && (stored.coordinator_epoch == replayed.coordinator_epoch || stored.coordinator_epoch == -1)
+}
+
+fn last(state: &ProducerState) -> Option<(i32, Offset, i32)> {
+    state.last_batch().map(|b| (b.last_sequence, b.last_offset, b.offset_delta))
 }
 
 fn describe(state: &ProducerState) -> String {
