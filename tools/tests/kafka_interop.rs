@@ -5,8 +5,10 @@
 )]
 #![allow(clippy::unwrap_used, reason = "the harness is test code as a whole; a panic is its answer")]
 
-#[allow(dead_code, reason = "other tests use what this one does not")]
+mod kafka_log_commands;
 mod kafka_reference;
+#[allow(dead_code, reason = "the fixture is shared with another test, which uses the rest of it")]
+mod log_fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,8 +1,8 @@
 //! The `floodmark log` commands as a user runs them, on logs that storage wrote and on files that Kafka wrote.
 #![allow(clippy::disallowed_methods, reason = "the test damages files from outside")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
-#![allow(dead_code, reason = "the fixture is shared with another test, which uses the rest of it")]
 
+#[allow(dead_code, reason = "the fixture is shared with another test, which uses the rest of it")]
 mod log_fixture;
 
 use std::collections::BTreeMap;

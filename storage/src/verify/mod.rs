@@ -1,6 +1,7 @@
 //! Says of a partition's directory what in it is damaged, and where: every finding, not the first alone. Reads only, takes no lock
 //! and needs no log to be open, so it may look at a directory that a broker writes, and at Kafka's.
 
+mod facts;
 mod indexes;
 mod order;
 mod partition;

@@ -10,56 +10,53 @@ use super::order::Order;
 use super::producers::ProducerReplay;
 use super::{Finding, Severity, Summary, Watch};
 use crate::error::LogError;
-use crate::format_error::FormatError;
 use crate::fs::{Disk, OpenMode, read_small_file};
 use crate::index::TimestampOffset;
 use crate::leader_epochs::LeaderEpochs;
+use crate::log::MANIFEST_FILE;
 use crate::log::append::end_marker;
 use crate::log::files::{self, Found};
 use crate::log::members::{Member, members};
-use crate::log::{EPOCHS_FILE, MANIFEST_FILE};
 use crate::manifest::Manifest;
-use crate::partition_metadata;
 use crate::producers::ProducerStates;
 use crate::segment::TRANSACTION_INDEX_BYTES_MAX;
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::scan::Scanned;
 use crate::segment::survey::{BadBytes, Piece, Survey};
 
-const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Kafka fills an index with zeros to `segment.index.bytes`, 10 MiB unless set; entries beyond this are not looked at.
 const INDEX_BYTES_MAX: u64 = 1 << 30;
 /// Far more than any batch a broker takes unpacks to; it only keeps hostile bytes from taking all memory.
 const UNPACKED: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
-const METADATA_FILE: &str = "partition.metadata";
 
 pub(super) struct PartitionCheck<'a> {
     disk: &'a dyn Disk,
-    dir: &'a Path,
+    pub(super) dir: &'a Path,
     watch: Watch<'a>,
-    summary: Summary,
-    found: Found,
-    manifest: Option<Manifest>,
-    epochs: Option<LeaderEpochs>,
+    pub(super) summary: Summary,
+    pub(super) found: Found,
+    pub(super) manifest: Option<Manifest>,
+    pub(super) epochs: Option<LeaderEpochs>,
     /// The last pair of epochs that did not agree: a run of such batches is one finding.
-    epoch_reported: Option<(LeaderEpoch, Option<LeaderEpoch>)>,
-    latest_epoch: LeaderEpoch,
+    pub(super) epoch_reported: Option<(LeaderEpoch, Option<LeaderEpoch>)>,
+    pub(super) latest_epoch: LeaderEpoch,
     replay: ProducerReplay,
     /// Snapshots not compared yet, rising.
     snapshots: Vec<Offset>,
-    order: Order,
-    findings: Vec<Finding>,
+    pub(super) order: Order,
+    pub(super) findings: Vec<Finding>,
     scratch: Vec<u8>,
 }
 
 /// What is known of the segment that is walked through.
-struct Walk {
+pub(super) struct Walk {
     indexes: IndexCheck,
-    largest: Option<TimestampOffset>,
+    pub(super) largest: Option<TimestampOffset>,
     /// End of the last good batch, or of bad bytes.
     position: u64,
     /// Offset at which the durable part of the segment ends, once met.
-    end_of_durable: Option<Offset>,
+    pub(super) end_of_durable: Option<Offset>,
     has_damage: bool,
 }
 
@@ -111,56 +108,6 @@ impl<'a> PartitionCheck<'a> {
         self.finish()?;
         self.tell();
         Ok(self.summary)
-    }
-
-    fn read_manifest(&mut self) -> Result<(), LogError> {
-        let path = self.dir.join(MANIFEST_FILE);
-        let Some(content) = self.read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(()) };
-        self.summary.has_manifest = true;
-        match Manifest::parse(&content) {
-            Ok(manifest) => {
-                if manifest.truncating_to.is_some() || manifest.replacing.is_some() {
-                    let found = "a change of the log's files that was not finished".to_owned();
-                    self.warn(path, None, None, found, "none under way; opening the log finishes it");
-                }
-                self.manifest = Some(manifest);
-            }
-            Err(source @ FormatError::NewerVersion { .. }) => return Err(LogError::BadFile { path, source }),
-            Err(e) => self.damage(path, None, None, e.to_string(), "the manifest as it was written"),
-        }
-        Ok(())
-    }
-
-    fn read_epochs(&mut self) -> Result<(), LogError> {
-        let path = self.dir.join(EPOCHS_FILE);
-        match self.read(&path, SMALL_FILE_BYTES_MAX)?.map(|bytes| LeaderEpochs::parse(&bytes)) {
-            Some(Ok(epochs)) => self.epochs = Some(epochs),
-            Some(Err(e)) => {
-                self.damage(path, None, None, e.to_string(), "epochs and start offsets, both rising")
-            }
-            None if self.found.data.values().any(|bytes| *bytes > 0) => {
-                self.warn(
-                    path,
-                    None,
-                    None,
-                    "no such file".to_owned(),
-                    "leader epochs; opening the log rebuilds them",
-                );
-            }
-            None => {}
-        }
-        Ok(())
-    }
-
-    fn check_metadata(&mut self) -> Result<(), LogError> {
-        let path = self.dir.join(METADATA_FILE);
-        let Some(content) = self.read(&path, SMALL_FILE_BYTES_MAX)? else { return Ok(()) };
-        if let Err(e) = partition_metadata::parse(&content)
-            && content != partition_metadata::OF_METADATA_LOG.as_bytes()
-        {
-            self.damage(path, None, None, e.to_string(), "the topic's id");
-        }
-        Ok(())
     }
 
     /// Takes up the replay where the log begins.
@@ -398,64 +345,6 @@ impl<'a> PartitionCheck<'a> {
         Ok(())
     }
 
-    /// The manifest's facts against those of the file.
-    fn check_record(&mut self, member: &Member, walk: &Walk) {
-        let Some(record) = member.record else { return };
-        let path = self.dir.join(MANIFEST_FILE);
-        let of = format!("for the segment at {}", member.base);
-        match walk.end_of_durable {
-            None => {
-                let found = format!("a durable end at byte {} {of}", record.size_bytes);
-                self.damage(path.clone(), None, Some(member.base), found, "the end of a batch");
-            }
-            // Compaction may have taken the last offsets of a segment away.
-            Some(end) if end > record.end_offset || (end < record.end_offset && self.order.gaps == 0) => {
-                let found = format!("batches up to offset {end}");
-                let expected = format!("up to {}, as the manifest says", record.end_offset);
-                self.damage(member.path.clone(), None, Some(member.base), found, &expected);
-                self.order.next = record.end_offset;
-            }
-            Some(_) => self.order.next = self.order.next.max(record.end_offset),
-        }
-        let tell = |t: Option<TimestampOffset>| {
-            t.map_or("none".to_owned(), |t| format!("{} at {}", t.timestamp, t.offset))
-        };
-        if member.is_sealed && record.largest_timestamp != walk.largest {
-            let found = format!("largest timestamp {} {of}", tell(record.largest_timestamp));
-            self.damage(path, None, Some(member.base), found, &tell(walk.largest));
-        }
-    }
-
-    fn check_epoch(&mut self, member: &Member, position: u64, header: &BatchHeader) {
-        let epoch = header.leader_epoch;
-        if epoch.0 < 0 {
-            return;
-        }
-        if epoch < self.latest_epoch {
-            let found = format!("leader epoch {epoch}");
-            let expected = format!("{} or later, as in the batches before", self.latest_epoch);
-            self.damage(member.path.clone(), Some(position), Some(header.base_offset), found, &expected);
-        }
-        // A lower one is told once, not for each batch behind it.
-        self.latest_epoch = epoch;
-        let Some(epochs) = &self.epochs else { return };
-        let known = epochs.epoch_for_offset(header.base_offset);
-        if known == Some(epoch) || (known.is_none() && header.base_offset < self.summary.start) {
-            return;
-        }
-        if self.epoch_reported.replace((epoch, known)) == Some((epoch, known)) {
-            return;
-        }
-        let is_behind = epochs.latest().is_none_or(|latest| epoch > latest.epoch);
-        let is_durable = self.manifest.is_some() && position < member.durable_bytes;
-        let path = self.dir.join(EPOCHS_FILE);
-        let found = known.map_or("no epoch".to_owned(), |e| format!("epoch {e}"));
-        let expected = format!("epoch {epoch}, as in the batch at this offset");
-        let severity = if is_behind && !is_durable { Severity::Warning } else { Severity::Damage };
-        let finding = damaged(&path, found, expected);
-        self.findings.push(Finding { severity, offset: Some(header.base_offset), ..finding });
-    }
-
     /// Compares the snapshots that belong to points up to `offset`.
     fn check_snapshots(&mut self, offset: Offset) -> Result<(), LogError> {
         while let Some(at) = self.snapshots.first().copied().filter(|at| *at <= offset) {
@@ -500,7 +389,7 @@ impl<'a> PartitionCheck<'a> {
         Ok(None)
     }
 
-    fn read(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, LogError> {
+    pub(super) fn read(&self, path: &Path, limit_bytes: u64) -> Result<Option<Vec<u8>>, LogError> {
         read_small_file(self.disk, path, limit_bytes).map_err(LogError::io("read", path))
     }
 
@@ -509,7 +398,7 @@ impl<'a> PartitionCheck<'a> {
         self.replay.lose_track();
     }
 
-    fn damage(
+    pub(super) fn damage(
         &mut self,
         path: PathBuf,
         byte: Option<u64>,
@@ -520,7 +409,7 @@ impl<'a> PartitionCheck<'a> {
         self.findings.push(Finding { byte, offset, ..damaged(&path, found, expected.to_owned()) });
     }
 
-    fn warn(
+    pub(super) fn warn(
         &mut self,
         path: PathBuf,
         byte: Option<u64>,
@@ -544,6 +433,6 @@ impl<'a> PartitionCheck<'a> {
     }
 }
 
-fn damaged(path: &Path, found: String, expected: String) -> Finding {
+pub(super) fn damaged(path: &Path, found: String, expected: String) -> Finding {
     Finding { severity: Severity::Damage, path: path.to_owned(), byte: None, offset: None, found, expected }
 }

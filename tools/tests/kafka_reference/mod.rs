@@ -14,10 +14,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-#[allow(unused_imports, reason = "two tests share the harness, and use different parts of it")]
 pub(crate) use dump::{Dump, DumpMode, DumpedRecord};
 pub(crate) use toolchain::Kafka;
-#[allow(unused_imports, reason = "two tests share the harness, and use different parts of it")]
 pub(crate) use writer::{Part, Transaction, Written, WrittenHeader};
 
 /// Two Kafka log directories and what was written into them.

@@ -1,24 +1,15 @@
-//! `floodmark log` over what Apache Kafka wrote, and Kafka's own dump tool over what we wrote. Needs a JDK and Maven; skipped, and
-//! said so, where they are missing.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the test looks at files from outside, and waits for other programs"
-)]
-#![allow(clippy::unwrap_used, reason = "the harness is test code as a whole; a panic is its answer")]
-#![allow(dead_code, reason = "the harness is shared with another test, which uses the rest of it")]
-
-mod kafka_reference;
-mod log_fixture;
+//! `floodmark log` over what Apache Kafka wrote, and Kafka's own dump tool over what we wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::kafka_reference::{DumpMode, Written, copy_dir, files_with, reference};
+use crate::log_fixture;
 use floodmark_proto::batch::{DecompressLimits, Records};
 use floodmark_proto::ids::Offset;
 use floodmark_storage::log::Log;
 use floodmark_storage::{LogConfig, ReadLimits};
-use kafka_reference::{DumpMode, Written, copy_dir, files_with, reference};
 use serde_json::Value;
 
 fn floodmark(args: &[&str]) -> Output {
