@@ -309,7 +309,7 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
         (log.clone(), second + 15, 8, "epoch"),
         (log.clone(), second + 11, 1, "a batch"),
         (log.clone(), second + 16, 1, "a batch"),
-        (log.clone(), third - 1, 0x10, "a batch"),
+        (log, third - 1, 0x10, "a batch"),
     ];
     let index = fixture.files("index")[1].clone();
     let time_index = fixture.files("timeindex")[1].clone();
