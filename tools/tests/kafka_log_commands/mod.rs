@@ -1,10 +1,10 @@
 //! `floodmark log` over what Apache Kafka wrote, and Kafka's own dump tool over what we wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::kafka_reference::{DumpMode, Written, copy_dir, files_with, reference};
+use crate::kafka_reference::{DumpMode, DumpedBatch, Kafka, Written, copy_dir, files_with, reference};
 use crate::log_fixture;
 use floodmark_proto::batch::{DecompressLimits, Records};
 use floodmark_proto::ids::Offset;
@@ -208,6 +208,51 @@ fn aborted_in(dir: &Path) -> Vec<(i64, i64, i64, i64)> {
     found
 }
 
+/// Kafka's tool finds no fault with any file in `dir`, and sees in it what `dump` shows. Returns its batches.
+fn agree(kafka: &Kafka, dir: &Path) -> Vec<DumpedBatch> {
+    let logs = kafka.dump(&files_with(dir, &["log"]), DumpMode::Contents);
+    logs.assert_good();
+    let beside = files_with(dir, &["index", "timeindex", "snapshot", "txnindex"]);
+    for mode in [DumpMode::Contents, DumpMode::VerifyIndexes, DumpMode::IndexSanity] {
+        kafka.dump(&beside, mode).assert_good();
+    }
+    let rows = objects(&["log", "dump", dir.to_str().unwrap(), "--output", "json"]);
+    let ours: Vec<DumpedBatch> = rows.iter().map(|row| batch_of(row, dir)).collect();
+    assert_eq!(ours, logs.batches());
+    // Kafka's text cannot carry every byte, so of records it is offsets and times that are compared here.
+    let records = objects(&["log", "dump", dir.to_str().unwrap(), "--records", "--output", "json"]);
+    let places: Vec<(i64, i64)> = records
+        .iter()
+        .map(|r| (r["offset"].as_i64().unwrap(), r["timestamp_ms"].as_i64().unwrap()))
+        .collect();
+    assert_eq!(places, logs.places());
+    let verified = objects(&["log", "verify", dir.to_str().unwrap(), "--output", "json"]);
+    assert!(verified.iter().all(|row| row["kind"] != "finding"), "{verified:#?}");
+    ours
+}
+
+fn batch_of(row: &Value, dir: &Path) -> DumpedBatch {
+    let number = |name: &str| row[name].as_i64().unwrap();
+    DumpedBatch {
+        folder: dir.file_name().unwrap().to_str().unwrap().to_owned(),
+        base_offset: number("base_offset"),
+        last_offset: number("last_offset"),
+        count: number("record_count"),
+        producer_id: row["producer_id"].as_i64().unwrap_or(-1),
+        producer_epoch: number("producer_epoch"),
+        base_sequence: number("base_sequence"),
+        leader_epoch: number("leader_epoch"),
+        is_transactional: row["is_transactional"].as_bool().unwrap(),
+        is_control: !row["control"].is_null(),
+        position: number("position"),
+        max_timestamp_ms: number("max_timestamp_ms"),
+        is_append_time: row["timestamp_type"] == "log_append",
+        size: number("size_bytes"),
+        codec: row["codec"].as_str().unwrap().to_owned(),
+        crc: i64::from_str_radix(row["crc"].as_str().unwrap(), 16).unwrap(),
+    }
+}
+
 #[test]
 fn kafka_accepts_what_we_wrote() {
     let Some(reference) = reference() else { return };
@@ -217,49 +262,27 @@ fn kafka_accepts_what_we_wrote() {
     let written = log_fixture::fill(&mut log);
     log.close().unwrap();
 
-    let files = |endings: &[&str]| -> Vec<PathBuf> { files_with(&dir, endings) };
-    assert!(files(&["log"]).len() > 3 && !files(&["txnindex"]).is_empty() && files(&["snapshot"]).len() > 2);
-    let logs = reference.kafka.dump(&files(&["log"]), DumpMode::Contents);
-    logs.assert_good();
-    let beside = files(&["index", "timeindex", "snapshot", "txnindex"]);
-    for mode in [DumpMode::Contents, DumpMode::VerifyIndexes, DumpMode::IndexSanity] {
-        reference.kafka.dump(&beside, mode).assert_good();
-    }
-
-    let rows = objects(&["log", "dump", dir.to_str().unwrap(), "--output", "json"]);
-    let kafkas = logs.batches();
-    assert_eq!(rows.len(), kafkas.len());
-    for (row, batch) in rows.iter().zip(&kafkas) {
-        let number = |name: &str| row[name].as_i64().unwrap();
-        let ours = (
-            number("base_offset"),
-            number("last_offset"),
-            number("record_count"),
-            number("position"),
-            number("size_bytes"),
-        );
-        assert_eq!(ours, (batch.base_offset, batch.last_offset, batch.count, batch.position, batch.size));
-        let ours = (
-            row["producer_id"].as_i64().unwrap_or(-1),
-            number("producer_epoch"),
-            number("base_sequence"),
-            number("leader_epoch"),
-        );
-        assert_eq!(ours, (batch.producer_id, batch.producer_epoch, batch.base_sequence, batch.leader_epoch));
-        assert_eq!(row["codec"], batch.codec.as_str());
-        assert_eq!(row["is_transactional"], batch.is_transactional);
-        assert_eq!(!row["control"].is_null(), batch.is_control);
-        assert_eq!(number("max_timestamp_ms"), batch.max_timestamp_ms);
-        assert_eq!(i64::from_str_radix(row["crc"].as_str().unwrap(), 16).unwrap(), batch.crc);
-    }
-    let codecs: BTreeSet<&str> = kafkas.iter().map(|b| b.codec.as_str()).collect();
+    let count = |ending| files_with(&dir, &[ending]).len();
+    assert!(count("log") > 3 && count("txnindex") > 0 && count("snapshot") > 2);
+    let batches = agree(&reference.kafka, &dir);
+    let codecs: BTreeSet<&str> = batches.iter().map(|b| b.codec.as_str()).collect();
     assert_eq!(codecs, BTreeSet::from(["none", "gzip", "snappy", "lz4", "zstd"]));
     assert_eq!(dumped(&dir), written.into_iter().collect());
-    // Kafka's text output cannot carry every byte, so its records are compared where there are few doubts: offsets and times.
-    let places: Vec<(i64, i64)> = logs.places();
-    let ours = objects(&["log", "dump", dir.to_str().unwrap(), "--records", "--output", "json"]);
-    let ours: Vec<(i64, i64)> =
-        ours.iter().map(|r| (r["offset"].as_i64().unwrap(), r["timestamp_ms"].as_i64().unwrap())).collect();
-    assert_eq!(places, ours);
-    objects(&["log", "verify", dir.to_str().unwrap(), "--output", "json"]);
+}
+
+#[test]
+fn kafka_accepts_what_we_compacted() {
+    let Some(reference) = reference() else { return };
+    let root = tempfile::tempdir().unwrap();
+    let data = log_fixture::data_dir(root.path());
+    let (mut log, dir) = log_fixture::open(&data, "compacted");
+    let written: BTreeMap<i64, Content> = log_fixture::fill(&mut log).into_iter().collect();
+    log_fixture::compact(&mut log);
+    let held = read_all(&log);
+    log.close().unwrap();
+    assert!(held.len() < written.len() / 2, "{} of {} records are left", held.len(), written.len());
+    let batches = agree(&reference.kafka, &dir);
+    assert!(batches.iter().any(|b| b.last_offset - b.base_offset >= b.count), "a batch with gaps");
+    let dumped = dumped(&dir);
+    assert!(dumped == held && dumped.iter().all(|(offset, content)| written.get(offset) == Some(content)));
 }

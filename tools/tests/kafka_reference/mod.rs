@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-pub(crate) use dump::{Dump, DumpMode, DumpedRecord};
+pub(crate) use dump::{Dump, DumpMode, DumpedBatch, DumpedRecord};
 pub(crate) use toolchain::Kafka;
 pub(crate) use writer::{Part, Transaction, Written, WrittenHeader};
 

@@ -8,13 +8,14 @@ use floodmark_proto::batch::{
 };
 use floodmark_proto::ids::{LeaderEpoch, ProducerId, TopicId};
 use floodmark_storage::clock::Clock;
+use floodmark_storage::compaction::choose::CompactWhen;
 use floodmark_storage::data_dir::{DataDir, PartitionName};
 use floodmark_storage::fs::RealDisk;
 use floodmark_storage::log::append::AppendAs;
-use floodmark_storage::log::{Log, LogContext};
+use floodmark_storage::log::{CompactionControl, Log, LogContext};
 use floodmark_storage::producers::Origin;
 use floodmark_storage::random::Random;
-use floodmark_storage::{LogConfig, TailBudget};
+use floodmark_storage::{CompactionConfig, LogConfig, TailBudget};
 
 /// Milliseconds since the epoch at which the first record is written.
 pub(crate) const FIRST_MS: i64 = 1_700_000_000_000;
@@ -136,6 +137,15 @@ pub(crate) fn fill(log: &mut Log) -> Vec<(i64, Content)> {
         }
     }
     written
+}
+
+/// Makes one pass of compaction over all but the active segment.
+pub(crate) fn compact(log: &mut Log) {
+    log.on_high_watermark(log.end());
+    let compaction = CompactionConfig { min_dirty_ratio: 0.0, ..CompactionConfig::default() };
+    log.set_config(LogConfig { compaction: Some(compaction), ..config() });
+    log.checkpoint().unwrap();
+    log.compact(CompactWhen::Asked, CompactionControl::new(|_| {})).unwrap().unwrap();
 }
 
 /// RFC 4648, with padding.
