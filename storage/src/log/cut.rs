@@ -55,6 +55,8 @@ impl Log {
         let sealed =
             self.manifest.sealed.iter().filter(|s| s.base_offset < cut.segment.base).copied().collect();
         let under_way = Manifest {
+            // A batch that straddles the log's start goes whole, and the start with it.
+            log_start: self.manifest.log_start.min(cut.end),
             truncating_to: Some(cut.end),
             first_dirty: self.manifest.first_dirty.min(cut.end),
             sealed,
@@ -62,6 +64,7 @@ impl Log {
             ..self.manifest.clone()
         };
         self.commit_manifest(under_way)?;
+        self.shared.start.fetch_min(cut.end.0, Ordering::AcqRel);
         self.cut_tail(&cut).map_err(|e| self.poison(e))?;
         self.epochs_unsaved |= self.epochs.truncate_from_end(cut.end);
         self.save_epochs().map_err(|e| self.poison(e))?;

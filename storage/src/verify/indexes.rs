@@ -59,6 +59,33 @@ impl Entries {
     }
 }
 
+/// Largest times so far. A batch that compaction has emptied still carries one, which Kafka counts and we do not.
+#[derive(Debug, Clone, Copy)]
+struct LargestTimes {
+    of_all: TimestampMs,
+    with_records: TimestampMs,
+}
+
+impl Default for LargestTimes {
+    fn default() -> LargestTimes {
+        LargestTimes { of_all: -1, with_records: -1 }
+    }
+}
+
+impl LargestTimes {
+    /// True where the batch raises either.
+    fn on_batch(&mut self, header: &BatchHeader) -> bool {
+        let time = header.max_timestamp;
+        let has_records = header.record_count > 0;
+        let rises = time > self.of_all || (has_records && time > self.with_records);
+        self.of_all = self.of_all.max(time);
+        if has_records {
+            self.with_records = self.with_records.max(time);
+        }
+        rises
+    }
+}
+
 /// Both indexes of a segment.
 pub(super) struct IndexCheck {
     base: Offset,
@@ -66,9 +93,11 @@ pub(super) struct IndexCheck {
     times: Option<Entries>,
     previous_offset: Option<OffsetEntry>,
     previous_time: Option<TimeEntry>,
-    largest: TimestampMs,
+    largest: LargestTimes,
     /// End of the last batch or bad bytes.
     position: u64,
+    /// How bad a wrong entry is: where a log is being written, entries that its writer has given up may still lie behind its own.
+    severity: Severity,
     /// Kafka before 3.9 wrote the last offset of an append of several batches; that costs a longer walk, no more.
     tolerates_later_offset: bool,
     /// Behind damage the largest timestamp is not known.
@@ -81,6 +110,7 @@ impl IndexCheck {
         base: Offset,
         offsets: Option<(PathBuf, Vec<u8>)>,
         times: Option<(PathBuf, Vec<u8>)>,
+        severity: Severity,
         tolerates_later_offset: bool,
         findings: &mut Vec<Finding>,
     ) -> IndexCheck {
@@ -98,8 +128,9 @@ impl IndexCheck {
             times,
             previous_offset: None,
             previous_time: None,
-            largest: -1,
+            largest: LargestTimes::default(),
             position: 0,
+            severity,
             tolerates_later_offset,
             is_time_known: true,
         }
@@ -108,8 +139,7 @@ impl IndexCheck {
     /// The next batch of the segment.
     pub(super) fn on_batch(&mut self, position: u64, header: &BatchHeader, findings: &mut Vec<Finding>) {
         self.check_offsets(position, header, findings);
-        let rises = header.max_timestamp > self.largest;
-        self.largest = self.largest.max(header.max_timestamp);
+        let rises = self.largest.on_batch(header);
         self.check_times(position, header, rises, findings);
         self.position = position + header.size_bytes() as u64;
     }
@@ -171,13 +201,13 @@ impl IndexCheck {
                 // Position 0 is never written, so it is where zeros stand between entries.
                 let found = format!("an entry for position {at}, where no batch begins");
                 let expected = "the position of a batch, rising from entry to entry";
-                self.report_offset(&entry, found, expected, Severity::Damage, findings);
+                self.report_offset(&entry, found, expected, self.severity, findings);
             } else if self.previous_offset.is_some_and(|p| entry.relative_offset <= p.relative_offset) {
                 let found = format!("offset {offset}, no higher than the entry before");
-                self.report_offset(&entry, found, "rising offsets", Severity::Damage, findings);
+                self.report_offset(&entry, found, "rising offsets", self.severity, findings);
             } else if offset != header.last_offset() {
                 let is_later = self.tolerates_later_offset && offset > header.last_offset();
-                let severity = if is_later { Severity::Warning } else { Severity::Damage };
+                let severity = if is_later { Severity::Warning } else { self.severity };
                 let found = format!("offset {offset} for the batch at byte {position}");
                 let expected = format!("{}, its last offset", header.last_offset());
                 self.report_offset(&entry, found, &expected, severity, findings);
@@ -225,14 +255,14 @@ impl IndexCheck {
                 (found, "the offset of a batch in the segment".to_owned())
             } else if self.is_time_known && (!rises || entry.timestamp != header.max_timestamp) {
                 let found = format!("time {} for the batch at byte {position}", entry.timestamp);
-                let largest = self.largest;
+                let largest = self.largest.of_all;
                 (found, format!("the largest time up to there, {largest}, at the first batch that has it"))
             } else {
                 self.previous_time = Some(entry);
                 self.times.iter_mut().for_each(|entries| entries.next += 1);
                 continue;
             };
-            self.report_time(&entry, found, &expected, Severity::Damage, findings);
+            self.report_time(&entry, found, &expected, self.severity, findings);
         }
     }
 

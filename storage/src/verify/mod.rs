@@ -14,9 +14,6 @@ use floodmark_proto::ids::Offset;
 use crate::error::LogError;
 use crate::fs::Disk;
 
-#[cfg(test)]
-mod tests;
-
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {

@@ -41,7 +41,7 @@ pub(super) struct PartitionCheck<'a> {
     /// The last pair of epochs that did not agree: a run of such batches is one finding.
     pub(super) epoch_reported: Option<(LeaderEpoch, Option<LeaderEpoch>)>,
     pub(super) latest_epoch: LeaderEpoch,
-    replay: ProducerReplay,
+    pub(super) replay: ProducerReplay,
     /// Snapshots not compared yet, rising.
     snapshots: Vec<Offset>,
     pub(super) order: Order,
@@ -52,7 +52,9 @@ pub(super) struct PartitionCheck<'a> {
 /// What is known of the segment that is walked through.
 pub(super) struct Walk {
     indexes: IndexCheck,
+    /// Of all batches, and of those that hold records.
     pub(super) largest: Option<TimestampOffset>,
+    pub(super) largest_with_records: Option<TimestampOffset>,
     /// End of the last good batch, or of bad bytes.
     position: u64,
     /// Offset at which the durable part of the segment ends, once met.
@@ -212,9 +214,24 @@ impl<'a> PartitionCheck<'a> {
         }
         let present = |(path, content): (PathBuf, Option<Vec<u8>>)| content.map(|bytes| (path, bytes));
         let tolerates = self.manifest.is_none();
-        let indexes =
-            IndexCheck::new(member.base, present(offsets), present(times), tolerates, &mut self.findings);
-        Ok(Walk { indexes, largest: None, position: 0, end_of_durable: None, has_damage: false })
+        let is_settled = member.is_sealed || self.manifest.as_ref().is_none_or(|m| m.is_closed);
+        let severity = if is_settled { Severity::Damage } else { Severity::Warning };
+        let indexes = IndexCheck::new(
+            member.base,
+            present(offsets),
+            present(times),
+            severity,
+            tolerates,
+            &mut self.findings,
+        );
+        Ok(Walk {
+            indexes,
+            largest: None,
+            largest_with_records: None,
+            position: 0,
+            end_of_durable: None,
+            has_damage: false,
+        })
     }
 
     /// False for a batch that does not follow the log's end and lies behind the durable part: the log ends before it.
@@ -264,9 +281,9 @@ impl<'a> PartitionCheck<'a> {
         walk.indexes.on_batch(position, header, &mut self.findings);
         self.check_snapshots(header.base_offset)?;
         self.replay.on_batch(position, header, marker.as_ref());
-        if header.max_timestamp > walk.largest.map_or(-1, |l| l.timestamp) {
-            walk.largest =
-                Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
+        note_largest(&mut walk.largest, header);
+        if header.record_count > 0 {
+            note_largest(&mut walk.largest_with_records, header);
         }
         walk.position = position + batch.bytes.len() as u64;
         self.summary.batches += 1;
@@ -430,6 +447,12 @@ impl<'a> PartitionCheck<'a> {
             }
             (self.watch.on_finding)(&finding);
         }
+    }
+}
+
+fn note_largest(largest: &mut Option<TimestampOffset>, header: &BatchHeader) {
+    if header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
+        *largest = Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
     }
 }
 

@@ -1,1 +1,0 @@
-//! Every kind of damage in every kind of file is found, and nothing else.
