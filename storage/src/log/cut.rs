@@ -31,6 +31,7 @@ impl Log {
     /// `end` where a batch straddles it. Durable when it returns.
     pub fn truncate_to(&mut self, end: Offset) -> Result<Offset, LogError> {
         self.check_poison()?;
+        let end = end.max(Offset::ZERO);
         if end >= self.next {
             return Ok(self.next);
         }
@@ -80,6 +81,7 @@ impl Log {
     /// Removes everything; the log goes on at `offset`. Durable when it returns.
     pub fn reset_to(&mut self, offset: Offset) -> Result<(), LogError> {
         self.check_poison()?;
+        let offset = offset.max(Offset::ZERO);
         let active = SegmentRecord { base_offset: offset, end_offset: offset, ..SegmentRecord::default() };
         let under_way = Manifest {
             log_start: offset,

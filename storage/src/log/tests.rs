@@ -329,3 +329,31 @@ fn a_flush_is_due_by_records_or_by_age() {
     log.sync().unwrap();
     assert!(!log.is_flush_due());
 }
+
+#[test]
+fn without_a_manifest_a_flipped_offset_costs_no_segment() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 100);
+    log.close().unwrap();
+    disk.remove_file(Path::new("logs/t-0/log.manifest")).unwrap();
+    // The offset lies outside the checksum: the batch at the start now claims to be far behind those that follow.
+    disk.flip_bit(Path::new("logs/t-0/00000000000000000000.log"), 5, 0);
+    let segments = |disk: &SimDisk| {
+        disk.files().into_keys().filter(|p| p.extension().is_some_and(|e| e == "log")).count()
+    };
+    let before = segments(&disk);
+    let error = Log::open(context(&disk, 0), Path::new("logs/t-0"), small()).unwrap_err();
+    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+    assert_eq!(segments(&disk), before);
+}
+
+#[test]
+fn an_offset_before_the_first_one_is_the_first_one() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 5);
+    assert_eq!(log.truncate_to(Offset(-7)).unwrap(), Offset(0));
+    drop(log);
+    assert_eq!(open(&disk, 0).0.end(), Offset(0));
+}

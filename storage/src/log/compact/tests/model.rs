@@ -130,7 +130,6 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
     #[test]
     fn a_log_answers_as_a_list_of_all_its_records_does(ops in prop::collection::vec(op(), 1..60), keys_at_once in 2usize..40) {
         let mut config = config();
