@@ -20,8 +20,9 @@ const THREADS: usize = 2;
 const WORKLOADS: u64 = 8;
 const MUTANT_WORKLOADS: u64 = 12;
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|v| v.parse().ok())
+/// More workloads than usual, for a longer search.
+fn workloads() -> u64 {
+    std::env::var("FLOODMARK_CRASH_WORKLOADS").ok().and_then(|v| v.parse().ok()).unwrap_or(WORKLOADS)
 }
 
 fn run(seed: u64, seeds: &[Option<u64>], counts: &Counts) -> Result<(), Failure> {
@@ -42,10 +43,7 @@ fn no_power_cut_loses_or_invents_a_record() {
                         .err()
                         .map(|e| format!("workload {seed}: {}: {}", e.check, e.detail))
                 };
-                (first..number("WORKLOADS").unwrap_or(WORKLOADS))
-                    .step_by(2)
-                    .filter_map(failed)
-                    .collect::<Vec<_>>()
+                (first..workloads()).step_by(2).filter_map(failed).collect::<Vec<_>>()
             }
         };
         let threads = [scope.spawn(half(0)), scope.spawn(half(1))];
@@ -53,6 +51,7 @@ fn no_power_cut_loses_or_invents_a_record() {
     });
     println!("{counts:?}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(counts.cuts.into_inner() >= 10_000);
 }
 
 /// Syncs of calls that this workload does not make, and the tests that leave them out instead.
