@@ -57,7 +57,8 @@ impl Replay<'_> {
         }
         let (mut producers, from) = producers.unwrap_or_else(|| (ProducerStates::new(start), start));
         for segment in self.segments.iter().filter(|s| s.end() > from || s.base > from) {
-            if segment.base >= from {
+            // At `from` lies the snapshot itself, or nothing is known yet.
+            if segment.base > from {
                 on(segment, Met::Begin(&producers));
             }
             if segment.bytes() == 0 {

@@ -211,7 +211,8 @@ impl Opening {
         let replay = Replay { disk: &*self.disk, dir: &self.dir, segments: &self.segments, end };
         let mut behind = Vec::new();
         let (producers, from) = replay.run(&mut self.snapshots, |segment, met| match met {
-            Met::Begin(states) if segment.base > trusted => behind.push((segment.base, states.to_snapshot())),
+            // Whether it lay behind the recovery point, or at it and was not synced.
+            Met::Begin(states) => behind.push((segment.base, states.to_snapshot())),
             Met::Aborted(entry) if entry.last_offset >= recovery_point => {
                 aborted.push((segment.path(FileKind::TransactionIndex), entry));
             }
