@@ -180,8 +180,11 @@ fn the_compacted_topic_is_compacted() {
 fn kafka_accepts_its_own_indexes_and_refuses_a_damaged_one() {
     let Some(reference) = reference() else { return };
     let endings = ["index", "timeindex", "snapshot", "txnindex"];
-    let folders = ["rolled-0", "transactional-0", "compacted-0"];
-    let files: Vec<_> = folders.iter().flat_map(|f| files_with(&reference.clean.join(f), &endings)).collect();
+    let folders = ["rolled-0", "transactional-0"];
+    let mut files: Vec<_> =
+        folders.iter().flat_map(|f| files_with(&reference.clean.join(f), &endings)).collect();
+    // Which time index entries Kafka's cleaner leaves depends on when it ran, and its own tool does not accept them all.
+    files.extend(files_with(&reference.clean.join("compacted-0"), &["index", "snapshot", "txnindex"]));
     for mode in [DumpMode::Contents, DumpMode::VerifyIndexes, DumpMode::IndexSanity] {
         reference.kafka.dump(&files, mode).assert_good();
     }
