@@ -141,6 +141,19 @@ impl LeaderEpochs {
         true
     }
 
+    /// CRC-32 of what the epochs say of the offsets from `start` to before `end`. Epochs that begin later, and the loss of what
+    /// lies before, do not change it.
+    #[must_use]
+    pub fn checksum_within(&self, start: Offset, end: Offset) -> u32 {
+        if start >= end {
+            return 0;
+        }
+        let mut part = self.clone();
+        part.truncate_from_end(end);
+        part.truncate_from_start(start);
+        crc32fast::hash(part.format().as_bytes())
+    }
+
     /// Reads the file. Takes memory in proportion to `bytes`.
     ///
     /// Fails on another version, on a count that its lines do not match, on epochs or offsets that do not rise, and

@@ -2,16 +2,20 @@
 //! which segments belong to the log; without it the directory is scanned whole. No I/O.
 //!
 //! ```text
-//! floodmark log manifest 1
+//! floodmark log manifest 2
 //! log_start 0
 //! first_dirty 0
-//! closed no                               yes only after a clean shutdown: nothing follows the durable part
-//! truncating_to 17                        only while a truncation is under way: what lies at or after it must go
-//! replacing 0                             only while a compacted segment takes the place of this one and those it merged
-//! segment 0 5775 17 1700000000503 16      one a sealed segment: base, bytes, end, largest timestamp, its offset (-1 -1: none)
-//! active 17 0 17 -1 -1                    the durable part of the segment that was being written
-//! crc 0a1b2c3d                            CRC-32 of all bytes before this line
+//! closed no                                      yes only after a clean shutdown: nothing follows the durable part
+//! epochs 0a1b2c3d                                CRC-32 of the leader epochs from the log's start to the recovery point
+//! truncating_to 17                               only while a truncation is under way: what lies at or after it must go
+//! replacing 0                                    only while a compacted segment takes the place of this one and those it merged
+//! segment 0 5775 17 1700000000503 16 1 0a1b2c3d  one a sealed segment: base, bytes, end, largest timestamp, its offset (-1 -1: none),
+//!                                                entries of its transaction index, their CRC-32 (- -: not known)
+//! active 17 0 17 -1 -1 0 00000000                the durable part of the segment that was being written
+//! crc 0a1b2c3d                                   CRC-32 of all bytes before this line
 //! ```
+//!
+//! Version 1 knows nothing of epochs and transaction indexes; it is read, and replaced by the next one written.
 
 use std::fmt::Write as _;
 
@@ -19,6 +23,7 @@ use floodmark_proto::ids::Offset;
 
 use crate::format_error::{FormatError, Place};
 use crate::index::TimestampOffset;
+use crate::index::transaction_index::EntriesFacts;
 use crate::text_lines::TextLines;
 
 #[cfg(test)]
@@ -26,7 +31,9 @@ mod tests;
 
 const FILE: &str = "log manifest";
 const TITLE: &str = "floodmark log manifest ";
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// Without the epochs' checksum and the facts of transaction indexes.
+const VERSION_WITHOUT_FACTS: i64 = 1;
 
 /// What is known of the durable bytes of a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +46,8 @@ pub struct SegmentRecord {
     pub end_offset: Offset,
     /// Largest timestamp in them, where any batch has one.
     pub largest_timestamp: Option<TimestampOffset>,
+    /// Its transaction index, as far as it tells of those bytes; `None` where that is not known.
+    pub aborted: Option<EntriesFacts>,
 }
 
 /// The whole file.
@@ -50,6 +59,8 @@ pub struct Manifest {
     pub first_dirty: Offset,
     /// The log ends where its durable part does, because it was closed so.
     pub is_closed: bool,
+    /// Checksum of the leader epochs from the log's start to the recovery point; `None` where it is not known.
+    pub epochs: Option<u32>,
     /// A truncation that is to be finished: the log ends here.
     pub truncating_to: Option<Offset>,
     /// Base of the segment whose compacted copy takes its place and that of the ones it was merged with.
@@ -79,7 +90,7 @@ impl Manifest {
         if version > VERSION {
             return Err(FormatError::NewerVersion { file: FILE, found: version, supported: VERSION });
         }
-        if version < VERSION {
+        if version < VERSION_WITHOUT_FACTS {
             return Err(FormatError::UnknownVersion { file: FILE, found: version });
         }
         let mut manifest = Manifest {
@@ -88,7 +99,12 @@ impl Manifest {
             is_closed: closed_line(&mut lines)?,
             ..Manifest::default()
         };
-        let mut line = lines.next("a change under way, segment or active")?;
+        let has_facts = version > VERSION_WITHOUT_FACTS;
+        let mut line = lines.next("epochs, a change under way, segment or active")?;
+        if has_facts && let Some(digits) = line.strip_prefix("epochs ") {
+            manifest.epochs = Some(crc_of(&lines, digits, "epochs and eight hexadecimal digits")?);
+            line = lines.next("a change under way, segment or active")?;
+        }
         if line.starts_with("truncating_to ") {
             manifest.truncating_to = Some(offset_of(&lines, line, "truncating_to and an offset")?);
             line = lines.next("replacing, segment or active")?;
@@ -98,7 +114,7 @@ impl Manifest {
             line = lines.next("segment or active")?;
         }
         while line.starts_with("segment ") {
-            let segment = parse_segment(&lines, line)?;
+            let segment = parse_segment(&lines, line, has_facts)?;
             check_order(&lines, manifest.sealed.last(), &segment)?;
             manifest.sealed.push(segment);
             line = lines.next("segment or active")?;
@@ -106,7 +122,7 @@ impl Manifest {
         if !line.starts_with("active ") {
             return Err(lines.malformed("segment or active"));
         }
-        manifest.active = parse_segment(&lines, line)?;
+        manifest.active = parse_segment(&lines, line, has_facts)?;
         check_order(&lines, manifest.sealed.last(), &manifest.active)?;
         let before_line = bytes.len() - lines.rest().len();
         let line = lines.next("crc and eight hexadecimal digits")?;
@@ -126,6 +142,9 @@ impl Manifest {
             self.log_start, self.first_dirty
         );
         // Writing to a String cannot fail.
+        if let Some(crc) = self.epochs {
+            let _ = writeln!(text, "epochs {crc:08x}");
+        }
         if let Some(end) = self.truncating_to {
             let _ = writeln!(text, "truncating_to {end}");
         }
@@ -143,11 +162,15 @@ impl Manifest {
 
 fn write_segment(text: &mut String, kind: &str, segment: &SegmentRecord) {
     let (timestamp, offset) = segment.largest_timestamp.map_or((-1, -1), |l| (l.timestamp, l.offset.0));
-    let _ = writeln!(
+    let _ = write!(
         text,
         "{kind} {} {} {} {timestamp} {offset}",
         segment.base_offset, segment.size_bytes, segment.end_offset
     );
+    let _ = match segment.aborted {
+        Some(EntriesFacts { entries, crc }) => writeln!(text, " {entries} {crc:08x}"),
+        None => writeln!(text, " - -"),
+    };
 }
 
 fn closed_line(lines: &mut TextLines<'_>) -> Result<bool, FormatError> {
@@ -190,9 +213,18 @@ fn offset(lines: &TextLines<'_>, text: &str, field: &'static str) -> Result<Offs
     Ok(Offset(value))
 }
 
-fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SegmentRecord, FormatError> {
-    let [_, base, bytes, end, timestamp, timestamp_at] =
-        lines.fields(line, "segment, base, bytes, end, largest timestamp and its offset")?;
+fn parse_segment<'a>(
+    lines: &TextLines<'a>,
+    line: &'a str,
+    has_facts: bool,
+) -> Result<SegmentRecord, FormatError> {
+    const EXPECTED: &str = "segment, base, bytes, end, largest timestamp, its offset, aborted transactions";
+    let ([_, base, bytes, end, timestamp, timestamp_at], aborted) = if has_facts {
+        let [kind, base, bytes, end, timestamp, at, entries, crc] = lines.fields(line, EXPECTED)?;
+        ([kind, base, bytes, end, timestamp, at], parse_aborted(lines, entries, crc)?)
+    } else {
+        (lines.fields(line, "segment, base, bytes, end, largest timestamp and its offset")?, None)
+    };
     let timestamp: i64 = lines.number(timestamp, "largest timestamp")?;
     let timestamp_at: i64 = lines.number(timestamp_at, "offset of the largest timestamp")?;
     let segment = SegmentRecord {
@@ -201,6 +233,7 @@ fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SegmentReco
         end_offset: offset(lines, end, "end offset")?,
         largest_timestamp: (timestamp >= 0)
             .then_some(TimestampOffset { timestamp, offset: Offset(timestamp_at) }),
+        aborted,
     };
     let in_segment = (segment.base_offset.0..segment.end_offset.0).contains(&timestamp_at);
     let offset_fits = if timestamp >= 0 { in_segment } else { timestamp_at == -1 };
@@ -213,6 +246,22 @@ fn parse_segment<'a>(lines: &TextLines<'a>, line: &'a str) -> Result<SegmentReco
         return Err(out_of_range("offset of the largest timestamp", timestamp_at));
     }
     Ok(segment)
+}
+
+fn parse_aborted(
+    lines: &TextLines<'_>,
+    entries: &str,
+    crc: &str,
+) -> Result<Option<EntriesFacts>, FormatError> {
+    if (entries, crc) == ("-", "-") {
+        return Ok(None);
+    }
+    const FIELD: &str = "aborted transactions of the segment";
+    let value: i64 = lines.number(entries, FIELD)?;
+    let out_of_range =
+        FormatError::OutOfRange { file: FILE, place: Place::Line(lines.line()), field: FIELD, value };
+    let entries = u32::try_from(value).map_err(|_| out_of_range)?;
+    Ok(Some(EntriesFacts { entries, crc: crc_of(lines, crc, "the checksum of aborted transactions")? }))
 }
 
 fn check_order(
@@ -244,9 +293,12 @@ fn check_order(
 fn check_crc(lines: &TextLines<'_>, line: &str, covered: &[u8]) -> Result<(), FormatError> {
     const EXPECTED: &str = "crc and eight hexadecimal digits";
     let digits = line.strip_prefix("crc ").ok_or(lines.malformed(EXPECTED))?;
-    let is_hex = digits.len() == 8 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let stored = u32::from_str_radix(digits, 16).ok().filter(|_| is_hex);
-    let stored = stored.ok_or(lines.malformed(EXPECTED))?;
+    let stored = crc_of(lines, digits, EXPECTED)?;
     let computed = crc32fast::hash(covered);
     if stored == computed { Ok(()) } else { Err(FormatError::Checksum { file: FILE, stored, computed }) }
+}
+
+fn crc_of(lines: &TextLines<'_>, digits: &str, expected: &'static str) -> Result<u32, FormatError> {
+    let is_hex = digits.len() == 8 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    u32::from_str_radix(digits, 16).ok().filter(|_| is_hex).ok_or(lines.malformed(expected))
 }

@@ -325,7 +325,7 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
     for name in ["leader-epoch-checkpoint", "partition.metadata", "log.manifest"] {
         let path = fixture.dir.join(name);
         let last = fs::read(&path).unwrap().len() - 2;
-        // Kafka's two text files carry no checksum: a flip to another number or letter is for no one to see.
+        // The topic's id carries no checksum: a flip to another letter is for no one to see.
         cases.push((path, last, 0x80, ""));
     }
     for (path, at, bits, expected) in cases {
@@ -406,7 +406,7 @@ fn half_deleted_logs_are_told_file_by_file() {
         assert!(rows.iter().any(|row| row["severity"] == "warning"), "{rows:?}");
         restore();
     }
-    // Transaction indexes of durable segments are not: a reader would take aborted records for committed ones.
+    // Readers of the log as it stands would take aborted records for committed ones, so this is more.
     fs::remove_file(&fixture.files("txnindex")[0]).unwrap();
     assert!(damage(&fixture).iter().any(|f| f["found"] == "the file is missing"));
     restore();
@@ -415,6 +415,31 @@ fn half_deleted_logs_are_told_file_by_file() {
         fs::remove_file(path).unwrap();
     }
     fixture.run("verify", &[]).with_code(2).says(&["holds no log"]);
+}
+
+#[test]
+fn files_of_kafkas_that_carry_no_checksum_are_known_by_the_manifest_and_rebuilt() {
+    let fixture = Fixture::new();
+    let before = image(&fixture.dir);
+    let epochs = fixture.dir.join("leader-epoch-checkpoint");
+    let transactions = fixture.files("txnindex")[0].clone();
+    let digit = before[&epochs].len() - 2;
+    // The last bit of a last stable offset: no batch contradicts it at once.
+    for (path, at) in [(&epochs, digit), (&epochs, 4), (&transactions, 33)] {
+        flip(path, at, 1);
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let found = damage(&fixture);
+        assert!(found.iter().any(|f| f["file"].as_str().unwrap().ends_with(name)), "{name} {at}: {found:#?}");
+        fixture.run("recover", &[]).with_code(0).says(&["rebuilt", name]);
+        fixture.run("verify", &[]).with_code(0).says(&["nothing is damaged"]);
+        assert_eq!(&fs::read(path).unwrap(), &before[path], "{name} {at}");
+    }
+    fs::remove_file(&transactions).unwrap();
+    fixture.run("recover", &["--dry-run"]).with_code(0).says(&["would be rebuilt", "txnindex"]);
+    assert!(!transactions.exists());
+    fixture.run("recover", &[]).with_code(0).says(&["rebuilt", "txnindex"]);
+    assert_eq!(fs::read(&transactions).unwrap(), before[&transactions]);
+    fixture.run("recover", &[]).with_code(0).says(&["nothing to do"]);
 }
 
 #[test]
@@ -572,10 +597,10 @@ fn newer_formats_are_left_alone() {
     let fixture = Fixture::new();
     let manifest = fixture.dir.join("log.manifest");
     let text = fs::read_to_string(&manifest).unwrap();
-    fs::write(&manifest, text.replace("floodmark log manifest 1", "floodmark log manifest 2")).unwrap();
+    fs::write(&manifest, text.replace("floodmark log manifest 2", "floodmark log manifest 3")).unwrap();
     let before = image(&fixture.dir);
     for command in ["verify", "recover"] {
-        fixture.run(command, &[]).with_code(2).says(&["version 2, newer than 1", "log.manifest"]);
+        fixture.run(command, &[]).with_code(2).says(&["version 3, newer than 2", "log.manifest"]);
     }
     assert_eq!(image(&fixture.dir), before);
     fs::write(&manifest, text).unwrap();

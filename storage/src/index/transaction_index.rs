@@ -8,6 +8,10 @@ use crate::format_error::{FormatError, Place};
 
 /// Bytes of an entry.
 pub const ENTRY_LEN: usize = 34;
+/// Entries that one segment's index may hold; a segment that has so many rolls.
+pub const ENTRIES_MAX: u32 = 1 << 20;
+/// Bytes of the largest index.
+pub const BYTES_MAX: u64 = ENTRIES_MAX as u64 * ENTRY_LEN as u64;
 const VERSION: i16 = 0;
 const FILE: &str = "transaction index";
 
@@ -37,6 +41,45 @@ impl AbortedTransaction {
         bytes[18..26].copy_from_slice(&self.last_offset.0.to_be_bytes());
         bytes[26..].copy_from_slice(&self.last_stable_offset.0.to_be_bytes());
         bytes
+    }
+}
+
+/// What tells the entries of an index from any others: Kafka's file has no checksum of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EntriesFacts {
+    /// How many there are.
+    pub entries: u32,
+    /// CRC-32 of their bytes.
+    pub crc: u32,
+}
+
+impl EntriesFacts {
+    /// Of the whole entries in `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> EntriesFacts {
+        EntriesFacts::default().and(bytes)
+    }
+
+    /// With those in `bytes` behind.
+    #[must_use]
+    pub fn and(self, bytes: &[u8]) -> EntriesFacts {
+        let added = bytes.len() / ENTRY_LEN;
+        let mut crc = crc32fast::Hasher::new_with_initial(self.crc);
+        crc.update(&bytes[..added * ENTRY_LEN]);
+        EntriesFacts { entries: self.entries.saturating_add(added as u32), crc: crc.finalize() }
+    }
+
+    /// Bytes that the entries take.
+    #[must_use]
+    pub fn len_bytes(self) -> u64 {
+        u64::from(self.entries) * ENTRY_LEN as u64
+    }
+
+    /// The entries at the head of `bytes`, where they are the ones that this was taken of.
+    #[must_use]
+    pub fn found_in(self, bytes: &[u8]) -> Option<&[u8]> {
+        let head = bytes.get(..self.len_bytes() as usize)?;
+        (EntriesFacts::of(head) == self).then_some(head)
     }
 }
 

@@ -13,7 +13,9 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::format_error::FormatError;
 use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at};
-use crate::index::{AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index};
+use crate::index::{
+    AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
+};
 use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::walk::HeaderWalk;
@@ -209,7 +211,12 @@ impl Active {
         self.position + header.size_bytes() as u64 > u64::from(config.segment_bytes)
             || !fits(self.segment.base, header.last_offset())
             || self.indexer.is_full()
+            || self.aborted_entries() >= transaction_index::ENTRIES_MAX as usize
             || age_ms > self.roll_after_ms
+    }
+
+    fn aborted_entries(&self) -> usize {
+        self.segment.aborted().entries as usize + self.gathered_aborts.len() / transaction_index::ENTRY_LEN
     }
 
     /// Counts an accepted batch in; it is written by the next [`Active::write`].
@@ -274,6 +281,7 @@ impl Active {
         let end = file.size().map_err(LogError::io("look at", &path))?;
         write_all_at(&*file, &mut [IoSlice::new(&self.gathered_aborts)], end)
             .map_err(LogError::io("append to", &path))?;
+        self.segment.publish_aborted(self.segment.aborted().and(&self.gathered_aborts));
         self.gathered_aborts.clear();
         Ok(true)
     }

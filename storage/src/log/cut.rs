@@ -1,7 +1,7 @@
 //! The tail off (a follower that diverged), the head off (retention, deleted records), or everything (a follower too far
 //! behind). Each is durable as a decision before the first file changes, so a crash in between is finished at opening.
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,11 +10,11 @@ use floodmark_proto::ids::Offset;
 use super::replay::Replay;
 use super::{Log, files, record_of};
 use crate::error::LogError;
-use crate::fs::{OpenMode, SyncPoint, read_full_at, read_small_file, with_suffix, write_all_at};
-use crate::index::transaction_index;
+use crate::fs::{OpenMode, SyncPoint, read_full_at, with_suffix, write_all_at};
+use crate::index::transaction_index::{self, EntriesFacts};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::name::FileKind;
-use crate::segment::{Segment, SegmentFacts, TRANSACTION_INDEX_BYTES_MAX};
+use crate::segment::{Segment, SegmentFacts};
 
 /// Bytes copied at a time from a segment that is shortened.
 const COPY_BYTES: usize = 1 << 20;
@@ -40,18 +40,21 @@ impl Log {
             self.reset_to(end)?;
             return Ok(end);
         }
-        // What stays must be durable before the manifest says so.
-        self.checkpoint()?;
         let cut = self.find_cut(end)?;
         if cut.end <= first_base {
             self.reset_to(cut.end)?;
             return Ok(cut.end);
         }
+        // The transaction index is cut by what it says, so that must be right before anything is changed.
+        cut.segment.aborted_transactions()?;
+        // What stays must be durable before the manifest says so.
+        self.checkpoint()?;
         let active = SegmentRecord {
             base_offset: cut.segment.base,
             size_bytes: cut.bytes,
             end_offset: cut.end,
             largest_timestamp: None,
+            aborted: None,
         };
         let sealed =
             self.manifest.sealed.iter().filter(|s| s.base_offset < cut.segment.base).copied().collect();
@@ -166,7 +169,7 @@ impl Log {
         for snapshot in go {
             files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
         }
-        self.shorten(cut)?;
+        let aborted = self.shorten(cut)?;
         files::settle_names(&*disk, &dir)?;
         let facts = SegmentFacts { end: cut.end, bytes: cut.bytes, ..SegmentFacts::empty(cut.segment.base) };
         let largest = if cut.bytes == cut.segment.bytes() {
@@ -174,7 +177,7 @@ impl Log {
         } else {
             self.new_segment(facts).find_largest_timestamp()?
         };
-        let segment = self.new_segment(SegmentFacts { largest_timestamp: largest, ..facts });
+        let segment = self.new_segment(SegmentFacts { largest_timestamp: largest, aborted, ..facts });
         let mut list = segments[..kept].to_vec();
         list.push(Arc::clone(&segment));
         self.unsynced.sealed.retain(|s| s.base < segment.base);
@@ -188,15 +191,16 @@ impl Log {
         Ok(())
     }
 
-    /// Makes the data file and the transaction index of the cut segment as short as they must be.
-    fn shorten(&mut self, cut: &Cut) -> Result<(), LogError> {
+    /// Makes the data file and the transaction index of the cut segment as short as they must be; says what is left of the
+    /// latter.
+    fn shorten(&mut self, cut: &Cut) -> Result<EntriesFacts, LogError> {
         let disk = Arc::clone(&self.context.disk);
         let path = cut.segment.path(FileKind::Data);
         if cut.bytes == 0 {
             // Readers may have it mapped, so it is not emptied but made anew when the next batch comes.
             files::remove_segment(&*disk, &self.shared.dir, cut.segment.base)?;
             cut.segment.release();
-            return Ok(());
+            return Ok(EntriesFacts::default());
         }
         if cut.segment.is_settled() {
             self.shorten_copy(cut)?;
@@ -206,20 +210,20 @@ impl Log {
         }
         cut.segment.release();
         let path = cut.segment.path(FileKind::TransactionIndex);
-        let content = read_small_file(&*disk, &path, TRANSACTION_INDEX_BYTES_MAX)
-            .map_err(LogError::io("read", &path))?
-            .unwrap_or_default();
-        // A write that found no space may have left part of an entry.
-        let whole = content.len() - content.len() % transaction_index::ENTRY_LEN;
-        let aborted = transaction_index::parse(&content[..whole])
-            .map_err(|source| LogError::BadFile { path: path.clone(), source })?;
-        let kept = transaction_index::entries_before(&aborted, cut.end) * transaction_index::ENTRY_LEN;
-        if kept < content.len() {
-            let file = disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
-            file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
+        // Behind the published entries, a write that found no space may have left others, or part of one.
+        let aborted = cut.segment.aborted_transactions()?;
+        let kept = transaction_index::entries_before(&aborted, cut.end);
+        let file = match disk.open(&path, OpenMode::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && kept == 0 => return Ok(EntriesFacts::default()),
+            other => other.map_err(LogError::io("open", &path))?,
+        };
+        let kept_bytes = (kept * transaction_index::ENTRY_LEN) as u64;
+        if kept_bytes < file.size().map_err(LogError::io("look at", &path))? {
+            file.set_size(kept_bytes).map_err(LogError::io("cut", &path))?;
             self.unsynced.transaction_index(path);
         }
-        Ok(())
+        let kept: Vec<u8> = aborted[..kept].iter().flat_map(|entry| entry.encode()).collect();
+        Ok(EntriesFacts::of(&kept))
     }
 
     /// A sealed segment may be mapped by readers, so its file is not touched: a shorter copy takes its name.

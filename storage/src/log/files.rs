@@ -26,11 +26,12 @@ pub(crate) struct Found {
     pub(crate) data: BTreeMap<Offset, u64>,
     /// Base offset to the sizes of its offset and time index.
     pub(crate) indexes: BTreeMap<Offset, IndexBytes>,
-    pub(crate) transaction_indexes: Vec<Offset>,
+    /// Base offset to bytes.
+    pub(crate) transaction_indexes: BTreeMap<Offset, u64>,
     pub(crate) snapshots: Vec<Offset>,
     /// Compacted copies that had not taken their places: base offset to bytes.
     pub(crate) cleaned: BTreeMap<Offset, u64>,
-    pub(crate) cleaned_transactions: Vec<Offset>,
+    pub(crate) cleaned_transactions: BTreeMap<Offset, u64>,
     pub(crate) temporary: Vec<String>,
 }
 
@@ -59,12 +60,16 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
                 found.indexes.entry(base).or_default().offset = entry.bytes
             }
             Some((base, FileKind::TimeIndex)) => found.indexes.entry(base).or_default().time = entry.bytes,
-            Some((base, FileKind::TransactionIndex)) => found.transaction_indexes.push(base),
+            Some((base, FileKind::TransactionIndex)) => {
+                found.transaction_indexes.insert(base, entry.bytes);
+            }
             Some((base, FileKind::Snapshot)) => found.snapshots.push(base),
             Some((base, FileKind::Cleaned)) => {
                 found.cleaned.insert(base, entry.bytes);
             }
-            Some((base, FileKind::CleanedTransactions)) => found.cleaned_transactions.push(base),
+            Some((base, FileKind::CleanedTransactions)) => {
+                found.cleaned_transactions.insert(base, entry.bytes);
+            }
             None => {}
         }
     }

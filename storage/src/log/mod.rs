@@ -256,8 +256,10 @@ impl Log {
         self.shared.first_unstable.store(first.0, Ordering::Release);
     }
 
-    /// Makes `manifest` the durable truth.
+    /// Makes `manifest` the durable truth, with the checksum of the epochs as far as it reaches.
     fn commit_manifest(&mut self, manifest: Manifest) -> Result<(), LogError> {
+        let epochs = self.epochs.checksum_within(manifest.log_start, manifest.recovery_point());
+        let manifest = Manifest { epochs: Some(epochs), ..manifest };
         files::replace_manifest(&*self.context.disk, &self.shared.dir, &manifest).map_err(|e| {
             match self.manifest.truncating_to.or(self.manifest.replacing) {
                 // Were appends to go on, the change that this manifest was to end would be carried out upon them.
@@ -308,6 +310,7 @@ fn record_of(segment: &Segment) -> SegmentRecord {
         size_bytes: segment.bytes(),
         end_offset: segment.end(),
         largest_timestamp: segment.largest_timestamp(),
+        aborted: Some(segment.aborted()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Opens a log after whatever happened to it. What the manifest calls durable is taken as it is, and reported as damage where
 //! it is not there; what lies behind is read, checked, and cut at the first bytes that are no batch.
 
+mod aborted;
 mod durable;
 mod tail;
 
@@ -89,6 +90,7 @@ impl Log {
         opening.read_manifest()?;
         opening.finish_changes()?;
         opening.check_durable_part()?;
+        opening.check_transaction_indexes()?;
         opening.read_epochs()?;
         opening.recover_tail(&config)?;
         opening.complete_epochs();
@@ -142,6 +144,7 @@ impl Opening {
             largest_timestamp: record.largest_timestamp,
             offset_entries: (indexes.offset / offset_index::ENTRY_LEN as u64) as u32,
             time_entries: (indexes.time / time_index::ENTRY_LEN as u64) as u32,
+            aborted: record.aborted.unwrap_or_default(),
             settled,
         };
         Arc::new(Segment::new(Arc::clone(&self.disk), Arc::clone(&self.dir), facts))

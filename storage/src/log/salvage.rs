@@ -161,6 +161,7 @@ fn walk(
         size_bytes: scan.position(),
         end_offset: scan.next_offset(),
         largest_timestamp: largest,
+        aborted: None,
     };
     let end = scan.end();
     let is_damaged = if has_manifest {
@@ -208,6 +209,8 @@ fn plan_around(
             log_start,
             first_dirty: manifest.map_or(log_start, |m| m.first_dirty.min(end)),
             is_closed: false,
+            // Those behind the damage are given up; opening the log makes its checksum anew.
+            epochs: None,
             // Whatever is left of the files behind `end` goes when the log is opened.
             truncating_to: Some(end),
             replacing: None,

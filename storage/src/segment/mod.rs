@@ -6,27 +6,23 @@ pub mod scan;
 pub mod survey;
 pub(crate) mod walk;
 
-use std::hint::black_box;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use floodmark_proto::batch::{BatchHeader, HEADER_LEN};
+use floodmark_proto::batch::BatchHeader;
 use floodmark_proto::ids::{Offset, TimestampMs};
 use parking_lot::Mutex;
 
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, FileMap, OpenMode, read_full_at};
+use crate::index::transaction_index::EntriesFacts;
 use crate::index::{
     AbortedTransaction, OffsetEntry, TimeEntry, TimestampOffset, offset_index, time_index, transaction_index,
 };
 use name::FileKind;
-use walk::{HeaderWalk, SegmentBytes};
-
-/// Largest transaction index read: a million aborted transactions in one segment.
-pub(crate) const TRANSACTION_INDEX_BYTES_MAX: u64 = 34 << 20;
+use walk::{HeaderWalk, SegmentBytes, Whole, whole_batches};
 
 /// One segment. The writer publishes into the atomics; readers take what is published and never wait.
 #[derive(Debug)]
@@ -42,6 +38,8 @@ pub(crate) struct Segment {
     largest_timestamp_offset: AtomicI64,
     offset_entries: AtomicU32,
     time_entries: AtomicU32,
+    /// Facts of the transaction index: entries, then CRC, 32 bits each.
+    aborted: AtomicU64,
     /// No more bytes will come and all are synced: it may be mapped.
     settled: AtomicBool,
     /// Used since the last look; see [`Segment::release_if_idle`].
@@ -83,6 +81,7 @@ pub(crate) struct SegmentFacts {
     pub(crate) largest_timestamp: Option<TimestampOffset>,
     pub(crate) offset_entries: u32,
     pub(crate) time_entries: u32,
+    pub(crate) aborted: EntriesFacts,
     pub(crate) settled: bool,
 }
 
@@ -96,6 +95,7 @@ impl SegmentFacts {
             largest_timestamp: None,
             offset_entries: 0,
             time_entries: 0,
+            aborted: EntriesFacts::default(),
             settled: false,
         }
     }
@@ -124,6 +124,7 @@ impl Segment {
             largest_timestamp_offset: AtomicI64::new(largest.offset.0),
             offset_entries: AtomicU32::new(facts.offset_entries),
             time_entries: AtomicU32::new(facts.time_entries),
+            aborted: AtomicU64::new(packed(facts.aborted)),
             settled: AtomicBool::new(facts.settled),
             touched: AtomicBool::new(false),
             read_end: AtomicU64::new(NO_READ_END),
@@ -171,6 +172,16 @@ impl Segment {
 
     pub(crate) fn index_entries(&self) -> (u32, u32) {
         (self.offset_entries.load(Ordering::Acquire), self.time_entries.load(Ordering::Acquire))
+    }
+
+    /// Says what the transaction index holds. The writer's call, before it publishes the batches that the entries are of.
+    pub(crate) fn publish_aborted(&self, facts: EntriesFacts) {
+        self.aborted.store(packed(facts), Ordering::Release);
+    }
+
+    pub(crate) fn aborted(&self) -> EntriesFacts {
+        let packed = self.aborted.load(Ordering::Acquire);
+        EntriesFacts { entries: (packed >> 32) as u32, crc: packed as u32 }
     }
 
     pub(crate) fn settle(&self) {
@@ -527,46 +538,33 @@ impl Segment {
     }
 
     /// The aborted transactions that ended in this segment.
+    ///
+    /// Fails with [`LogError::Damaged`] where the index is not what was written: without it, records of aborted transactions
+    /// would pass for committed ones.
     pub(crate) fn aborted_transactions(&self) -> Result<Vec<AbortedTransaction>, LogError> {
+        // Before the file is read: entries that are added meanwhile are of batches that nobody may read yet.
+        let facts = self.aborted();
+        if facts.entries == 0 {
+            return Ok(Vec::new());
+        }
         let path = self.path(FileKind::TransactionIndex);
-        let content = crate::fs::read_small_file(&*self.disk, &path, TRANSACTION_INDEX_BYTES_MAX)
+        let content = crate::fs::read_small_file(&*self.disk, &path, transaction_index::BYTES_MAX)
             .map_err(LogError::io("read", &path))?
             .unwrap_or_default();
-        transaction_index::parse(&content).map_err(|source| LogError::BadFile { path, source })
+        let Some(entries) = facts.found_in(&content) else {
+            let reason = format!(
+                "its {} aborted transactions are missing or changed; opening the log anew rebuilds them",
+                facts.entries
+            );
+            return Err(LogError::damaged(&path, 0, reason));
+        };
+        transaction_index::parse(entries).map_err(|source| LogError::BadFile { path, source })
     }
 }
 
-/// The leading whole batches of some bytes.
-struct Whole {
-    bytes: usize,
-    /// First offset after them.
-    next_offset: Offset,
+fn packed(facts: EntriesFacts) -> u64 {
+    u64::from(facts.entries) << 32 | u64::from(facts.crc)
 }
-
-/// The leading whole batches of `bytes` that end before `below`; an error with the place of one that does not rise, or lies
-/// outside `offsets`: it, or the one before it, is damaged.
-fn whole_batches(bytes: &[u8], offsets: Range<Offset>, below: Offset) -> Result<Whole, usize> {
-    let mut whole = Whole { bytes: 0, next_offset: offsets.start };
-    while let Some(rest) = bytes.get(whole.bytes..).filter(|rest| rest.len() >= HEADER_LEN) {
-        let Ok(header) = BatchHeader::parse(rest) else { break };
-        let last = header.last_offset();
-        if header.base_offset < whole.next_offset || last < header.base_offset || last >= offsets.end {
-            return Err(whole.bytes);
-        }
-        if header.size_bytes() > rest.len() || last >= below {
-            break;
-        }
-        // Each header says where the next one is, so the memory would be waited for at every one. Batches are mostly
-        // alike: a look at where one will probably lie has it on its way by then.
-        black_box(rest.get(LOOK_AHEAD_BATCHES * header.size_bytes()).copied());
-        whole.next_offset = header.next_offset();
-        whole.bytes += header.size_bytes();
-    }
-    Ok(whole)
-}
-
-/// Batches whose headers are on their way from memory while one is looked at.
-const LOOK_AHEAD_BATCHES: usize = 8;
 
 const NO_TIMESTAMP: TimestampOffset = TimestampOffset { timestamp: -1, offset: Offset(-1) };
 /// Position zero is where every segment begins, so it is never worth a note.

@@ -1,5 +1,6 @@
 //! Steps through the batches of a segment by their headers. Must know nothing of indexes or of what a batch means.
 
+use std::hint::black_box;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -97,3 +98,35 @@ impl<'a> HeaderWalk<'a> {
         Ok(())
     }
 }
+
+/// The leading whole batches of some bytes.
+pub(super) struct Whole {
+    pub(super) bytes: usize,
+    /// First offset after them.
+    pub(super) next_offset: Offset,
+}
+
+/// The leading whole batches of `bytes` that end before `below`; an error with the place of one that does not rise, or lies
+/// outside `offsets`: it, or the one before it, is damaged.
+pub(super) fn whole_batches(bytes: &[u8], offsets: Range<Offset>, below: Offset) -> Result<Whole, usize> {
+    let mut whole = Whole { bytes: 0, next_offset: offsets.start };
+    while let Some(rest) = bytes.get(whole.bytes..).filter(|rest| rest.len() >= HEADER_LEN) {
+        let Ok(header) = BatchHeader::parse(rest) else { break };
+        let last = header.last_offset();
+        if header.base_offset < whole.next_offset || last < header.base_offset || last >= offsets.end {
+            return Err(whole.bytes);
+        }
+        if header.size_bytes() > rest.len() || last >= below {
+            break;
+        }
+        // Each header says where the next one is, so the memory would be waited for at every one. Batches are mostly
+        // alike: a look at where one will probably lie has it on its way by then.
+        black_box(rest.get(LOOK_AHEAD_BATCHES * header.size_bytes()).copied());
+        whole.next_offset = header.next_offset();
+        whole.bytes += header.size_bytes();
+    }
+    Ok(whole)
+}
+
+/// Batches whose headers are on their way from memory while one is looked at.
+const LOOK_AHEAD_BATCHES: usize = 8;

@@ -1,5 +1,7 @@
 //! The small files of a partition, and the facts in them that batches must bear out.
 
+use std::path::Path;
+
 use floodmark_proto::batch::BatchHeader;
 
 use super::partition::{PartitionCheck, SMALL_FILE_BYTES_MAX, Walk, damaged};
@@ -7,6 +9,7 @@ use super::{Finding, Severity};
 use crate::error::LogError;
 use crate::format_error::FormatError;
 use crate::index::TimestampOffset;
+use crate::index::transaction_index::EntriesFacts;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::members::Member;
 use crate::log::{EPOCHS_FILE, MANIFEST_FILE};
@@ -53,6 +56,53 @@ impl PartitionCheck<'_> {
             None => {}
         }
         Ok(())
+    }
+
+    /// Holds the epochs against the manifest's checksum, where no batch has contradicted them: compaction may have taken those
+    /// that would.
+    pub(super) fn check_epochs_known(&mut self) -> Result<(), LogError> {
+        let (Some(epochs), Some(manifest)) = (&self.epochs, &self.manifest) else { return Ok(()) };
+        let (start, end) = (manifest.log_start, manifest.recovery_point());
+        let Some(known) = manifest.epochs.filter(|crc| epochs.checksum_within(start, end) != *crc) else {
+            return Ok(());
+        };
+        if self.epoch_reported.is_none() && self.stands(manifest)? {
+            let found =
+                format!("checksum {:08x} of offsets {start} to {end}", epochs.checksum_within(start, end));
+            let expected = format!("{known:08x}, as the manifest says; opening the log rebuilds the epochs");
+            self.damage(self.dir.join(EPOCHS_FILE), None, None, found, &expected);
+        }
+        Ok(())
+    }
+
+    /// Holds a transaction index against the manifest's facts of it.
+    pub(super) fn check_aborted(
+        &mut self,
+        member: &Member,
+        path: &Path,
+        content: &[u8],
+    ) -> Result<(), LogError> {
+        let Some(facts) = member.record.and_then(|record| record.aborted) else { return Ok(()) };
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        let is_whole = !member.is_sealed || content.len() as u64 == facts.len_bytes();
+        if (is_whole && facts.found_in(content).is_some()) || !self.stands(manifest)? {
+            return Ok(());
+        }
+        let head = content.get(..facts.len_bytes() as usize).unwrap_or(content);
+        let found = format!("{} bytes, checksum {:08x}", content.len(), EntriesFacts::of(head).crc);
+        let expected = format!(
+            "{} bytes, checksum {:08x}, as the manifest says; opening the log rebuilds the index",
+            facts.len_bytes(),
+            facts.crc
+        );
+        self.damage(path.to_owned(), None, Some(member.base), found, &expected);
+        Ok(())
+    }
+
+    /// True where the log's writer has not replaced the manifest since it was read.
+    fn stands(&self, manifest: &Manifest) -> Result<bool, LogError> {
+        let content = self.read(&self.dir.join(MANIFEST_FILE), SMALL_FILE_BYTES_MAX)?;
+        Ok(content.is_some_and(|bytes| Manifest::parse(&bytes).as_ref() == Ok(manifest)))
     }
 
     pub(super) fn check_metadata(&mut self) -> Result<(), LogError> {

@@ -11,7 +11,7 @@ use super::producers::ProducerReplay;
 use super::{Finding, Severity, Summary, Watch};
 use crate::error::LogError;
 use crate::fs::{Disk, OpenMode, read_small_file};
-use crate::index::TimestampOffset;
+use crate::index::{TimestampOffset, transaction_index};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::MANIFEST_FILE;
 use crate::log::append::end_marker;
@@ -19,7 +19,6 @@ use crate::log::files::{self, Found};
 use crate::log::members::{Member, members};
 use crate::manifest::Manifest;
 use crate::producers::ProducerStates;
-use crate::segment::TRANSACTION_INDEX_BYTES_MAX;
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::scan::Scanned;
 use crate::segment::survey::{BadBytes, Piece, Survey};
@@ -353,8 +352,13 @@ impl<'a> PartitionCheck<'a> {
         walk.indexes.finish(severity, &mut self.findings);
         let path = path_of(self.dir, member.base, FileKind::TransactionIndex);
         if !member.is_swap_under_way {
-            let content = self.read(&path, TRANSACTION_INDEX_BYTES_MAX)?;
+            let content = self.read(&path, transaction_index::BYTES_MAX)?;
+            let before = self.findings.len();
             self.replay.check_index(&path, content.as_deref(), member.durable_bytes, &mut self.findings);
+            // What the batches say of it is more exact, where they still tell.
+            if self.findings.len() == before {
+                self.check_aborted(member, &path, content.as_deref().unwrap_or_default())?;
+            }
         }
         if !walk.has_damage {
             self.check_record(member, &walk);
@@ -378,6 +382,7 @@ impl<'a> PartitionCheck<'a> {
         self.summary.end = self.order.next;
         (self.summary.gaps, self.summary.gap_offsets) = (self.order.gaps, self.order.gap_offsets);
         self.check_snapshots(self.order.next)?;
+        self.check_epochs_known()?;
         for at in std::mem::take(&mut self.snapshots) {
             self.read_snapshot(at)?;
             let found = format!("a snapshot for offset {at}");

@@ -75,9 +75,15 @@ pub(crate) fn open(disk: &SimDisk, config: &LogConfig, tail_bytes: u64) -> Resul
         random: Random::seeded(7),
         tail_budget: TailBudget::new(tail_bytes),
     };
-    match Log::open(context, Path::new(DIR), config.clone()) {
-        Ok((log, _)) => Ok(log),
-        Err(e) => Err(failure("it opens", e.to_string())),
+    let (log, report) =
+        Log::open(context, Path::new(DIR), config.clone()).map_err(|e| failure("it opens", e.to_string()))?;
+    // A cut leaves nothing behind for which all batches must be read: only a damaged file does.
+    let costly = |path: &&std::path::PathBuf| {
+        path.ends_with("leader-epoch-checkpoint") || path.extension().is_some_and(|e| e == "txnindex")
+    };
+    match report.rebuilt.iter().find(costly) {
+        None => Ok(log),
+        Some(path) => Err(failure("nothing rebuilt that was whole", path.display().to_string())),
     }
 }
 

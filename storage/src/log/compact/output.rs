@@ -10,6 +10,7 @@ use floodmark_proto::ids::Offset;
 
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, remove_if_present, with_suffix, write_all_at};
+use crate::index::transaction_index::EntriesFacts;
 use crate::index::{AbortedTransaction, IndexPolicy, Indexer, offset_index, time_index};
 use crate::log::files::TEMPORARY;
 use crate::segment::SegmentFacts;
@@ -110,8 +111,10 @@ impl Output {
         sync(&*self.data, &self.path)?;
         self.write_index(FileKind::OffsetIndex, &self.offsets)?;
         self.write_index(FileKind::TimeIndex, &self.times)?;
+        let mut facts = EntriesFacts::default();
         if let Some(aborted) = aborted {
             let entries: Vec<u8> = aborted.iter().flat_map(|a| a.encode()).collect();
+            facts = EntriesFacts::of(&entries);
             let path = path_of(&self.dir, self.base, FileKind::CleanedTransactions);
             let file = self.write_file(&path, &entries)?;
             sync(&*file, &path)?;
@@ -126,6 +129,7 @@ impl Output {
             largest_timestamp: self.indexer.largest_timestamp(),
             offset_entries: (self.offsets.len() / offset_index::ENTRY_LEN) as u32,
             time_entries: (self.times.len() / time_index::ENTRY_LEN) as u32,
+            aborted: facts,
             settled: true,
         })
     }

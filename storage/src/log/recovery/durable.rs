@@ -2,6 +2,7 @@
 //! Must not judge what lies behind the recovery point.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use floodmark_proto::ids::Offset;
 
@@ -12,6 +13,7 @@ use crate::fs::{OpenMode, SyncPoint, parent, read_small_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{EPOCHS_FILE, MANIFEST_FILE, files};
 use crate::manifest::Manifest;
+use crate::segment::Segment;
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::walk::HeaderWalk;
 
@@ -84,12 +86,10 @@ impl Opening {
                 self.found.data.insert(base, bytes);
             }
         }
-        for base in std::mem::take(&mut self.found.cleaned_transactions) {
+        for (base, bytes) in std::mem::take(&mut self.found.cleaned_transactions) {
             let kind = FileKind::CleanedTransactions;
-            if self.settle_copy(base, kind, FileKind::TransactionIndex, replacing)?
-                && !self.found.transaction_indexes.contains(&base)
-            {
-                self.found.transaction_indexes.push(base);
+            if self.settle_copy(base, kind, FileKind::TransactionIndex, replacing)? {
+                self.found.transaction_indexes.insert(base, bytes);
             }
         }
         let Some(base) = replacing else { return Ok(()) };
@@ -167,7 +167,18 @@ impl Opening {
         let content =
             read_small_file(&*self.disk, &path, EPOCHS_BYTES_MAX).map_err(LogError::io("read", &path))?;
         match content.map(|bytes| LeaderEpochs::parse(&bytes)) {
-            Some(Ok(epochs)) => self.epochs = epochs,
+            Some(Ok(epochs)) if self.knows(&epochs) => self.epochs = epochs,
+            Some(Ok(changed)) => {
+                self.rebuild_epochs(path)?;
+                // Those that may have no batch yet are in no durable one.
+                for entry in changed.entries() {
+                    if entry.start_offset >= self.recovery_point()
+                        && self.epochs.latest().is_none_or(|latest| latest.epoch < entry.epoch)
+                    {
+                        self.epochs.assign(entry.epoch, entry.start_offset);
+                    }
+                }
+            }
             Some(Err(_)) => self.rebuild_epochs(path)?,
             None if self.has_durable_batches() => self.rebuild_epochs(path)?,
             None => {}
@@ -187,6 +198,17 @@ impl Opening {
             });
         }
         Ok(())
+    }
+
+    /// True where the epochs are those that the manifest vouches for, or it does not say.
+    fn knows(&self, epochs: &LeaderEpochs) -> bool {
+        self.manifest.as_ref().is_none_or(|m| {
+            m.epochs.is_none_or(|crc| epochs.checksum_within(m.log_start, m.recovery_point()) == crc)
+        })
+    }
+
+    pub(super) fn recovery_point(&self) -> Offset {
+        self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point)
     }
 
     /// The crash came while everything was removed: nothing that was known before counts.
@@ -219,16 +241,19 @@ impl Opening {
         self.touched |= self.epochs_changed;
     }
 
+    /// The segments as far as they are durable, the one that was being written as well.
+    pub(super) fn durable_segments(&self) -> Vec<Arc<Segment>> {
+        let mut durable = self.segments.clone();
+        durable.extend(self.manifest.as_ref().map(|m| self.segment_of(&m.active, false)));
+        durable
+    }
+
     /// From the durable batches; those behind the recovery point are met by the scan.
     pub(super) fn rebuild_epochs(&mut self, path: PathBuf) -> Result<(), LogError> {
         self.report.rebuilt.push(path);
         self.epochs_changed = true;
         self.touched = true;
-        let mut durable = self.segments.clone();
-        if let Some(manifest) = &self.manifest {
-            durable.push(self.segment_of(&manifest.active, false));
-        }
-        for segment in durable.iter().filter(|s| s.bytes() > 0) {
+        for segment in self.durable_segments().iter().filter(|s| s.bytes() > 0) {
             let source = segment.source()?;
             let path = segment.path(FileKind::Data);
             let mut walk =

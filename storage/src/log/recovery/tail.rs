@@ -10,15 +10,16 @@ use floodmark_proto::ids::Offset;
 use super::Opening;
 use crate::config::LogConfig;
 use crate::error::LogError;
-use crate::fs::{OpenMode, read_small_file};
-use crate::index::{TimestampOffset, transaction_index};
+use crate::fs::OpenMode;
+use crate::index::TimestampOffset;
+use crate::index::transaction_index::{self, EntriesFacts};
 use crate::log::active::Active;
 use crate::log::files;
 use crate::log::replay::{Met, Replay, transaction_index_append};
-use crate::manifest::{Manifest, SegmentRecord};
+use crate::manifest::SegmentRecord;
+use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::scan::{BatchScan, ScanEnd};
-use crate::segment::{Segment, TRANSACTION_INDEX_BYTES_MAX};
 
 impl Opening {
     /// Reads what lies behind the recovery point, or everything where no manifest says where that is.
@@ -60,7 +61,7 @@ impl Opening {
     /// Index files whose batches never came to be, or went first: aborted transactions would be added behind theirs.
     pub(super) fn sweep_indexes(&mut self) -> Result<(), LogError> {
         let kept = |base: &Offset| self.segments.iter().any(|s| s.base == *base && s.bytes() > 0);
-        let named = self.found.indexes.keys().chain(&self.found.transaction_indexes);
+        let named = self.found.indexes.keys().chain(self.found.transaction_indexes.keys());
         let gone: BTreeSet<Offset> = named.filter(|base| !kept(base)).copied().collect();
         for base in gone {
             for kind in [FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex] {
@@ -103,7 +104,7 @@ impl Opening {
             // Nothing was appended, or it was cut again: after a kill the cut may not be durable.
             let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
             files::settle_tail(&file, &path)?;
-            self.trim_transaction_index(base, from.end_offset)?;
+            record.aborted = Some(self.trim_transaction_index(base, from.end_offset)?);
             return Ok(self.segment_of(&record, false));
         }
         self.touched = true;
@@ -136,23 +137,25 @@ impl Opening {
             size_bytes: position,
             end_offset: scan.next_offset(),
             largest_timestamp: largest,
+            aborted: Some(self.trim_transaction_index(base, from.end_offset)?),
         };
-        self.trim_transaction_index(base, from.end_offset)?;
         let segment = self.segment_of(&record, false);
         self.scanned.push(Arc::clone(&segment));
         self.complete_indexes(&segment, config)?;
         Ok(segment)
     }
 
-    /// Entries of batches that are about to be met again would else stand there twice.
-    pub(super) fn trim_transaction_index(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
-        if !self.found.transaction_indexes.contains(&base) {
-            return Ok(());
+    /// Entries of batches that are about to be met again would else stand there twice. Says what is left.
+    pub(super) fn trim_transaction_index(
+        &mut self,
+        base: Offset,
+        end: Offset,
+    ) -> Result<EntriesFacts, LogError> {
+        if !self.found.transaction_indexes.contains_key(&base) {
+            return Ok(EntriesFacts::default());
         }
         let path = self.path(base, FileKind::TransactionIndex);
-        let content = read_small_file(&*self.disk, &path, TRANSACTION_INDEX_BYTES_MAX)
-            .map_err(LogError::io("read", &path))?
-            .unwrap_or_default();
+        let content = self.read_transaction_index(base)?;
         let whole = transaction_index::valid_prefix(&content) * transaction_index::ENTRY_LEN;
         let entries = transaction_index::parse(&content[..whole])
             .map_err(|source| LogError::BadFile { path: path.clone(), source })?;
@@ -162,9 +165,10 @@ impl Opening {
             file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
             self.touched = true;
         }
+        self.found.transaction_indexes.insert(base, kept as u64);
         // Even where nothing is cut now: what a killed process cut or wrote may not be durable.
         self.changed_indexes.push(path);
-        Ok(())
+        Ok(EntriesFacts::of(&content[..kept]))
     }
 
     /// Keeps of the indexes what is right and writes the rest from the batches.
@@ -195,7 +199,7 @@ impl Opening {
     /// The newest snapshot that is whole, and the batches behind it.
     pub(super) fn read_producers(&mut self) -> Result<(), LogError> {
         let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
-        let recovery_point = self.manifest.as_ref().map_or(Offset::ZERO, Manifest::recovery_point);
+        let recovery_point = self.recovery_point();
         let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
         // One behind the recovery point may tell of a history that is no more, and would keep the replay from the aborted
         // transactions that are to be written again.
@@ -214,7 +218,7 @@ impl Opening {
             // Whether it lay behind the recovery point, or at it and was not synced.
             Met::Begin(states) => behind.push((segment.base, states.to_snapshot())),
             Met::Aborted(entry) if entry.last_offset >= recovery_point => {
-                aborted.push((segment.path(FileKind::TransactionIndex), entry));
+                aborted.push((segment.base, entry));
             }
             _ => {}
         })?;
@@ -227,8 +231,12 @@ impl Opening {
         if from < recovery_point {
             self.report.producers_replayed_from = Some(from);
         }
-        for (path, entry) in aborted {
+        for (base, entry) in aborted {
+            let path = self.path(base, FileKind::TransactionIndex);
             transaction_index_append(&*self.disk, &path, &entry)?;
+            if let Some(segment) = self.segments.iter().find(|s| s.base == base) {
+                segment.publish_aborted(segment.aborted().and(&entry.encode()));
+            }
             self.changed_indexes.push(path);
             self.touched = true;
         }

@@ -293,6 +293,7 @@ fn manifest(content: &[u8], format: Format, sink: &mut Sink) -> anyhow::Result<(
         Column::Number("first dirty"),
         Column::Number("recovery point"),
         Column::Text("closed"),
+        Column::Text("epochs crc"),
         Column::Number("truncating to"),
         Column::Number("replacing"),
     ];
@@ -302,6 +303,7 @@ fn manifest(content: &[u8], format: Format, sink: &mut Sink) -> anyhow::Result<(
         json!(manifest.first_dirty.0),
         json!(manifest.recovery_point().0),
         json!(manifest.is_closed),
+        json!(manifest.epochs.map(|crc| format!("{crc:08x}"))),
         json!(manifest.truncating_to.map(|o| o.0)),
         json!(manifest.replacing.map(|o| o.0)),
     ])?;
@@ -314,6 +316,8 @@ fn manifest(content: &[u8], format: Format, sink: &mut Sink) -> anyhow::Result<(
         Column::Number("largest timestamp ms"),
         Column::Text("largest timestamp"),
         Column::Number("at offset"),
+        Column::Number("aborted"),
+        Column::Text("aborted crc"),
     ];
     let mut rows = Rows::new(sink, format, "manifest_segment", &columns);
     let mut row = |state: &str, segment: &SegmentRecord| {
@@ -326,6 +330,8 @@ fn manifest(content: &[u8], format: Format, sink: &mut Sink) -> anyhow::Result<(
             json!(largest.map(|l| l.timestamp)),
             json!(largest.and_then(|l| time::rfc3339(l.timestamp))),
             json!(largest.map(|l| l.offset.0)),
+            json!(segment.aborted.map(|a| a.entries)),
+            json!(segment.aborted.map(|a| format!("{:08x}", a.crc))),
         ])
     };
     for segment in &manifest.sealed {
