@@ -1,0 +1,200 @@
+//! Settings of a broker: read from flags over environment over a file over defaults, each knowing where it came from.
+
+mod error;
+mod file;
+mod nearest;
+mod table;
+mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+pub use error::ConfigError;
+pub use table::{BrokerConfig, SETTINGS, Setting};
+pub use value::{ByteSize, HostPort, LogFormat, Millis};
+
+/// What the names of environment variables begin with.
+pub const VARIABLE_PREFIX: &str = "FLOODMARK_";
+
+/// Variables with this program's prefix that are no settings of a broker.
+const OTHER_VARIABLES: &[&str] = &["FLOODMARK_SERVER", "FLOODMARK_REQUIRE_JAVA", "FLOODMARK_CRASH_WORKLOADS"];
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from one.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line, dashes included.
+    Flag(String),
+    /// The program that embeds the broker.
+    Program,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Origin::Environment(variable) => write!(f, "environment variable {variable}"),
+            Origin::Flag(flag) => write!(f, "flag {flag}"),
+            Origin::Program => f.write_str("program"),
+        }
+    }
+}
+
+/// Where settings are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A file in TOML.
+    pub file: Option<PathBuf>,
+    /// Environment variables, of which those that begin with [`VARIABLE_PREFIX`] are looked at.
+    pub environment: Vec<(String, String)>,
+    /// Key, value and the flag that gave it.
+    pub flags: Vec<(String, String, String)>,
+}
+
+/// A setting as it is in force.
+#[derive(Debug, Clone)]
+pub struct Effective {
+    /// Which.
+    pub setting: &'static Setting,
+    /// Its value, as it would be written.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+impl BrokerConfig {
+    /// Reads settings; the later of file, environment and flags wins. Blocks while the file is read.
+    pub fn load(sources: &Sources) -> Result<BrokerConfig, ConfigError> {
+        let mut config = BrokerConfig::default();
+        if let Some(path) = &sources.file {
+            for entry in file::read(path)? {
+                config.set_from(&entry.key, &entry.value, entry.origin)?;
+            }
+        }
+        for (variable, value) in &sources.environment {
+            if let Some(key) = key_of_variable(variable)? {
+                config.set_from(key, value, Origin::Environment(variable.clone()))?;
+            }
+        }
+        for (key, value, flag) in &sources.flags {
+            config.set_from(key, value, Origin::Flag(flag.clone()))?;
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// A broker for a test or a try: a directory that goes away with it, free ports on loopback, no HTTP.
+    pub fn temporary() -> Result<BrokerConfig, ConfigError> {
+        let dir = TempDir::with_prefix("floodmark-").map_err(ConfigError::Temporary)?;
+        let mut config = BrokerConfig {
+            data_dirs: vec![dir.path().to_owned()],
+            kafka_listen: HostPort::loopback(0),
+            http_listen: None,
+            temporary: Some(Arc::new(dir)),
+            ..BrokerConfig::default()
+        };
+        for key in ["data.dirs", "kafka.listen", "http.listen"] {
+            config.origins.insert(key, Origin::Program);
+        }
+        Ok(config)
+    }
+
+    /// Sets one value by name.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), ConfigError> {
+        self.set_from(key, value, Origin::Program)
+    }
+
+    /// Every setting with its value and where that came from.
+    pub fn effective(&self) -> impl Iterator<Item = Effective> + '_ {
+        SETTINGS.iter().map(|setting| Effective {
+            setting,
+            value: self.text(setting.key).unwrap_or_default(),
+            origin: self.origins.get(setting.key).cloned().unwrap_or(Origin::Default),
+        })
+    }
+
+    fn set_from(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
+        let Some(setting) = SETTINGS.iter().find(|s| s.key == key) else {
+            let nearest = nearest::nearest(key, SETTINGS.iter().map(|s| s.key));
+            return Err(ConfigError::Unknown {
+                key: key.to_owned(),
+                origin,
+                nearest: nearest.map(str::to_owned),
+            });
+        };
+        self.assign(setting.key, value).map_err(|allowed| ConfigError::BadValue {
+            key: setting.key,
+            value: value.to_owned(),
+            allowed,
+            origin: origin.clone(),
+        })?;
+        self.origins.insert(setting.key, origin);
+        Ok(())
+    }
+
+    /// What no setting can see by itself.
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.group_min_session_timeout > self.group_max_session_timeout {
+            let key = "group.min.session.timeout.ms";
+            return Err(ConfigError::BadValue {
+                key,
+                value: self.text(key).unwrap_or_default(),
+                allowed: format!(
+                    "at most group.max.session.timeout.ms, {}",
+                    self.group_max_session_timeout.0
+                ),
+                origin: self.origins.get(key).cloned().unwrap_or(Origin::Default),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The setting that a variable stands for; `None` where it is not meant for a broker.
+fn key_of_variable(variable: &str) -> Result<Option<&'static str>, ConfigError> {
+    if !variable.starts_with(VARIABLE_PREFIX)
+        || OTHER_VARIABLES.contains(&variable)
+        || is_service_link(variable)
+    {
+        return Ok(None);
+    }
+    if let Some(setting) = SETTINGS.iter().find(|s| s.variable() == variable) {
+        return Ok(Some(setting.key));
+    }
+    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let nearest = nearest::nearest(variable, known.iter().map(String::as_str)).map(str::to_owned);
+    let origin = Origin::Environment(variable.to_owned());
+    Err(ConfigError::Unknown { key: variable.to_owned(), origin, nearest })
+}
+
+/// Kubernetes puts the addresses of services into every container: a service that is called floodmark gives `FLOODMARK_PORT`,
+/// `FLOODMARK_SERVICE_HOST`, `FLOODMARK_PORT_9092_TCP_ADDR` and the like.
+fn is_service_link(variable: &str) -> bool {
+    let is_port = |rest: &str| {
+        let (number, protocol) = rest.split_once('_').unwrap_or((rest, ""));
+        !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && ["TCP", "UDP", "SCTP"].iter().any(|p| protocol.starts_with(p))
+    };
+    variable.ends_with("_PORT")
+        || variable.contains("_SERVICE_HOST")
+        || variable.contains("_SERVICE_PORT")
+        || variable.match_indices("_PORT_").any(|(at, found)| is_port(&variable[at + found.len()..]))
+}
+
+#[cfg(test)]
+mod tests;

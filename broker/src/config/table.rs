@@ -1,0 +1,153 @@
+//! Every setting of the broker: name, type, default, limits, flag and documentation, in one table. The typed configuration, what
+//! files, environment and flags may say, and what `floodmark config` prints all come from here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::Origin;
+use super::value::{ByteSize, HostPort, LogFormat, Millis, Value};
+
+/// What is known of a setting beside its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name in a file; Kafka's where Kafka has it.
+    pub key: &'static str,
+    /// What it does.
+    pub documentation: &'static str,
+    /// The flag of `floodmark serve` that sets it, without dashes, and the name of the flag's value.
+    pub flag: Option<(&'static str, &'static str)>,
+    /// What may be written.
+    pub allowed: &'static str,
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        variable_of(self.key)
+    }
+}
+
+fn variable_of(key: &str) -> String {
+    let upper = |c: char| if c == '.' { '_' } else { c.to_ascii_uppercase() };
+    format!("{}{}", super::VARIABLE_PREFIX, key.chars().map(upper).collect::<String>())
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $key:literal, $default:expr
+        $(, in $low:expr => $high:expr)? $(, flag $flag:literal $value_name:literal)?;)*) => {
+        /// How a broker runs. Each field is a setting; [`BrokerConfig::effective`] says where its value came from.
+        #[derive(Debug, Clone)]
+        pub struct BrokerConfig {
+            $($(#[doc = $doc])+ pub $field: $type,)*
+            pub(super) origins: BTreeMap<&'static str, Origin>,
+            /// Kept for its drop, which removes the directory.
+            pub(super) temporary: Option<Arc<TempDir>>,
+        }
+
+        impl Default for BrokerConfig {
+            fn default() -> BrokerConfig {
+                BrokerConfig { $($field: $default,)* origins: BTreeMap::new(), temporary: None }
+            }
+        }
+
+        /// The table, in the order in which it is shown.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            key: $key,
+            documentation: concat!($($doc),+),
+            flag: settings!(@flag $($flag $value_name)?),
+            allowed: <$type as Value>::ALLOWED,
+        },)*];
+
+        impl BrokerConfig {
+            /// Takes `text` for the value of `key`, which must be in the table. Says what is allowed where it is not.
+            pub(super) fn assign(&mut self, key: &str, text: &str) -> Result<(), String> {
+                match key {
+                    $($key => {
+                        let value = <$type as Value>::read(text).ok_or(<$type as Value>::ALLOWED)?;
+                        $(if value < $low || value > $high {
+                            return Err(format!(
+                                "{}, from {} to {}",
+                                <$type as Value>::ALLOWED, $low.show(), $high.show()
+                            ));
+                        })?
+                        self.$field = value;
+                    })*
+                    _ => {}
+                }
+                Ok(())
+            }
+
+            /// The value of `key` as it would be written in a file.
+            pub(super) fn text(&self, key: &str) -> Option<String> {
+                match key {
+                    $($key => Some(self.$field.show()),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+    (@flag) => { None };
+    (@flag $flag:literal $value_name:literal) => { Some(($flag, $value_name)) };
+}
+
+settings! {
+    /// Directories that hold the logs. A partition lives in one of them; metadata in the first.
+    data_dirs: Vec<PathBuf> = "data.dirs", vec![PathBuf::from("./floodmark-data")], flag "data-dir" "DIR";
+    /// Number of this broker in its cluster.
+    node_id: i32 = "node.id", 1, in 0 => i32::MAX, flag "node-id" "N";
+    /// Where Kafka clients connect.
+    kafka_listen: HostPort = "kafka.listen", HostPort::loopback(9092), flag "kafka-listen" "ADDRESS";
+    /// The address that clients are told to use, where it is not the one this broker listens on: behind a proxy, in a container, or
+    /// when listening on all addresses.
+    kafka_advertised: Option<HostPort> = "kafka.advertised", None, flag "kafka-advertised" "ADDRESS";
+    /// Where metrics and health are served over HTTP; off serves none.
+    http_listen: Option<HostPort> = "http.listen", Some(HostPort::loopback(9094)), flag "http-listen" "ADDRESS";
+    /// Threads that serve connections; 0 takes one for each core.
+    runtime_threads: i32 = "runtime.threads", 0, in 0 => 1024;
+    /// Connections at one time. One more is closed at once.
+    max_connections: i32 = "max.connections.total", 10_000, in 1 => i32::MAX;
+    /// Connections at one time from one address.
+    max_connections_per_ip: i32 = "max.connections.per.ip", 5_000, in 1 => i32::MAX;
+    /// A connection on which nothing moves for so long is closed.
+    connections_max_idle: Millis = "connections.max.idle.ms", Millis::seconds(600), in Millis(1) => Millis::seconds(86_400 * 365);
+    /// Largest request that is taken; who announces a larger one loses the connection.
+    request_bytes_max: ByteSize = "socket.request.max.bytes", ByteSize::mib(100), in ByteSize(1024) => ByteSize::mib(1024);
+    /// Memory for requests that arrive or are not answered yet, of all connections together. Where it is used up, reading waits.
+    queued_request_bytes_max: ByteSize = "queued.max.request.bytes", ByteSize::mib(256), in ByteSize::mib(1) => ByteSize::mib(1 << 20);
+    /// Time that a request has from its first byte to its last, and a reply to be read by the client; large ones get a second more
+    /// for each 16 KiB.
+    request_timeout: Millis = "request.timeout.ms", Millis::seconds(30), in Millis(1) => Millis::seconds(86_400);
+    /// Time that requests in progress have to finish when the broker stops.
+    shutdown_timeout: Millis = "shutdown.timeout.ms", Millis::seconds(10), in Millis(0) => Millis::seconds(86_400);
+    /// Partitions of a topic that is made without saying how many.
+    num_partitions: i32 = "num.partitions", 1, in 1 => 100_000;
+    /// Whether a topic is made when a client that permits it asks for one that is missing.
+    auto_create_topics: bool = "auto.create.topics.enable", true;
+    /// Shortest session timeout that a group member may ask for.
+    group_min_session_timeout: Millis = "group.min.session.timeout.ms", Millis::seconds(6), in Millis(1) => Millis(i32::MAX as u64);
+    /// Longest session timeout that a group member may ask for.
+    group_max_session_timeout: Millis = "group.max.session.timeout.ms", Millis::seconds(1800), in Millis(1) => Millis(i32::MAX as u64);
+    /// How long the first rebalance of an empty group waits for more members.
+    group_initial_rebalance_delay: Millis = "group.initial.rebalance.delay.ms", Millis::seconds(3), in Millis(0) => Millis(i32::MAX as u64);
+    /// Members that one group may have.
+    group_max_size: i32 = "group.max.size", i32::MAX, in 1 => i32::MAX;
+    /// Partitions of the topic that keeps group offsets. Cannot be changed once that topic is there.
+    offsets_topic_partitions: i32 = "offsets.topic.num.partitions", 50, in 1 => 10_000;
+    /// How long the offsets of a group without members are kept, in minutes.
+    offsets_retention_minutes: i32 = "offsets.retention.minutes", 10_080, in 1 => i32::MAX;
+    /// How often offsets are looked through for those past their time.
+    offsets_retention_check: Millis = "offsets.retention.check.interval.ms", Millis::seconds(600), in Millis(1) => Millis::seconds(86_400 * 365);
+    /// Longest text that may be committed beside an offset, in bytes.
+    offset_metadata_bytes_max: i32 = "offset.metadata.max.bytes", 4096, in 0 => i32::MAX;
+    /// Memory for the newest records of all partitions together, from which consumers at the end are served.
+    tail_cache_bytes: ByteSize = "tail.cache.bytes", ByteSize::mib(64), in ByteSize(0) => ByteSize::mib(1 << 20);
+    /// Form of the log that this program writes to standard error: text or json.
+    logging_format: LogFormat = "logging.format", LogFormat::Text, flag "log-format" "FORMAT";
+    /// What is logged: a level (error, warn, info, debug, trace), or several for parts of the program, as in
+    /// info,floodmark_broker::kafka=debug.
+    logging_filter: String = "logging.filter", "info".to_owned(), flag "log-filter" "FILTER";
+}

@@ -1,0 +1,120 @@
+//! A request as its handler sees it (who asks, over which listener, in which version), and what may become of it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::shared::Shared;
+
+/// Where clients are told to go, by the listener that they came through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// What all requests of one connection have in common.
+#[derive(Debug)]
+pub(crate) struct ConnectionContext {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) advertised: Arc<Endpoint>,
+}
+
+/// Who asks, and in which version.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    pub(super) connection: Arc<ConnectionContext>,
+    pub(super) client_id: Option<Arc<str>>,
+    pub(super) correlation_id: i32,
+    pub(super) version: i16,
+}
+
+impl RequestContext {
+    /// The broker: configuration, metadata, partitions, coordinators, metrics, clock.
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.connection.shared
+    }
+
+    /// The version that the request came in, and that its response leaves in.
+    pub(crate) fn version(&self) -> i16 {
+        self.version
+    }
+
+    /// The name the client gives itself; empty where it gives none.
+    pub(crate) fn client_id(&self) -> &str {
+        self.client_id.as_deref().unwrap_or_default()
+    }
+
+    /// The other end of the socket.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.connection.peer
+    }
+
+    /// What this broker is called on the listener that the client dialled.
+    pub(crate) fn advertised(&self) -> &Endpoint {
+        &self.connection.advertised
+    }
+}
+
+/// What a handler makes of a request.
+pub(crate) enum Answer {
+    /// It is there.
+    Ready(Reply),
+    /// It will come. Dropped where the connection closes first.
+    Later(Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>),
+}
+
+impl Answer {
+    /// An answer that will come.
+    pub(crate) fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Answer {
+        Answer::Later(Box::pin(reply))
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Ready(reply) => f.debug_tuple("Ready").field(reply).finish(),
+            Answer::Later(_) => f.write_str("Later"),
+        }
+    }
+}
+
+/// What leaves for a request.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// One frame, its length prefix included, in pieces that are written without being put together.
+    Frame(Vec<Bytes>),
+    /// Not a byte: a produce request with acks=0.
+    Nothing,
+}
+
+/// Why a request costs its sender the connection. Nobody else notices.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The header is no header, or the body is not what its version says.
+    #[error("malformed {what}")]
+    Malformed {
+        /// The part that cannot be read.
+        what: &'static str,
+    },
+    /// An API that is not advertised, or a version of it that is not.
+    #[error("API key {key} in version {version} is not served here")]
+    NotServed {
+        /// Kafka's number of the API.
+        key: i16,
+        /// The version asked for.
+        version: i16,
+    },
+    /// A produce request with acks=0 failed, and a closed connection is the only way to say so.
+    #[error("produce without acknowledgement failed: {reason}")]
+    UnacknowledgedProduce {
+        /// What went wrong.
+        reason: String,
+    },
+}
