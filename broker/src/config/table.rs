@@ -45,7 +45,7 @@ macro_rules! settings {
             $($(#[doc = $doc])+ pub $field: $type,)*
             pub(super) origins: BTreeMap<&'static str, Origin>,
             /// Kept for its drop, which removes the directory.
-            pub(super) temporary: Option<Arc<TempDir>>,
+            pub(crate) temporary: Option<Arc<TempDir>>,
         }
 
         impl Default for BrokerConfig {
@@ -118,8 +118,8 @@ settings! {
     request_bytes_max: ByteSize = "socket.request.max.bytes", ByteSize::mib(100), in ByteSize(1024) => ByteSize::mib(1024);
     /// Memory for requests that arrive or are not answered yet, of all connections together. Where it is used up, reading waits.
     queued_request_bytes_max: ByteSize = "queued.max.request.bytes", ByteSize::mib(256), in ByteSize::mib(1) => ByteSize::mib(1 << 20);
-    /// Time that a request has from its first byte to its last, and a reply to be read by the client; large ones get a second more
-    /// for each 16 KiB.
+    /// Time that a request has from its first byte to its last, and a reply to be read by the client. Large ones get a second more for
+    /// each 16 KiB, as long as they do not stand still for this time.
     request_timeout: Millis = "request.timeout.ms", Millis::seconds(30), in Millis(1) => Millis::seconds(86_400);
     /// Time that requests in progress have to finish when the broker stops.
     shutdown_timeout: Millis = "shutdown.timeout.ms", Millis::seconds(10), in Millis(0) => Millis::seconds(86_400);

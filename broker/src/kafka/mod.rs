@@ -1,6 +1,174 @@
-//! The Kafka door: frames in, replies out. Only translates; what a request means is decided in `ops`.
+//! The Kafka door: takes connections within limits, spreads them over the cores, and says why they ended. What a request means is decided
+//! in `ops`.
 
+mod connection;
 pub(crate) mod dispatch;
 pub(crate) mod handlers;
 mod header;
+mod inbound;
+mod log_rate;
+mod outbound;
 pub(crate) mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{ConnectionLimits, Full};
+use crate::runtime::{Assigned, Core};
+use crate::shared::Shared;
+use connection::{Closed, Connection};
+use log_rate::LogRate;
+use request::{ConnectionContext, Endpoint};
+
+/// A client whose machine has gone is noticed after about two minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// Where the system has no descriptors or memory for a connection, another try makes sense a little later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections until the broker stops.
+pub(crate) struct Door {
+    pub(crate) listener: TcpListener,
+    pub(crate) advertised: Arc<Endpoint>,
+    pub(crate) cores: Arc<[Core]>,
+    pub(crate) connections: TaskTracker,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Door {
+    /// Returns once the broker stops; connections go on.
+    pub(crate) async fn run(self) {
+        let config = &self.shared.config;
+        let [total, per_ip] = [config.max_connections, config.max_connections_per_ip]
+            .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        let limits = ConnectionLimits::new(total, per_ip);
+        let log_rate = Arc::new(LogRate::default());
+        let drain = self.shared.drain.clone();
+        let accept = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((socket, peer)) => self.take(socket, peer, &limits, &log_rate),
+                    Err(e) => {
+                        log_rate
+                            .say(|more| tracing::warn!(error = %e, more, "a connection could not be taken"));
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = drain.begun() => {}
+            () = accept => {}
+        }
+    }
+
+    fn take(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        limits: &Arc<ConnectionLimits>,
+        log_rate: &Arc<LogRate>,
+    ) {
+        let place = match limits.admit(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                self.shared.metrics.on_refused(reason_of_full(full));
+                log_rate
+                    .say(|more| tracing::warn!(%peer, reason = %full, more, "a connection was not taken"));
+                return;
+            }
+        };
+        let Some(core) = Core::least_busy(&self.cores) else { return };
+        let context = Arc::new(ConnectionContext {
+            shared: Arc::clone(&self.shared),
+            peer,
+            advertised: Arc::clone(&self.advertised),
+        });
+        let socket = match prepare(socket) {
+            Ok(socket) => socket,
+            Err(e) => {
+                log_rate.say(
+                    |more| tracing::debug!(%peer, error = %e, more, "a connection ended before it began"),
+                );
+                return;
+            }
+        };
+        let handle = core.handle().clone();
+        let log_rate = Arc::clone(log_rate);
+        self.connections.spawn_on(
+            async move {
+                let _place = place;
+                serve(socket, context, core, &log_rate).await;
+            },
+            &handle,
+        );
+    }
+}
+
+/// Off this runtime, since the connection will live on another one.
+fn prepare(socket: TcpStream) -> std::io::Result<std::net::TcpStream> {
+    socket.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
+    socket.into_std()
+}
+
+async fn serve(
+    socket: std::net::TcpStream,
+    context: Arc<ConnectionContext>,
+    _core: Assigned,
+    log_rate: &LogRate,
+) {
+    let metrics = &context.shared.metrics;
+    let socket = match TcpStream::from_std(socket) {
+        Ok(socket) => socket,
+        Err(e) => {
+            metrics.on_refused("broken");
+            log_rate.say(|more| tracing::warn!(error = %e, more, "a connection could not be taken"));
+            return;
+        }
+    };
+    metrics.on_opened();
+    let mut connection = Connection::new(socket, Arc::clone(&context), dispatch::dispatch);
+    let closed = connection.run().await;
+    let (peer, client_id) = (context.peer, connection.client_id());
+    if is_fault(&closed) {
+        log_rate.say(|more| tracing::warn!(%peer, client_id, reason = %closed, more, "connection closed"));
+    } else {
+        tracing::debug!(%peer, client_id, reason = %closed, "connection closed");
+    }
+    metrics.on_closed(reason(&closed));
+}
+
+/// Whether it is worth a line that somebody reads.
+fn is_fault(closed: &Closed) -> bool {
+    !matches!(closed, Closed::ByPeer | Closed::Idle | Closed::Stopping)
+}
+
+fn reason(closed: &Closed) -> &'static str {
+    match closed {
+        Closed::ByPeer => "client",
+        Closed::Broken(_) => "broken",
+        Closed::Idle => "idle",
+        Closed::SlowRequest { .. } => "slow_request",
+        Closed::SlowReader { .. } => "slow_reader",
+        Closed::BadFrame(_) => "bad_frame",
+        Closed::Refused(_) => "bad_request",
+        Closed::Stopping => "stopping",
+    }
+}
+
+fn reason_of_full(full: Full) -> &'static str {
+    match full {
+        Full::Total => "limit",
+        Full::Address => "address_limit",
+    }
+}

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
@@ -73,6 +74,17 @@ impl Answer {
     /// An answer that will come.
     pub(crate) fn later(reply: impl Future<Output = Result<Reply, Refusal>> + Send + 'static) -> Answer {
         Answer::Later(Box::pin(reply))
+    }
+
+    /// The reply, once it is there. Not to be asked again after that.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll<Reply>, Refusal> {
+        match self {
+            Answer::Ready(reply) => Ok(Poll::Ready(std::mem::replace(reply, Reply::Nothing))),
+            Answer::Later(reply) => match reply.as_mut().poll(cx) {
+                Poll::Ready(reply) => reply.map(Poll::Ready),
+                Poll::Pending => Ok(Poll::Pending),
+            },
+        }
     }
 }
 

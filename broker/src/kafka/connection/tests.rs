@@ -1,0 +1,394 @@
+//! Order, pipelining, backpressure and endings, with handlers that answer when the test says so.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use floodmark_storage::clock::Clock;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::BrokerConfig;
+use crate::kafka::request::Endpoint;
+use crate::shared::Shared;
+
+const PRODUCE: u8 = 0;
+/// May wait for an event.
+const FETCH: u8 = 1;
+const COMMIT: u8 = 8;
+const AT_ONCE: u8 = 12;
+const BAD: u8 = 99;
+
+type Promise = oneshot::Sender<Result<Reply, Refusal>>;
+
+thread_local! {
+    /// What the handlers of this test's thread were asked, in order, and where their replies are given.
+    static ASKED: RefCell<Vec<(u8, Promise)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Frames of the tests are a key of two bytes, a number, and padding.
+fn scripted(_: &Arc<ConnectionContext>, _: &mut Option<Arc<str>>, frame: BytesMut) -> Result<Begun, Refusal> {
+    let (key, number) = (frame[1], frame[2]);
+    let begun = |answer| Begun { answer, served: 0, is_produce: key == PRODUCE, waits: key == FETCH };
+    match key {
+        BAD => Err(Refusal::NotServed { key: 99, version: 0 }),
+        AT_ONCE => Ok(begun(Answer::Ready(reply(number, 1)))),
+        _ => {
+            let (promise, promised) = oneshot::channel();
+            ASKED.with_borrow_mut(|asked| asked.push((number, promise)));
+            // The frame lives as long as its request, as it does where records are kept.
+            Ok(begun(Answer::later(async move {
+                let _frame = frame;
+                promised.await.unwrap_or(Ok(Reply::Nothing))
+            })))
+        }
+    }
+}
+
+fn request(key: u8, number: u8, padding: usize) -> Vec<u8> {
+    let mut frame = u32::try_from(3 + padding).unwrap().to_be_bytes().to_vec();
+    frame.extend([0, key, number]);
+    frame.resize(frame.len() + padding, 0);
+    frame
+}
+
+/// So many times the number.
+fn reply(number: u8, bytes: usize) -> Reply {
+    Reply::Frame(vec![Bytes::from(vec![number; bytes])])
+}
+
+fn asked() -> Vec<u8> {
+    ASKED.with_borrow(|asked| asked.iter().map(|(number, _)| *number).collect())
+}
+
+fn promise(number: u8) -> Promise {
+    ASKED.with_borrow_mut(|asked| {
+        let at = asked.iter().position(|(n, _)| *n == number).unwrap();
+        asked.remove(at).1
+    })
+}
+
+fn give(number: u8) {
+    promise(number).send(Ok(reply(number, 1))).unwrap();
+}
+
+struct Pair {
+    client: TcpStream,
+    server: JoinHandle<Closed>,
+    shared: Arc<Shared>,
+}
+
+impl Pair {
+    async fn of(settings: &[(&str, &str)]) -> Pair {
+        let mut config = BrokerConfig::default();
+        for (key, value) in settings {
+            config.set(key, value).unwrap();
+        }
+        let shared = Arc::new(Shared::new(config, Clock::System));
+        let listener = TcpListener::bind(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), 0))).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (socket, peer) = listener.accept().await.unwrap();
+        let advertised = Arc::new(Endpoint { host: "here".to_owned(), port: 1 });
+        let context = Arc::new(ConnectionContext { shared: Arc::clone(&shared), peer, advertised });
+        let server = tokio::spawn(async move { Connection::new(socket, context, scripted).run().await });
+        Pair { client, server, shared }
+    }
+
+    async fn send(&mut self, requests: &[(u8, u8)]) {
+        let bytes: Vec<u8> = requests.iter().flat_map(|&(key, number)| request(key, number, 0)).collect();
+        self.client.write_all(&bytes).await.unwrap();
+        settle().await;
+    }
+
+    async fn replies(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        let read = self.client.read_exact(&mut bytes);
+        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+        bytes
+    }
+
+    async fn closed(self) -> Closed {
+        tokio::time::timeout(Duration::from_secs(5), self.server).await.unwrap().unwrap()
+    }
+}
+
+/// Long enough for whatever is going to happen on this thread.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
+fn run(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+#[test]
+fn produce_is_begun_behind_produce_and_answered_in_order() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(PRODUCE, 1), (PRODUCE, 2), (PRODUCE, 3)]).await;
+        assert_eq!(asked(), [1, 2, 3]);
+        give(3);
+        give(2);
+        settle().await;
+        assert_eq!(pair.client.try_read(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        give(1);
+        assert_eq!(pair.replies(3).await, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn anything_else_waits_until_what_came_before_is_answered() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(PRODUCE, 1), (COMMIT, 2), (PRODUCE, 3), (AT_ONCE, 4), (COMMIT, 5)]).await;
+        assert_eq!(asked(), [1]);
+        give(1);
+        settle().await;
+        assert_eq!(asked(), [2]);
+        give(2);
+        settle().await;
+        assert_eq!(asked(), [3]);
+        give(3);
+        settle().await;
+        assert_eq!(asked(), [5]);
+        assert_eq!(pair.replies(4).await, [1, 2, 3, 4]);
+        give(5);
+        assert_eq!(pair.replies(1).await, [5]);
+    });
+}
+
+#[test]
+fn produce_without_acknowledgement_leaves_no_byte_and_holds_nobody_up() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(PRODUCE, 1), (PRODUCE, 2), (PRODUCE, 3)]).await;
+        promise(2).send(Ok(Reply::Nothing)).unwrap();
+        give(3);
+        give(1);
+        assert_eq!(pair.replies(2).await, [1, 3]);
+        pair.send(&[(AT_ONCE, 4)]).await;
+        assert_eq!(pair.replies(1).await, [4]);
+    });
+}
+
+#[test]
+fn unanswered_produce_is_bounded_by_number() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        let many: Vec<(u8, u8)> = (0..=200).map(|n| (PRODUCE, n)).collect();
+        pair.send(&many).await;
+        assert_eq!(asked().len(), PIPELINE_REQUESTS_MAX);
+        for n in 0..=200 {
+            if asked().is_empty() {
+                settle().await;
+            }
+            give(n);
+        }
+        assert_eq!(pair.replies(201).await, (0..=200).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        let before = pair.shared.request_bytes.available_bytes();
+        let (mut read, mut write) = pair.client.into_split();
+        let sending = tokio::spawn(async move {
+            for n in 0..20 {
+                write.write_all(&request(PRODUCE, n, 4 << 20)).await.unwrap();
+            }
+            write
+        });
+        while asked().len() < 8 {
+            settle().await;
+        }
+        settle().await;
+        settle().await;
+        assert_eq!(asked().len(), 8, "32 MiB of 4 MiB each");
+        let held = before - pair.shared.request_bytes.available_bytes();
+        assert!((32 << 20..48 << 20).contains(&held), "{held}");
+        for n in 0..20 {
+            while !asked().contains(&n) {
+                settle().await;
+            }
+            give(n);
+        }
+        let mut replies = [0; 20];
+        read.read_exact(&mut replies).await.unwrap();
+        assert_eq!(replies.to_vec(), (0..20).collect::<Vec<_>>());
+        let _open = sending.await.unwrap();
+        settle().await;
+        assert_eq!(pair.shared.request_bytes.available_bytes(), before);
+    });
+}
+
+/// The budget is smaller than what four clients send at once; each gets through all the same.
+#[test]
+fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
+    run(async {
+        let first = Pair::of(&[("queued.max.request.bytes", "1MiB")]).await;
+        let mut tasks = Vec::new();
+        let mut pairs = vec![first];
+        for _ in 0..3 {
+            let mut pair = Pair::of(&[]).await;
+            // All of them under the budget of the first.
+            pair.server.abort();
+            pair = again(pair, Arc::clone(&pairs[0].shared)).await;
+            pairs.push(pair);
+        }
+        let shared = Arc::clone(&pairs[0].shared);
+        for mut pair in pairs {
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..5 {
+                    pair.client.write_all(&request(AT_ONCE, 9, 3 << 20)).await.unwrap();
+                    assert_eq!(pair.replies(1).await, [9]);
+                }
+            }));
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        settle().await;
+        assert_eq!(shared.request_bytes.available_bytes(), 1 << 20);
+    });
+}
+
+async fn again(pair: Pair, shared: Arc<Shared>) -> Pair {
+    let listener = TcpListener::bind(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), 0))).await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, peer) = listener.accept().await.unwrap();
+    let advertised = Arc::new(Endpoint { host: "here".to_owned(), port: 1 });
+    let context = Arc::new(ConnectionContext { shared: Arc::clone(&shared), peer, advertised });
+    drop(pair);
+    let server = tokio::spawn(async move { Connection::new(socket, context, scripted).run().await });
+    Pair { client, server, shared }
+}
+
+#[test]
+fn a_closed_connection_drops_what_it_waited_for() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(FETCH, 1)]).await;
+        let promise = promise(1);
+        assert!(!promise.is_closed());
+        drop(pair.client);
+        assert!(matches!(pair.server.await.unwrap(), Closed::ByPeer));
+        assert!(promise.is_closed());
+    });
+}
+
+/// With acks=0 nobody waits for an answer before hanging up.
+#[test]
+fn what_was_sent_before_hanging_up_is_begun() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(COMMIT, 1)]).await;
+        let bytes =
+            [request(PRODUCE, 2, 0), request(PRODUCE, 3, 0), request(PRODUCE, 4, 9)[..8].to_vec()].concat();
+        pair.client.write_all(&bytes).await.unwrap();
+        drop(pair.client);
+        assert!(matches!(pair.server.await.unwrap(), Closed::ByPeer));
+        assert_eq!(asked(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_refusal_comes_after_the_replies_that_are_there() {
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(AT_ONCE, 1), (AT_ONCE, 2), (BAD, 3)]).await;
+        assert_eq!(pair.replies(2).await, [1, 2]);
+        assert!(matches!(pair.closed().await, Closed::Refused(_)));
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(PRODUCE, 1), (PRODUCE, 2)]).await;
+        promise(1).send(Err(Refusal::UnacknowledgedProduce { reason: "full".to_owned() })).unwrap();
+        assert!(matches!(pair.closed().await, Closed::Refused(Refusal::UnacknowledgedProduce { .. })));
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_gets_no_more_begun() {
+    run(async {
+        let mut pair = Pair::of(&[("request.timeout.ms", "500")]).await;
+        pair.send(&[(COMMIT, 1), (COMMIT, 2), (COMMIT, 3)]).await;
+        promise(1).send(Ok(reply(1, 16 << 20))).unwrap();
+        settle().await;
+        assert!(asked().is_empty(), "the second waits until the first has left");
+        let left = match pair.closed().await {
+            Closed::SlowReader { left } => left,
+            other => panic!("{other}"),
+        };
+        assert!(left > UNREAD_BYTES_MAX && left < 16 << 20, "{left}");
+    });
+}
+
+#[test]
+fn a_reader_that_is_slow_but_steady_is_served() {
+    run(async {
+        let mut pair = Pair::of(&[("request.timeout.ms", "300")]).await;
+        pair.send(&[(COMMIT, 1)]).await;
+        // Past its timeout alone; the size buys 256 s more.
+        promise(1).send(Ok(reply(1, 4 << 20))).unwrap();
+        let mut left = 4 << 20;
+        while left > 0 {
+            let read = pair.client.read(&mut vec![0; 256 << 10]).await.unwrap();
+            left -= read;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        pair.send(&[(AT_ONCE, 2)]).await;
+        assert_eq!(pair.replies(1).await, [2]);
+    });
+}
+
+#[test]
+fn a_request_in_progress_is_not_idle() {
+    run(async {
+        let mut pair = Pair::of(&[("connections.max.idle.ms", "100")]).await;
+        pair.send(&[(FETCH, 1)]).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        give(1);
+        assert_eq!(pair.replies(1).await, [1]);
+        assert!(matches!(pair.closed().await, Closed::Idle));
+    });
+}
+
+#[test]
+fn a_broker_that_stops_finishes_work_but_waits_for_no_event() {
+    run(async {
+        let idle = Pair::of(&[]).await;
+        idle.shared.drain.begin();
+        assert!(matches!(idle.closed().await, Closed::Stopping));
+
+        let mut fetching = Pair::of(&[]).await;
+        fetching.send(&[(FETCH, 1)]).await;
+        fetching.shared.drain.begin();
+        assert!(matches!(fetching.closed().await, Closed::Stopping));
+
+        let mut producing = Pair::of(&[]).await;
+        producing.send(&[(PRODUCE, 2), (PRODUCE, 3)]).await;
+        producing.shared.drain.begin();
+        settle().await;
+        producing.send(&[(PRODUCE, 4)]).await;
+        assert_eq!(asked(), [1, 2, 3], "nothing new is begun");
+        give(2);
+        settle().await;
+        assert!(!producing.server.is_finished());
+        give(3);
+        assert_eq!(producing.replies(2).await, [2, 3]);
+        assert!(matches!(producing.closed().await, Closed::Stopping));
+    });
+}
+
+#[test]
+fn time_grows_with_bytes() {
+    let timeout = Duration::from_secs(30);
+    assert_eq!(transfer_time(timeout, 0), timeout);
+    assert_eq!(transfer_time(timeout, 16 << 10), timeout + Duration::from_secs(1));
+    assert_eq!(transfer_time(timeout, 100 << 20), timeout + Duration::from_secs(6400));
+}

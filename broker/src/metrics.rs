@@ -1,0 +1,204 @@
+//! What a broker counts, each broker for itself. Counting touches atomics alone; names and labels are dealt with at the scrape.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::Registry;
+
+/// Upper bounds of the buckets of a time, in microseconds; one without a bound follows.
+const BOUNDS_US: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000, 30_000_000,
+];
+
+/// All counters of one broker.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// One for each API that is served, in the order of the table.
+    pub(crate) apis: Vec<ApiMetrics>,
+    /// Connections that are open.
+    pub(crate) connections: Gauge,
+    opened: Counter,
+    closed: Family<Reason, Counter>,
+    errors: Family<ErrorOf, Counter>,
+}
+
+/// What is counted for an API.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiMetrics {
+    seconds: Seconds,
+    request_bytes: Counter,
+    response_bytes: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Api {
+    api: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorOf {
+    api: &'static str,
+    error: &'static str,
+}
+
+impl Metrics {
+    /// Counters for APIs of these names.
+    pub(crate) fn new(apis: impl Iterator<Item = &'static str>) -> Metrics {
+        let mut registry = Registry::with_prefix("floodmark");
+        let seconds = Family::<Api, Seconds>::default();
+        let request_bytes = Family::<Api, Counter>::default();
+        let response_bytes = Family::<Api, Counter>::default();
+        let (connections, opened) = (Gauge::default(), Counter::default());
+        let (closed, errors) = (Family::default(), Family::default());
+        registry.register(
+            "kafka_request_seconds",
+            "Time from a request's last byte to its reply",
+            seconds.clone(),
+        );
+        registry.register("kafka_request_bytes", "Bytes of requests", request_bytes.clone());
+        registry.register("kafka_response_bytes", "Bytes of replies", response_bytes.clone());
+        registry.register("kafka_connections", "Connections that are open", connections.clone());
+        registry.register("kafka_connections_opened", "Connections that were taken", opened.clone());
+        registry.register("kafka_connections_closed", "Connections that ended, by reason", closed.clone());
+        registry.register("kafka_errors", "Error codes in replies", errors.clone());
+        let apis = apis.map(|api| ApiMetrics {
+            seconds: seconds.get_or_create_owned(&Api { api }),
+            request_bytes: request_bytes.get_or_create_owned(&Api { api }),
+            response_bytes: response_bytes.get_or_create_owned(&Api { api }),
+        });
+        Metrics { apis: apis.collect(), registry, connections, opened, closed, errors }
+    }
+
+    pub(crate) fn on_opened(&self) {
+        self.connections.inc();
+        self.opened.inc();
+    }
+
+    pub(crate) fn on_closed(&self, reason: &'static str) {
+        self.connections.dec();
+        self.on_refused(reason);
+    }
+
+    /// A connection that was not taken.
+    pub(crate) fn on_refused(&self, reason: &'static str) {
+        self.closed.get_or_create_owned(&Reason { reason }).inc();
+    }
+
+    /// An error code in a reply.
+    pub(crate) fn on_error(&self, api: &'static str, error: &'static str) {
+        self.errors.get_or_create_owned(&ErrorOf { api, error }).inc();
+    }
+
+    /// Everything as Prometheus reads it.
+    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl ApiMetrics {
+    pub(crate) fn on_answered(&self, took: Duration, request_bytes: usize, response_bytes: usize) {
+        self.seconds.observe(took);
+        self.request_bytes.inc_by(request_bytes as u64);
+        self.response_bytes.inc_by(response_bytes as u64);
+    }
+}
+
+/// A histogram of times that is counted into without a lock.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seconds(Arc<Buckets>);
+
+#[derive(Debug, Default)]
+struct Buckets {
+    counts: [AtomicU64; BOUNDS_US.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+impl Seconds {
+    pub(crate) fn observe(&self, took: Duration) {
+        let us = took.as_nanos().div_ceil(1000);
+        let at = BOUNDS_US.partition_point(|&bound| u128::from(bound) < us);
+        self.0.counts[at].fetch_add(1, Ordering::Relaxed);
+        self.0.sum_ns.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+impl TypedMetric for Seconds {
+    const TYPE: MetricType = MetricType::Histogram;
+}
+
+impl EncodeMetric for Seconds {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let bounds = BOUNDS_US.iter().map(|&us| us as f64 / 1e6).chain([f64::INFINITY]);
+        let counts = self.0.counts.iter().map(|count| count.load(Ordering::Relaxed));
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let sum = self.0.sum_ns.load(Ordering::Relaxed) as f64 / 1e9;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_the_bucket_that_bounds_them() {
+        let metrics = Metrics::new(["Produce", "Fetch"].into_iter());
+        for us in [1, 50, 51, 30_000_000, 30_000_001] {
+            metrics.apis[1].on_answered(Duration::from_micros(us), 10, 20);
+        }
+        let text = metrics.text().unwrap();
+        for line in [
+            r#"floodmark_kafka_request_seconds_bucket{le="0.00005",api="Fetch"} 2"#,
+            r#"floodmark_kafka_request_seconds_bucket{le="0.0001",api="Fetch"} 3"#,
+            r#"floodmark_kafka_request_seconds_bucket{le="30.0",api="Fetch"} 4"#,
+            r#"floodmark_kafka_request_seconds_bucket{le="+Inf",api="Fetch"} 5"#,
+            r#"floodmark_kafka_request_seconds_count{api="Fetch"} 5"#,
+            r#"floodmark_kafka_request_seconds_count{api="Produce"} 0"#,
+            r#"floodmark_kafka_request_bytes_total{api="Fetch"} 50"#,
+            r#"floodmark_kafka_response_bytes_total{api="Fetch"} 100"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn connections_and_errors_are_told_by_reason() {
+        let metrics = Metrics::new(["Fetch"].into_iter());
+        metrics.on_opened();
+        metrics.on_opened();
+        metrics.on_closed("idle");
+        metrics.on_refused("limit");
+        metrics.on_error("Fetch", "OFFSET_OUT_OF_RANGE");
+        let text = metrics.text().unwrap();
+        for line in [
+            "floodmark_kafka_connections 1",
+            "floodmark_kafka_connections_opened_total 2",
+            r#"floodmark_kafka_connections_closed_total{reason="idle"} 1"#,
+            r#"floodmark_kafka_connections_closed_total{reason="limit"} 1"#,
+            r#"floodmark_kafka_errors_total{api="Fetch",error="OFFSET_OUT_OF_RANGE"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+}
