@@ -12,6 +12,7 @@
 mod admission;
 pub mod config;
 mod error;
+mod http;
 mod kafka;
 mod metrics;
 mod runtime;
@@ -47,7 +48,8 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug)]
 pub struct Broker {
     shared: Arc<Shared>,
-    connections: TaskTracker,
+    /// Connections, and what takes them.
+    tasks: TaskTracker,
     kafka_address: SocketAddr,
     http_address: Option<SocketAddr>,
     /// Behind everything that runs on them.
@@ -74,30 +76,26 @@ impl Broker {
             .map_err(StartError::Thread)?;
 
         let _runtime = threads.control().enter();
-        let kafka_listener = listen("kafka.listen", &config.kafka_listen)?;
-        let kafka_address = local_address("kafka.listen", &config.kafka_listen, &kafka_listener)?;
+        let kafka = Listening::on("kafka.listen", &config.kafka_listen)?;
+        let http = config.http_listen.as_ref().map(|at| Listening::on("http.listen", at)).transpose()?;
+        let (kafka_address, http_address) = (kafka.address, http.as_ref().map(|http| http.address));
         let advertised = Arc::new(advertised(&config, kafka_address)?);
 
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock));
-        let connections = TaskTracker::new();
+        let tasks = TaskTracker::new();
         let door = Door {
-            listener: kafka_listener,
+            listener: kafka.listener,
             advertised,
             cores: Arc::clone(threads.cores()),
-            connections: connections.clone(),
+            connections: tasks.clone(),
             shared: Arc::clone(&shared),
         };
-        threads.control().spawn(door.run());
-        Ok(Broker {
-            shared,
-            connections,
-            kafka_address,
-            http_address: None,
-            threads,
-            _data_dirs: data_dirs,
-            _temporary,
-        })
+        tasks.spawn_on(door.run(), threads.control());
+        if let Some(http) = http {
+            tasks.spawn_on(http::run(http.listener, Arc::clone(&shared)), threads.control());
+        }
+        Ok(Broker { shared, tasks, kafka_address, http_address, threads, _data_dirs: data_dirs, _temporary })
     }
 
     /// Where Kafka clients connect.
@@ -119,21 +117,18 @@ impl Broker {
         self.drain(timeout);
     }
 
-    /// Waits for connections to end on a thread of the broker, so that the caller may be one that runs tasks.
+    /// Waits on a thread of the broker, so that the caller may be one that runs tasks.
     fn drain(&self, timeout: Duration) {
         self.shared.drain.begin();
-        self.connections.close();
-        let connections = self.connections.clone();
+        self.tasks.close();
+        let tasks = self.tasks.clone();
         let (done, is_done) = std::sync::mpsc::sync_channel(1);
         self.threads.control().spawn(async move {
-            let all_ended = tokio::time::timeout(timeout, connections.wait()).await.is_ok();
+            let all_ended = tokio::time::timeout(timeout, tasks.wait()).await.is_ok();
             let _ = done.send(all_ended);
         });
         if is_done.recv() == Ok(false) {
-            tracing::warn!(
-                connections = self.connections.len(),
-                "requests in progress did not finish in time"
-            );
+            tracing::warn!(connections = self.tasks.len(), "requests in progress did not finish in time");
         }
     }
 }
@@ -144,33 +139,33 @@ impl Drop for Broker {
     }
 }
 
-fn listen(key: &'static str, address: &HostPort) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::AddressInUse { key, address: address.clone() },
-        _ => StartError::Listen { key, address: address.clone(), source },
-    })
+/// A socket that connections can come to.
+struct Listening {
+    listener: TcpListener,
+    address: SocketAddr,
 }
 
-fn bind(address: &HostPort) -> io::Result<TcpListener> {
+impl Listening {
+    fn on(key: &'static str, address: &HostPort) -> Result<Listening, StartError> {
+        bind(address).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::AddressInUse { key, address: address.clone() },
+            _ => StartError::Listen { key, address: address.clone(), source },
+        })
+    }
+}
+
+fn bind(wanted: &HostPort) -> io::Result<Listening> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (address.host.as_str(), address.port).to_socket_addrs()? {
+    for address in (wanted.host.as_str(), wanted.port).to_socket_addrs()? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A broker that is started again finds connections of the one before in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(listener) => return Ok(listener),
+            Ok(listener) => return Ok(Listening { address: listener.local_addr()?, listener }),
             Err(e) => last = e,
         }
     }
     Err(last)
-}
-
-fn local_address(
-    key: &'static str,
-    address: &HostPort,
-    listener: &TcpListener,
-) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Listen { key, address: address.clone(), source })
 }
 
 /// What clients are told: the name they dialled by configuration, with the port that was really taken.

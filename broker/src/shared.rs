@@ -30,4 +30,9 @@ impl Shared {
             config,
         }
     }
+
+    /// Why clients cannot be served now; `None` where they can.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        self.drain.has_begun().then_some("the broker stops")
+    }
 }

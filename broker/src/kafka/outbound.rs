@@ -143,7 +143,7 @@ mod tests {
     fn replies_leave_in_order_however_they_are_cut() {
         for a_call in [1, 2, 3, 7, 1000] {
             let mut outbound = Outbound::default();
-            let mut all = Vec::new();
+            let mut all: Vec<u8> = Vec::new();
             for n in 0..100u8 {
                 let pieces =
                     vec![Bytes::from(vec![n; 3]), Bytes::new(), Bytes::from(vec![n; usize::from(n)])];
