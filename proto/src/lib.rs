@@ -2,6 +2,8 @@
 //!
 //! - [`ids`]: offsets, epochs and producers as types of their own.
 //! - [`batch`]: record batch v2, the unit everywhere.
+//! - [`kafka`]: frames, headers and messages of the Kafka protocol.
 
 pub mod batch;
 pub mod ids;
+pub mod kafka;
