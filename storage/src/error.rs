@@ -56,6 +56,15 @@ pub enum LogError {
         "the append was abandoned before its outcome was known; read the log's end to learn whether it took place"
     )]
     Abandoned,
+    /// The log was closed; it takes no more writes until it is opened anew.
+    #[error("the log is closed")]
+    Closed,
+    /// The system gave no thread.
+    #[error("cannot start a thread that waits for the disk: {source}")]
+    NoThread {
+        /// The system's words.
+        source: Arc<io::Error>,
+    },
     /// A read starts outside the log.
     #[error("offset {asked} is outside the log, which holds {start} to {end}")]
     OutOfRange {
@@ -106,7 +115,7 @@ pub enum AppendError {
         /// End of the log.
         end: Offset,
     },
-    /// A replica's batch carries an epoch older than the log's last.
+    /// The batch comes from, or in the name of, a leader older than the log's last.
     #[error("batch of leader epoch {epoch} after epoch {latest} was seen")]
     EpochBehind {
         /// The batch's.

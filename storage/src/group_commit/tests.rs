@@ -1,13 +1,17 @@
 //! Many threads against one log, on disks that work and disks that fail.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord};
 use floodmark_proto::ids::LeaderEpoch;
 
+use std::thread;
+
 use super::*;
 use crate::clock::Clock;
 use crate::config::LogConfig;
+use crate::error::AppendError;
 use crate::fs::sim::{Fault, FaultKind, FaultOn};
 use crate::fs::{Disk, RealDisk, SimDisk};
 use crate::log::LogContext;
@@ -19,19 +23,30 @@ use crate::segment::ReadLimits;
 const LEADER: AppendAs = AppendAs::Leader { epoch: LeaderEpoch(0), origin: Origin::Client };
 
 fn open(disk: Arc<dyn Disk>, dir: &Path) -> GroupCommit {
-    let context = LogContext {
-        disk,
-        clock: Clock::System,
-        random: Random::seeded(1),
-        tail_budget: TailBudget::new(10_000),
-    };
-    let config = LogConfig {
+    open_for(disk, dir, Owner::default())
+}
+
+/// As the leader of a partition wants it: everything durable soon.
+fn eager() -> Owner {
+    Owner { on_moved: Box::new(|log| log.durable() < log.end()), announce: Box::new(|| {}) }
+}
+
+fn open_for(disk: Arc<dyn Disk>, dir: &Path, owner: Owner) -> GroupCommit {
+    let disks = DiskThreads::start(2).unwrap();
+    GroupCommit::new(Log::open(context(disk), dir, config()).unwrap().0, &disks, owner)
+}
+
+fn context(disk: Arc<dyn Disk>) -> LogContext {
+    LogContext { disk, clock: Clock::System, random: Random::seeded(1), tail_budget: TailBudget::new(10_000) }
+}
+
+fn config() -> LogConfig {
+    LogConfig {
         segment_bytes: 20_000,
         prewrite_bytes: 8_192,
         checkpoint_interval_bytes: 10_000,
         ..LogConfig::default()
-    };
-    GroupCommit::new(Log::open(context, dir, config).unwrap().0)
+    }
 }
 
 fn batch(value: &str) -> RecordBatch {
@@ -91,7 +106,7 @@ fn every_caller_gets_the_offset_of_its_own_batch_and_keeps_it_through_reopening(
     });
     acknowledged.sort();
     assert_eq!(values(&log.reader()), acknowledged);
-    drop(log);
+    log.abandon();
     let log = open(Arc::new(RealDisk), &dir.path().join("t-0"));
     assert_eq!(values(&log.reader()), acknowledged);
 }
@@ -130,4 +145,187 @@ fn waiting_for_what_was_cut_off_fails_instead_of_hanging() {
     let receipt = log.append(vec![batch("a"), batch("b")], LEADER).unwrap();
     log.with_log(|log| log.truncate_to(Offset(1))).unwrap();
     assert!(matches!(log.wait_synced(receipt.end), Err(LogError::OutOfRange { .. })));
+}
+
+#[test]
+fn appends_handed_in_while_the_log_is_taken_return_at_once_and_keep_their_order() {
+    let log = open(Arc::new(SimDisk::new()), Path::new("t-0"));
+    let (give, take) = sync_channel(100);
+    log.with_log(|_| {
+        for n in 0..100 {
+            let give = give.clone();
+            log.submit(vec![batch(&n.to_string())], LEADER, move |outcome| {
+                give.send((n, outcome.unwrap().outcomes[0].clone().unwrap().base_offset)).unwrap();
+            });
+        }
+        assert!(take.try_recv().is_err(), "the log is still taken");
+    });
+    let told: Vec<_> = (0..100).map(|_| take.recv().unwrap()).collect();
+    assert_eq!(told, (0..100).map(|n| (n, Offset(n))).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_batch_that_is_refused_leaves_nothing_to_wait_for() {
+    let log = open(Arc::new(SimDisk::new()), Path::new("t-0"));
+    log.append(vec![batch("a")], LEADER).unwrap();
+    let receipt = log.append(vec![batch(&"x".repeat(30_000))], LEADER).unwrap();
+    assert!(receipt.outcomes[0].is_err());
+    assert_eq!(receipt.end, Offset::ZERO);
+    assert_eq!(log.wait_synced(receipt.end).map_err(|e| e.to_string()), Ok(()));
+}
+
+#[test]
+fn a_leader_that_was_followed_by_another_appends_no_more() {
+    let log = open(Arc::new(SimDisk::new()), Path::new("t-0"));
+    log.with_log(|log| log.assign_epoch(LeaderEpoch(3))).unwrap();
+    let refused = log.append(vec![batch("late")], LEADER).unwrap().outcomes.remove(0).unwrap_err();
+    assert_eq!(refused, AppendError::EpochBehind { epoch: LeaderEpoch(0), latest: LeaderEpoch(3) });
+}
+
+#[test]
+fn closing_answers_those_who_wait_and_refuses_those_who_come() {
+    let disk = SimDisk::new();
+    let log = open(Arc::new(disk.clone()), Path::new("t-0"));
+    log.append_synced(vec![batch("a")], LEADER).unwrap();
+    log.append(vec![batch("b")], LEADER).unwrap();
+    log.close().unwrap();
+    log.wait_synced(Offset(2)).unwrap();
+    assert!(matches!(log.append(vec![batch("c")], LEADER), Err(LogError::Closed)));
+    assert!(matches!(log.wait_synced(Offset(3)), Err(LogError::Closed)));
+    assert!(matches!(log.close(), Err(LogError::Closed)));
+    assert_eq!(values(&log.reader()).len(), 2);
+    let again = Log::open(context(Arc::new(disk)), Path::new("t-0"), config()).unwrap();
+    assert!(again.1.was_clean);
+}
+
+#[test]
+fn an_abandoned_log_touches_no_file_any_more() {
+    let disk = SimDisk::new();
+    let log = open_for(Arc::new(disk.clone()), Path::new("t-0"), eager());
+    for n in 0..200 {
+        log.submit(vec![batch(&n.to_string().repeat(100))], LEADER, |_| {});
+    }
+    log.abandon();
+    assert!(matches!(log.wait_synced(Offset(i64::MAX)), Err(LogError::Closed)));
+    // A sync of an open file changes no name and no byte.
+    let files = disk.files();
+    thread::sleep(std::time::Duration::from_millis(20));
+    log.sync_soon(Offset(200));
+    thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(disk.files(), files);
+}
+
+#[test]
+fn a_panic_stops_the_log_and_nobody_waits_for_ever() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let when = Arc::clone(&panics);
+    let on_moved = move |_: &mut Log| {
+        assert!(!when.swap(false, Ordering::AcqRel), "told to");
+        false
+    };
+    let owner = Owner { on_moved: Box::new(on_moved), announce: Box::new(|| {}) };
+    let log = open_for(Arc::new(SimDisk::new()), Path::new("t-0"), owner);
+    log.append_synced(vec![batch("good")], LEADER).unwrap();
+    panics.store(true, Ordering::Release);
+    let (give, take) = sync_channel(1);
+    let submit = || log.submit(vec![batch("x")], LEADER, move |outcome| give.send(outcome).unwrap());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(submit)).is_err());
+    assert!(matches!(take.recv().unwrap(), Err(LogError::Abandoned)));
+    assert!(matches!(log.append(vec![batch("late")], LEADER), Err(LogError::Poisoned(_))));
+    assert!(matches!(log.wait_synced(Offset(2)), Err(LogError::Poisoned(_))));
+}
+
+#[test]
+fn a_disk_thread_outlives_a_panic_of_those_it_tells() {
+    let context = context(Arc::new(SimDisk::new()));
+    let disks = DiskThreads::start(1).unwrap();
+    let log = Log::open(context, Path::new("t-0"), config()).unwrap().0;
+    let log = GroupCommit::new(log, &disks, Owner::default());
+    log.append(vec![batch("a")], LEADER).unwrap();
+    log.with_log(|_| log.when_synced(Offset(1), |_| panic!("told to")));
+    log.append_synced(vec![batch("b")], LEADER).unwrap();
+}
+
+/// Many threads, a sync that fails at a moment the seed decides: who was told durable is durable, whatever the power cut takes,
+/// and everybody is told something.
+#[test]
+fn who_was_told_durable_survives_failed_syncs_and_power_cuts() {
+    for seed in 0..24 {
+        let disk = SimDisk::new();
+        let log = open_for(Arc::new(disk.clone()), Path::new("t-0"), eager());
+        log.append_synced(vec![batch("first")], LEADER).unwrap();
+        let fails_after = Random::seeded(seed).next_u64() % 60;
+        let fault = Fault {
+            on: FaultOn::Sync,
+            path_ends: ".log".into(),
+            after: fails_after,
+            times: 1,
+            kind: FaultKind::Eio,
+        };
+        disk.inject(fault);
+        let told: Arc<Mutex<Vec<(Offset, String)>>> = Arc::default();
+        let failed: Arc<AtomicUsize> = Arc::default();
+        let (at_cut, image) = thread::scope(|scope| {
+            for caller in 0..4 {
+                let (log, told, failed) = (log.clone(), Arc::clone(&told), Arc::clone(&failed));
+                scope.spawn(move || submit_all(&log, caller, seed, &told, &failed));
+            }
+            thread::sleep(std::time::Duration::from_micros(200 * (seed % 16)));
+            // In this order: what was told before is in the image.
+            let at_cut = told.lock().clone();
+            (at_cut, disk.image())
+        });
+        log.with_log(|_| {});
+        while told.lock().len() + failed.load(Ordering::Acquire) < 4 * CALLS {
+            thread::yield_now();
+        }
+        if disk.faults_taken() > 0 {
+            assert!(failed.load(Ordering::Acquire) > 0, "seed {seed}: the failed sync reached nobody");
+            assert!(log.reader().poison().is_some(), "seed {seed}");
+        }
+        log.abandon();
+        for (told, image) in [(at_cut, image), (told.lock().clone(), disk.image())] {
+            let after = open(Arc::new(image.power_cut(seed)), Path::new("t-0"));
+            let kept = values(&after.reader());
+            for batch in told {
+                assert!(kept.contains(&batch), "seed {seed}: {batch:?} was told durable");
+            }
+        }
+    }
+}
+
+const CALLS: usize = 40;
+
+/// Hands in batches one after the other, and waits now and then; offsets must rise as the calls were made.
+fn submit_all(
+    log: &GroupCommit,
+    caller: usize,
+    seed: u64,
+    told: &Arc<Mutex<Vec<(Offset, String)>>>,
+    failed: &Arc<AtomicUsize>,
+) {
+    let mut chance = crate::random::SplitMix::new(seed * 100 + caller as u64);
+    let offsets: Arc<Mutex<BTreeMap<usize, Offset>>> = Arc::default();
+    for n in 0..CALLS {
+        let value = format!("{caller}-{n}-{}", "x".repeat(chance.below(300) as usize));
+        let (told, failed) = (Arc::clone(told), Arc::clone(failed));
+        let (waiter, offsets) = (log.clone(), Arc::clone(&offsets));
+        log.submit(vec![batch(&value)], LEADER, move |receipt| {
+            let Ok(receipt) = receipt else {
+                failed.fetch_add(1, Ordering::AcqRel);
+                return;
+            };
+            let offset = receipt.outcomes[0].clone().unwrap().base_offset;
+            offsets.lock().insert(n, offset);
+            waiter.when_synced(receipt.end, move |outcome| match outcome {
+                Ok(()) => told.lock().push((offset, value)),
+                Err(_) => drop(failed.fetch_add(1, Ordering::AcqRel)),
+            });
+        });
+        if chance.below(8) == 0 {
+            let _ = log.wait_synced(log.reader().end());
+        }
+    }
+    log.with_log(|_| {});
+    assert!(offsets.lock().values().is_sorted(), "offsets rise as the calls were made");
 }

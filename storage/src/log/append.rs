@@ -61,7 +61,7 @@ impl Log {
         batches: impl IntoIterator<Item = RecordBatch>,
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let before = (self.next, self.shared.epochs.load_full());
         let outcomes = self.try_append(batches, append_as);
         outcomes.map_err(|e| self.undo(before, e))
@@ -142,11 +142,17 @@ impl Log {
             });
         }
         match append_as {
-            AppendAs::Leader { origin, .. } => {
+            AppendAs::Leader { epoch, origin } => {
                 if self.next.0.checked_add(i64::from(header.last_offset_delta) + 1).is_none() {
                     return Err(AppendError::OffsetsExhausted);
                 }
-                Ok(self.producers.check(header, marker, origin)?)
+                match self.epochs.latest() {
+                    // A leader was followed by another one while this batch waited.
+                    Some(latest) if epoch < latest.epoch => {
+                        Err(AppendError::EpochBehind { epoch, latest: latest.epoch })
+                    }
+                    _ => Ok(self.producers.check(header, marker, origin)?),
+                }
             }
             AppendAs::Replica => {
                 if header.base_offset < self.next {

@@ -73,7 +73,7 @@ impl Log {
         when: CompactWhen,
         control: CompactionControl,
     ) -> Result<Option<Compaction>, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let Some(config) = self.config.compaction.clone() else { return Ok(None) };
         if self.compacting.strong_count() > 0 {
             return Ok(None);
@@ -143,7 +143,7 @@ impl Log {
     ///
     /// Where the log was cut or lost its head since the pass began, the group is discarded and the pass stops.
     pub fn install_cleaned(&mut self, pass: &mut Compaction, group: CleanedGroup) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let segments = self.segments().clone();
         let Some(at) = self.place_of(pass, &group, &segments) else {
             pass.stop(CompactionEnd::Superseded);
@@ -200,7 +200,7 @@ impl Log {
 
     /// Ends a pass, whatever became of it, and notes how far it came. Durable when it returns.
     pub fn finish_compaction(&mut self, pass: Compaction) -> Result<CompactionReport, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         if self.shared.cuts.load(Ordering::Acquire) != pass.cuts() {
             return Ok(pass.into_report(CompactionEnd::Superseded));
         }

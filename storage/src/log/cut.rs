@@ -30,7 +30,7 @@ impl Log {
     /// Removes every batch that holds an offset at or after `end`; returns where the log ends now, which is lower than
     /// `end` where a batch straddles it. Durable when it returns.
     pub fn truncate_to(&mut self, end: Offset) -> Result<Offset, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let end = end.max(Offset::ZERO);
         if end >= self.next {
             return Ok(self.next);
@@ -83,7 +83,7 @@ impl Log {
 
     /// Removes everything; the log goes on at `offset`. Durable when it returns.
     pub fn reset_to(&mut self, offset: Offset) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let offset = offset.max(Offset::ZERO);
         let active = SegmentRecord { base_offset: offset, end_offset: offset, ..SegmentRecord::default() };
         let under_way = Manifest {
@@ -265,7 +265,7 @@ impl Log {
     /// Moves the log's start to `offset`, which must be committed, and removes the segments before it. Durable when it
     /// returns; readers that hold bytes of a removed segment keep them.
     pub fn delete_before(&mut self, offset: Offset) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         if offset <= self.start() {
             return Ok(());
         }

@@ -192,7 +192,7 @@ impl Log {
 
     /// Notes that a leader begins at the log's end, durably, before it appends anything.
     pub fn assign_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         // Saved also where an earlier call noted it and found no space.
         self.epochs_unsaved |= self.epochs.assign(epoch, self.next);
         self.save_epochs()
@@ -200,7 +200,7 @@ impl Log {
 
     /// Closes files that nobody needs now: an idle log costs some memory and nothing else.
     pub fn release_idle(&mut self) {
-        if self.shared.poison.get().is_none()
+        if self.check_open().is_ok()
             && self.active.is_awake()
             && !self.unsynced.active.is_due()
             && self.active.flush_indexes(false).is_ok()
@@ -210,12 +210,14 @@ impl Log {
         self.reader().release_idle();
     }
 
-    /// A call on a poisoned log fails with the first reason.
-    fn check_poison(&self) -> Result<(), LogError> {
-        match self.shared.poison.get() {
-            Some(poison) => Err(LogError::Poisoned(poison.clone())),
-            None => Ok(()),
-        }
+    /// Stops the log because a call on it panicked: what that call has left undone nobody knows.
+    pub(crate) fn poison_by_panic(&self) {
+        self.poison(LogError::Abandoned);
+    }
+
+    /// A call on a poisoned log fails with the first reason, one on a closed log for that.
+    fn check_open(&self) -> Result<(), LogError> {
+        self.shared.check_open()
     }
 
     /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.

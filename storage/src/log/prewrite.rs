@@ -43,6 +43,14 @@ impl Prewrite {
         Prewrite { filled_to: file_bytes, job: None }
     }
 
+    /// True where fewer than half of `ahead_bytes` are left behind `position`, and nobody is writing any.
+    pub(super) fn is_due(&mut self, position: u64, ahead_bytes: u64, limit: u64) -> bool {
+        self.collect();
+        let from = self.filled_to.max(position);
+        let to = (position + ahead_bytes).min(limit);
+        self.job.is_none() && from < to && from - position <= ahead_bytes / 2
+    }
+
     /// Zeros to write, where fewer than half of `ahead_bytes` are left behind `position` and nobody is writing any.
     pub(super) fn begin(
         &mut self,
@@ -52,12 +60,10 @@ impl Prewrite {
         file: Arc<dyn DiskFile>,
         path: std::path::PathBuf,
     ) -> Option<PrewriteJob> {
-        self.collect();
-        let from = self.filled_to.max(position);
-        let to = (position + ahead_bytes).min(limit);
-        if self.job.is_some() || from >= to || from - position > ahead_bytes / 2 {
+        if !self.is_due(position, ahead_bytes, limit) {
             return None;
         }
+        let (from, to) = (self.filled_to.max(position), (position + ahead_bytes).min(limit));
         let progress = Arc::new(Mutex::new(Progress { at: from, stopped: false }));
         self.job = Some(Arc::clone(&progress));
         Some(PrewriteJob { file, path, to, progress })

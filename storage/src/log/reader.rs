@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -37,6 +37,19 @@ pub(crate) struct LogShared {
     pub(crate) swaps: AtomicU64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) poison: OnceLock<Poison>,
+    /// The log takes no more writes, because it was told so.
+    pub(crate) closed: AtomicBool,
+}
+
+impl LogShared {
+    /// Fails where the log takes no more writes.
+    pub(crate) fn check_open(&self) -> Result<(), LogError> {
+        match self.poison.get() {
+            Some(poison) => Err(LogError::Poisoned(poison.clone())),
+            None if self.closed.load(Ordering::Acquire) => Err(LogError::Closed),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Reads one log; cheap to clone, usable from any thread. Calls that touch files block on the disk.
@@ -99,6 +112,12 @@ impl LogReader {
     #[must_use]
     pub fn poison(&self) -> Option<&Poison> {
         self.shared.poison.get()
+    }
+
+    /// What an append would fail with, if the log takes no more: it failed, or was closed.
+    #[must_use]
+    pub fn stopped(&self) -> Option<LogError> {
+        self.shared.check_open().err()
     }
 
     /// Whole batches from the one that holds `from`, contiguous and in order; empty at the end of the log or of the limit.

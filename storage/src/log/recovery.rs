@@ -6,7 +6,7 @@ mod durable;
 mod tail;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -176,6 +176,7 @@ impl Opening {
             swaps: AtomicU64::new(0),
             tail: tail.readers(),
             poison: std::sync::OnceLock::new(),
+            closed: AtomicBool::new(false),
         });
         let writer = Active::new(
             Arc::clone(&context.disk),

@@ -13,7 +13,7 @@ impl Log {
     ///
     /// Only what is committed goes. A compacted log that is not to be deleted from as well has no limits set.
     pub fn apply_retention(&mut self) -> Result<Vec<DeletionReason>, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let policy = RetentionPolicy {
             retention_ms: u64::try_from(self.config.retention_ms).ok(),
             retention_bytes: u64::try_from(self.config.retention_bytes).ok(),

@@ -94,10 +94,24 @@ impl Log {
         self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
     }
 
+    /// True where the recovery point should move, or zeros be written ahead.
+    pub(crate) fn is_tending_due(&mut self) -> bool {
+        self.is_checkpoint_due() || self.is_prewrite_due()
+    }
+
+    fn is_prewrite_due(&mut self) -> bool {
+        let ahead = u64::from(self.config.prewrite_bytes);
+        let limit = u64::from(self.config.segment_bytes);
+        ahead > 0
+            && self.check_open().is_ok()
+            && self.active.is_awake()
+            && self.active.prewrite.is_due(self.active.position, ahead, limit)
+    }
+
     /// The sync of everything appended so far that no finished one has covered. Must be handed back to
     /// [`Log::finish_sync`]; others may begin and finish meanwhile.
     pub fn begin_sync(&mut self) -> Result<SyncJob, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         let active = if self.unsynced.active.is_due() {
             Some((self.active.segment.data_file()?, self.active.segment.path(FileKind::Data)))
         } else {
@@ -133,6 +147,8 @@ impl Log {
         self.unsynced.directory.cover(job.covers.1);
         self.shared.durable.fetch_max(job.up_to.0, Ordering::AcqRel);
         let Some(checkpoint) = job.checkpoint else { return Ok(()) };
+        // The files of a closed log may be gone, and another's be in their place.
+        self.check_open()?;
         // The manifest was changed since the job began: what it wants to say may no longer hold.
         if checkpoint.generation != self.generation {
             self.bytes_since_checkpoint = self.config.checkpoint_interval_bytes;
@@ -152,7 +168,7 @@ impl Log {
 
     /// The sync that moves the recovery point to the end of what is appended. Must be handed to [`Log::finish_sync`].
     pub fn begin_checkpoint(&mut self) -> Result<SyncJob, LogError> {
-        self.check_poison()?;
+        self.check_open()?;
         self.active.flush_indexes(false).map_err(|e| self.full_or_poison(e))?;
         self.save_snapshot(self.next.max(self.end_written())).map_err(|e| self.full_or_poison(e))?;
         self.save_epochs()?;
@@ -185,7 +201,12 @@ impl Log {
     /// Ends the log cleanly: everything durable, indexes complete, nothing left to recover. A log that is dropped without
     /// it is recovered when it is opened again.
     pub fn close(mut self) -> Result<(), LogError> {
-        self.check_poison()?;
+        self.end_cleanly()
+    }
+
+    /// [`Log::close`] for a log that others hold: later writes are refused with [`LogError::Closed`], reading goes on.
+    pub(crate) fn end_cleanly(&mut self) -> Result<(), LogError> {
+        self.check_open()?;
         if !self.has_nothing_to_save() {
             self.active.seal().map_err(|e| self.full_or_poison(e))?;
             // Trimming changed the file, even where no batch was added.
@@ -196,7 +217,14 @@ impl Log {
             let manifest = Manifest { is_closed: true, ..self.manifest.clone() };
             self.commit_manifest(manifest)?;
         }
+        self.end_abruptly();
         Ok(())
+    }
+
+    /// Ends the log as it is. Nothing is written any more, also no zeros.
+    pub(crate) fn end_abruptly(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.active.sleep();
     }
 
     fn has_nothing_to_save(&self) -> bool {
@@ -208,10 +236,7 @@ impl Log {
 
     /// Zeros to write ahead of the log's end, where it pays; to be run on a thread that may wait for the disk.
     pub fn prewrite_job(&mut self) -> Option<PrewriteJob> {
-        if self.config.prewrite_bytes == 0 || self.shared.poison.get().is_some() {
-            return None;
-        }
-        if !self.active.is_awake() {
+        if !self.is_prewrite_due() {
             return None;
         }
         let path = self.active.segment.path(FileKind::Data);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use floodmark_benches::measure::Compared;
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::workload::{LEADER, Setup, Template, context_on, prewrite, real_context};
 use floodmark_storage::LogConfig;
-use floodmark_storage::group_commit::GroupCommit;
+use floodmark_storage::group_commit::{DiskThreads, GroupCommit, Owner};
 use floodmark_storage::log::{Log, LogContext};
 use hdrhistogram::Histogram;
 
@@ -27,9 +28,12 @@ use groups::GroupsDisk;
 struct Args {
     #[command(flatten)]
     setup: Setup,
-    /// Threads that append and wait
+    /// Appends under way at once
     #[arg(long, default_value_t = 64)]
     callers: usize,
+    /// Threads that hand them in, each the next one as soon as one of its own is durable
+    #[arg(long, default_value_t = 2)]
+    drivers: usize,
     /// KiB of a caller's batch; may be given several times
     #[arg(long, default_values_t = [1, 4, 16])]
     batch_kib: Vec<usize>,
@@ -48,6 +52,8 @@ struct Args {
 const BARE_FILE_BYTES: u64 = 256 << 20;
 /// Appends before latency counts: files are made, and the first zeros written, in these.
 const WARM_UP: usize = 50;
+/// As many as a broker has for its first disk.
+const DISK_THREADS: usize = 2;
 const MIB: f64 = (1 << 20) as f64;
 
 fn main() -> anyhow::Result<()> {
@@ -106,30 +112,61 @@ fn compare_throughput(
 fn run_callers(args: &Args, dir: &Path, template: &Template, side: &mut Side) -> anyhow::Result<f64> {
     let disk = Arc::new(GroupsDisk::default());
     let (log, _) = Log::open(context(Arc::clone(&disk)), dir, config(args))?;
-    let log = GroupCommit::new(log);
+    let log = GroupCommit::new(log, &DiskThreads::start(DISK_THREADS)?, owner());
     for _ in 0..WARM_UP {
         append(&log, template)?;
     }
     disk.take();
     let start = Instant::now();
     let run = Duration::from_millis(args.run_ms);
-    let caller = || -> anyhow::Result<u64> {
-        let mut appends = 0;
-        while start.elapsed() < run {
-            append(&log, template)?;
-            appends += 1;
-        }
-        Ok(appends)
+    let drivers = args.drivers.clamp(1, args.callers);
+    let driver = |n: usize| {
+        let callers = args.callers / drivers + usize::from(n < args.callers % drivers);
+        drive(&log, template, callers, || start.elapsed() < run)
     };
     let appends = thread::scope(|scope| -> anyhow::Result<u64> {
-        let callers: Vec<_> = (0..args.callers).map(|_| scope.spawn(caller)).collect();
-        callers.into_iter().map(|c| c.join().ok().context("a caller panicked")?).sum()
+        let drivers: Vec<_> = (0..drivers).map(|n| scope.spawn(move || driver(n))).collect();
+        drivers.into_iter().map(|d| d.join().ok().context("a driver panicked")?).sum()
     })?;
     let seconds = start.elapsed().as_secs_f64();
     side.groups = disk.take();
+    log.abandon();
     let bytes: u64 = side.groups.iter().sum();
     side.group_kib = bytes as f64 / 1024.0 / side.groups.len().max(1) as f64;
     Ok((appends * template.size_bytes() as u64) as f64 / MIB / seconds)
+}
+
+/// Keeps `callers` appends under way as long as `goes_on`; counts those that became durable.
+fn drive(
+    log: &GroupCommit,
+    template: &Template,
+    callers: usize,
+    goes_on: impl Fn() -> bool,
+) -> anyhow::Result<u64> {
+    // Room for all that are under way, so that no disk thread ever waits for a driver.
+    let (done, outcomes) = sync_channel(callers);
+    let submit = || -> anyhow::Result<()> {
+        let (waiter, done) = (log.clone(), done.clone());
+        log.submit(vec![template.batch()?], LEADER, move |receipt| match receipt {
+            Ok(receipt) => waiter.when_synced(receipt.end, move |outcome| drop(done.try_send(outcome))),
+            Err(e) => drop(done.try_send(Err(e))),
+        });
+        Ok(())
+    };
+    for _ in 0..callers {
+        submit()?;
+    }
+    let (mut appends, mut under_way) = (0, callers);
+    while under_way > 0 {
+        outcomes.recv()??;
+        appends += 1;
+        if goes_on() {
+            submit()?;
+        } else {
+            under_way -= 1;
+        }
+    }
+    Ok(appends)
 }
 
 fn context(disk: Arc<GroupsDisk>) -> LogContext {
@@ -170,7 +207,7 @@ fn compare_latency(
 ) -> anyhow::Result<[Compared; 2]> {
     let dir = scratch.join("log");
     let (log, _) = Log::open(real_context(64 << 20), &dir, config(args))?;
-    let log = GroupCommit::new(log);
+    let log = GroupCommit::new(log, &DiskThreads::start(DISK_THREADS)?, owner());
     let mut at = 0;
     let mut pairs = Vec::new();
     for pair in 0..=args.setup.pairs {
@@ -188,6 +225,7 @@ fn compare_latency(
             pairs.push((ours, bare));
         }
     }
+    log.abandon();
     drop(log);
     std::fs::remove_dir_all(&dir)?;
     let of = |n: usize| {
@@ -206,4 +244,9 @@ fn latency_of(times: usize, mut call: impl FnMut() -> anyhow::Result<()>) -> any
         histogram.record(start.elapsed().as_nanos() as u64)?;
     }
     Ok([0.5, 0.99].map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0))
+}
+
+/// Wants everything durable, as the leader of a partition does.
+fn owner() -> Owner {
+    Owner { on_moved: Box::new(|log| log.durable() < log.end()), announce: Box::new(|| {}) }
 }
