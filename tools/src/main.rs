@@ -10,6 +10,9 @@ use clap::{Parser, Subcommand};
 
 use cmd::Outcome;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A distributed append-only log that keeps Kafka's format.
 #[derive(Debug, Parser)]
 #[command(name = "floodmark", version, propagate_version = true, arg_required_else_help = true)]
@@ -20,14 +23,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a broker. Without arguments: complete, in ./floodmark-data, on loopback.
+    #[command(after_help = cmd::serve::EXAMPLES)]
+    Serve(cmd::serve::ServeArgs),
+    /// Show and explain the settings of a broker.
+    #[command(subcommand)]
+    Config(cmd::config::ConfigCommand),
     /// Look into logs that lie on this machine, ours and Kafka's, without a broker.
     #[command(subcommand)]
     Log(cmd::log::LogCommand),
 }
 
 fn main() -> ExitCode {
-    let Command::Log(command) = Cli::parse().command;
-    match cmd::log::run(command) {
+    let ran = match Cli::parse().command {
+        Command::Serve(args) => cmd::serve::run(&args),
+        Command::Config(command) => cmd::config::run(command),
+        Command::Log(command) => cmd::log::run(command),
+    };
+    match ran {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Damaged) => ExitCode::from(1),
         // Whoever read the output has seen enough.

@@ -129,12 +129,8 @@ impl BrokerConfig {
 
     fn set_from(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
         let Some(setting) = SETTINGS.iter().find(|s| s.key == key) else {
-            let nearest = nearest::nearest(key, SETTINGS.iter().map(|s| s.key));
-            return Err(ConfigError::Unknown {
-                key: key.to_owned(),
-                origin,
-                nearest: nearest.map(str::to_owned),
-            });
+            let nearest = nearest_setting(key).map(str::to_owned);
+            return Err(ConfigError::Unknown { key: key.to_owned(), origin, nearest });
         };
         self.assign(setting.key, value).map_err(|allowed| ConfigError::BadValue {
             key: setting.key,
@@ -162,6 +158,12 @@ impl BrokerConfig {
         }
         Ok(())
     }
+}
+
+/// The setting whose name somebody probably meant.
+#[must_use]
+pub fn nearest_setting(name: &str) -> Option<&'static str> {
+    nearest::nearest(name, SETTINGS.iter().map(|s| s.key))
 }
 
 /// The setting that a variable stands for; `None` where it is not meant for a broker.

@@ -11,7 +11,7 @@ use super::Origin;
 use super::value::{ByteSize, HostPort, LogFormat, Millis, Value};
 
 /// What is known of a setting beside its value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Its name in a file; Kafka's where Kafka has it.
     pub key: &'static str,
@@ -19,11 +19,16 @@ pub struct Setting {
     pub documentation: &'static str,
     /// The flag of `floodmark serve` that sets it, without dashes, and the name of the flag's value.
     pub flag: Option<(&'static str, &'static str)>,
-    /// What may be written.
-    pub allowed: &'static str,
+    allowed: fn() -> String,
 }
 
 impl Setting {
+    /// What may be written, in words.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        (self.allowed)()
+    }
+
     /// The environment variable that sets it.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -59,7 +64,7 @@ macro_rules! settings {
             key: $key,
             documentation: concat!($($doc),+),
             flag: settings!(@flag $($flag $value_name)?),
-            allowed: <$type as Value>::ALLOWED,
+            allowed: || settings!(@allowed $type $(, $low => $high)?),
         },)*];
 
         impl BrokerConfig {
@@ -67,13 +72,10 @@ macro_rules! settings {
             pub(super) fn assign(&mut self, key: &str, text: &str) -> Result<(), String> {
                 match key {
                     $($key => {
-                        let value = <$type as Value>::read(text).ok_or(<$type as Value>::ALLOWED)?;
-                        $(if value < $low || value > $high {
-                            return Err(format!(
-                                "{}, from {} to {}",
-                                <$type as Value>::ALLOWED, $low.show(), $high.show()
-                            ));
-                        })?
+                        let value = <$type as Value>::read(text)$(.filter(|v| *v >= $low && *v <= $high))?;
+                        let Some(value) = value else {
+                            return Err(settings!(@allowed $type $(, $low => $high)?));
+                        };
                         self.$field = value;
                     })*
                     _ => {}
@@ -89,6 +91,10 @@ macro_rules! settings {
                 }
             }
         }
+    };
+    (@allowed $type:ty) => { <$type as Value>::ALLOWED.to_owned() };
+    (@allowed $type:ty, $low:expr => $high:expr) => {
+        format!("{}, from {} to {}", <$type as Value>::ALLOWED, $low.show(), $high.show())
     };
     (@flag) => { None };
     (@flag $flag:literal $value_name:literal) => { Some(($flag, $value_name)) };

@@ -1,0 +1,101 @@
+//! `floodmark serve`: one broker, from the first line of its log to the signal that ends it.
+
+use std::io::{self, Write as _};
+use std::thread;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use floodmark_broker::config::{BrokerConfig, LogFormat};
+use floodmark_broker::{Broker, HostPort};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+use super::Outcome;
+use super::settings::SettingArgs;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  floodmark serve                                      a broker in ./floodmark-data
+  floodmark serve --data-dir /var/lib/floodmark --config /etc/floodmark/broker.toml
+  floodmark serve --kafka-listen 0.0.0.0:9092 --kafka-advertised kafka.example:9092
+
+Settings come from flags, then FLOODMARK_ environment variables, then the file, then defaults; `floodmark config show` tells which.
+SIGTERM and SIGINT let requests in progress finish; a second one ends at once.";
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    settings: SettingArgs,
+}
+
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
+    let config = args.settings.load()?;
+    start_log(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anything is started, so that a signal that comes early is not lost.
+        let mut signals = Signals::new().context("signals cannot be waited for")?;
+        let broker = Broker::start(config.clone())?;
+        announce(&config, &broker);
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping; requests in progress finish");
+        let (stopped, is_stopped) = oneshot::channel();
+        thread::Builder::new().name("fm-stop".to_owned()).spawn(move || {
+            broker.stop();
+            // Nobody waits any more where a second signal came.
+            let _ = stopped.send(());
+        })?;
+        tokio::select! {
+            _ = is_stopped => {
+                tracing::info!("stopped");
+                Ok(Outcome::Good)
+            }
+            name = signals.next() => bail!("{name} came a second time; stopped without waiting"),
+        }
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn start_log(config: &BrokerConfig) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.logging_filter)
+        .with_context(|| format!("logging.filter cannot be {:?}", config.logging_filter))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let started = match config.logging_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|e| anyhow::anyhow!("the log cannot be started: {e}"))
+}
+
+/// Where it can be reached, on standard output, since ports may have been chosen by the system.
+fn announce(config: &BrokerConfig, broker: &Broker) {
+    let dirs: Vec<String> = config.data_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let mut lines = format!("floodmark {} serves node {}\n", env!("CARGO_PKG_VERSION"), config.node_id);
+    lines += &format!("  data   {}\n", dirs.join(", "));
+    lines += &format!("  Kafka  {}\n", HostPort::from(broker.kafka_address()));
+    if let Some(address) = broker.http_address() {
+        lines += &format!("  HTTP   http://{}/metrics\n", HostPort::from(address));
+    }
+    // Whoever closed standard output does not want to know.
+    let _ = io::stdout().write_all(lines.as_bytes());
+}
