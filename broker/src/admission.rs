@@ -178,7 +178,8 @@ impl ConnectionLimits {
         Ok(Place { limits: Arc::clone(self), address })
     }
 
-    pub(crate) fn open(&self) -> usize {
+    #[cfg(test)]
+    fn open(&self) -> usize {
         self.open.lock().total
     }
 }

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) apis: Vec<ApiMetrics>,
     /// Connections that are open.
     pub(crate) connections: Gauge,
+    request_memory: Gauge,
     opened: Counter,
     closed: Family<Reason, Counter>,
     errors: Family<ErrorOf, Counter>,
@@ -62,7 +63,7 @@ impl Metrics {
         let seconds = Family::<Api, Seconds>::default();
         let request_bytes = Family::<Api, Counter>::default();
         let response_bytes = Family::<Api, Counter>::default();
-        let (connections, opened) = (Gauge::default(), Counter::default());
+        let (connections, request_memory, opened) = (Gauge::default(), Gauge::default(), Counter::default());
         let (closed, errors) = (Family::default(), Family::default());
         registry.register(
             "kafka_request_seconds",
@@ -72,6 +73,11 @@ impl Metrics {
         registry.register("kafka_request_bytes", "Bytes of requests", request_bytes.clone());
         registry.register("kafka_response_bytes", "Bytes of replies", response_bytes.clone());
         registry.register("kafka_connections", "Connections that are open", connections.clone());
+        registry.register(
+            "kafka_request_memory_free_bytes",
+            "What is left of queued.max.request.bytes",
+            request_memory.clone(),
+        );
         registry.register("kafka_connections_opened", "Connections that were taken", opened.clone());
         registry.register("kafka_connections_closed", "Connections that ended, by reason", closed.clone());
         registry.register("kafka_errors", "Error codes in replies", errors.clone());
@@ -80,7 +86,7 @@ impl Metrics {
             request_bytes: request_bytes.get_or_create_owned(&Api { api }),
             response_bytes: response_bytes.get_or_create_owned(&Api { api }),
         });
-        Metrics { apis: apis.collect(), registry, connections, opened, closed, errors }
+        Metrics { apis: apis.collect(), registry, connections, request_memory, opened, closed, errors }
     }
 
     pub(crate) fn on_opened(&self) {
@@ -104,7 +110,8 @@ impl Metrics {
     }
 
     /// Everything as Prometheus reads it.
-    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn text(&self, request_memory_free: usize) -> Result<String, fmt::Error> {
+        self.request_memory.set(i64::try_from(request_memory_free).unwrap_or(i64::MAX));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
@@ -167,7 +174,7 @@ mod tests {
         for us in [1, 50, 51, 30_000_000, 30_000_001] {
             metrics.apis[1].on_answered(Duration::from_micros(us), 10, 20);
         }
-        let text = metrics.text().unwrap();
+        let text = metrics.text(0).unwrap();
         for line in [
             r#"floodmark_kafka_request_seconds_bucket{le="0.00005",api="Fetch"} 2"#,
             r#"floodmark_kafka_request_seconds_bucket{le="0.0001",api="Fetch"} 3"#,
@@ -190,7 +197,7 @@ mod tests {
         metrics.on_closed("idle");
         metrics.on_refused("limit");
         metrics.on_error("Fetch", "OFFSET_OUT_OF_RANGE");
-        let text = metrics.text().unwrap();
+        let text = metrics.text(0).unwrap();
         for line in [
             "floodmark_kafka_connections 1",
             "floodmark_kafka_connections_opened_total 2",

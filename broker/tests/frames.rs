@@ -1,4 +1,5 @@
 //! What bytes from outside do to the connection they come over, and that they do nothing to any other.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod wire;
 

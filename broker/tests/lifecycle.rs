@@ -1,4 +1,6 @@
 //! Starting and stopping: in any program, more than one at a time, and nothing left behind.
+#![allow(clippy::disallowed_methods, reason = "the test looks at files from outside")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod wire;
 

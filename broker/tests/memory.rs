@@ -1,4 +1,5 @@
 //! What hostile clients announce is not what the broker takes. Alone in its program, since it looks at the process's memory.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod wire;
 

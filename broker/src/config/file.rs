@@ -54,11 +54,11 @@ fn entries(path: &Path, text: &str) -> Result<Vec<Entry>, ConfigError> {
     Ok(found.into_iter().map(|(_, entry)| entry).collect())
 }
 
-fn flatten(
+fn flatten<E>(
     prefix: &str,
     table: &DeTable<'_>,
-    found: &mut dyn FnMut(String, &Spanned<DeValue<'_>>) -> Result<(), ConfigError>,
-) -> Result<(), ConfigError> {
+    found: &mut impl FnMut(String, &Spanned<DeValue<'_>>) -> Result<(), E>,
+) -> Result<(), E> {
     for (name, value) in table {
         let key = if prefix.is_empty() {
             name.get_ref().to_string()

@@ -1,4 +1,5 @@
 //! The table and what may be said against it.
+#![allow(clippy::disallowed_methods, reason = "the test writes settings files")]
 
 use super::value::Value;
 use super::*;

@@ -33,7 +33,9 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Written on a thread that may take its time, since there may be many partitions.
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    match tokio::task::spawn_blocking(move || shared.metrics.text()).await {
+    match tokio::task::spawn_blocking(move || shared.metrics.text(shared.request_bytes.available_bytes()))
+        .await
+    {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         _ => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

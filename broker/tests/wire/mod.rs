@@ -1,4 +1,5 @@
 //! A client that sends what it likes, byte by byte, and says what becomes of its connection.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{ErrorKind, Read, Write};

@@ -76,6 +76,14 @@ fn give(number: u8) {
     promise(number).send(Ok(reply(number, 1))).unwrap();
 }
 
+fn shared(settings: &[(&str, &str)]) -> Arc<Shared> {
+    let mut config = BrokerConfig::default();
+    for (key, value) in settings {
+        config.set(key, value).unwrap();
+    }
+    Arc::new(Shared::new(config, Clock::System))
+}
+
 struct Pair {
     client: TcpStream,
     server: JoinHandle<Closed>,
@@ -84,19 +92,18 @@ struct Pair {
 
 impl Pair {
     async fn of(settings: &[(&str, &str)]) -> Pair {
-        let mut config = BrokerConfig::default();
-        for (key, value) in settings {
-            config.set(key, value).unwrap();
-        }
-        let shared = Arc::new(Shared::new(config, Clock::System));
+        Pair::with(&shared(settings)).await
+    }
+
+    async fn with(shared: &Arc<Shared>) -> Pair {
         let listener = TcpListener::bind(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), 0))).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
         let (socket, peer) = listener.accept().await.unwrap();
         let advertised = Arc::new(Endpoint { host: "here".to_owned(), port: 1 });
-        let context = Arc::new(ConnectionContext { shared: Arc::clone(&shared), peer, advertised });
+        let context = Arc::new(ConnectionContext { shared: Arc::clone(shared), peer, advertised });
         let server = tokio::spawn(async move { Connection::new(socket, context, scripted).run().await });
-        Pair { client, server, shared }
+        Pair { client, server, shared: Arc::clone(shared) }
     }
 
     async fn send(&mut self, requests: &[(u8, u8)]) {
@@ -196,7 +203,7 @@ fn unanswered_produce_is_bounded_by_number() {
 #[test]
 fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
     run(async {
-        let mut pair = Pair::of(&[]).await;
+        let pair = Pair::of(&[]).await;
         let before = pair.shared.request_bytes.available_bytes();
         let (mut read, mut write) = pair.client.into_split();
         let sending = tokio::spawn(async move {
@@ -232,18 +239,10 @@ fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
 #[test]
 fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
     run(async {
-        let first = Pair::of(&[("queued.max.request.bytes", "1MiB")]).await;
+        let shared = shared(&[("queued.max.request.bytes", "1MiB")]);
         let mut tasks = Vec::new();
-        let mut pairs = vec![first];
-        for _ in 0..3 {
-            let mut pair = Pair::of(&[]).await;
-            // All of them under the budget of the first.
-            pair.server.abort();
-            pair = again(pair, Arc::clone(&pairs[0].shared)).await;
-            pairs.push(pair);
-        }
-        let shared = Arc::clone(&pairs[0].shared);
-        for mut pair in pairs {
+        for _ in 0..4 {
+            let mut pair = Pair::with(&shared).await;
             tasks.push(tokio::spawn(async move {
                 for _ in 0..5 {
                     pair.client.write_all(&request(AT_ONCE, 9, 3 << 20)).await.unwrap();
@@ -257,17 +256,6 @@ fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
         settle().await;
         assert_eq!(shared.request_bytes.available_bytes(), 1 << 20);
     });
-}
-
-async fn again(pair: Pair, shared: Arc<Shared>) -> Pair {
-    let listener = TcpListener::bind(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), 0))).await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (socket, peer) = listener.accept().await.unwrap();
-    let advertised = Arc::new(Endpoint { host: "here".to_owned(), port: 1 });
-    let context = Arc::new(ConnectionContext { shared: Arc::clone(&shared), peer, advertised });
-    drop(pair);
-    let server = tokio::spawn(async move { Connection::new(socket, context, scripted).run().await });
-    Pair { client, server, shared }
 }
 
 #[test]
