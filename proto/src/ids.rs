@@ -73,6 +73,71 @@ impl fmt::Display for ProducerId {
 /// Milliseconds since the Unix epoch; `-1` where a record or batch has no time.
 pub type TimestampMs = i64;
 
+/// A broker of the cluster, named by its operator and never given to another machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerId(pub i32);
+
+impl fmt::Display for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Counts the registrations of brokers: a broker that starts again gets a higher one, and what the process before it
+/// still says is told apart by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerEpoch(pub i64);
+
+impl fmt::Display for BrokerEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Identity of a cluster, made once when its first broker starts. The text form is that of [`TopicId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId([u8; 16]);
+
+impl ClusterId {
+    /// The id with these bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> ClusterId {
+        ClusterId(bytes)
+    }
+
+    /// The bytes as they are kept.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_base64url(self.0, f)
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClusterId({self})")
+    }
+}
+
+/// A text that is not 22 characters of base64url that hold 128 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cluster id is not 22 characters of base64url")]
+pub struct ClusterIdError;
+
+impl std::str::FromStr for ClusterId {
+    type Err = ClusterIdError;
+
+    /// Reads the text form; fails on any text that [`fmt::Display`] would not have written.
+    fn from_str(text: &str) -> Result<ClusterId, ClusterIdError> {
+        parse_base64url(text).map(ClusterId).ok_or(ClusterIdError)
+    }
+}
+
 /// Identity of one incarnation of a topic: a topic deleted and created again under its name gets another.
 ///
 /// Never all zeros, Kafka's "no id", nor 1, the id of its metadata log. The text form is Kafka's: base64url, 22
@@ -92,7 +157,7 @@ pub enum TopicIdError {
 }
 
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-const TOPIC_ID_TEXT_LEN: usize = 22;
+const ID_TEXT_LEN: usize = 22;
 
 impl TopicId {
     /// The id with these bytes; fails for the two reserved ones.
@@ -112,14 +177,7 @@ impl TopicId {
 
 impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bits = u128::from_be_bytes(self.0);
-        let mut text = [0; TOPIC_ID_TEXT_LEN];
-        for (n, character) in text.iter_mut().enumerate() {
-            // 21 characters carry six bits each; the last one carries two, and four zeros.
-            let sextet = if n < 21 { bits >> (122 - 6 * n) } else { bits << 4 };
-            *character = BASE64URL[(sextet & 0x3f) as usize];
-        }
-        f.write_str(&String::from_utf8_lossy(&text))
+        write_base64url(self.0, f)
     }
 }
 
@@ -134,23 +192,37 @@ impl std::str::FromStr for TopicId {
 
     /// Reads the text form; fails on any text that [`fmt::Display`] would not have written.
     fn from_str(text: &str) -> Result<TopicId, TopicIdError> {
-        if text.len() != TOPIC_ID_TEXT_LEN {
-            return Err(TopicIdError::NotBase64);
-        }
-        let mut bits: u128 = 0;
-        for (n, character) in text.bytes().enumerate() {
-            let sextet =
-                BASE64URL.iter().position(|c| *c == character).ok_or(TopicIdError::NotBase64)? as u128;
-            if n < 21 {
-                bits = bits << 6 | sextet;
-            } else if sextet & 0xf == 0 {
-                bits = bits << 2 | sextet >> 4;
-            } else {
-                return Err(TopicIdError::NotBase64);
-            }
-        }
-        TopicId::from_bytes(bits.to_be_bytes())
+        TopicId::from_bytes(parse_base64url(text).ok_or(TopicIdError::NotBase64)?)
     }
+}
+
+fn write_base64url(bytes: [u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let bits = u128::from_be_bytes(bytes);
+    let mut text = [0; ID_TEXT_LEN];
+    for (n, character) in text.iter_mut().enumerate() {
+        // 21 characters carry six bits each; the last one carries two, and four zeros.
+        let sextet = if n < 21 { bits >> (122 - 6 * n) } else { bits << 4 };
+        *character = BASE64URL[(sextet & 0x3f) as usize];
+    }
+    f.write_str(&String::from_utf8_lossy(&text))
+}
+
+fn parse_base64url(text: &str) -> Option<[u8; 16]> {
+    if text.len() != ID_TEXT_LEN {
+        return None;
+    }
+    let mut bits: u128 = 0;
+    for (n, character) in text.bytes().enumerate() {
+        let sextet = BASE64URL.iter().position(|c| *c == character)? as u128;
+        if n < 21 {
+            bits = bits << 6 | sextet;
+        } else if sextet & 0xf == 0 {
+            bits = bits << 2 | sextet >> 4;
+        } else {
+            return None;
+        }
+    }
+    Some(bits.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -172,6 +244,8 @@ mod tests {
             let id: TopicId = text.parse().expect(text);
             assert_eq!(id, TopicId::from_bytes(bytes.to_be_bytes()).expect(text));
             assert_eq!(id.to_string(), text);
+            let cluster: ClusterId = text.parse().expect(text);
+            assert_eq!((cluster.to_string().as_str(), cluster.to_bytes()), (text, bytes.to_be_bytes()));
         }
     }
 
@@ -187,6 +261,8 @@ mod tests {
             ("", TopicIdError::NotBase64),
         ] {
             assert_eq!(text.parse::<TopicId>(), Err(error), "{text}");
+            let is_base64 = error == TopicIdError::Reserved;
+            assert_eq!(text.parse::<ClusterId>().is_ok(), is_base64, "{text}");
         }
     }
 }

@@ -1,1 +1,5 @@
 //! Partition data by in-sync replicas and leader epochs, cluster metadata by Raft. Must never know Kafka messages or public protobuf.
+//!
+//! - [`cluster`]: what the cluster knows about itself and how it changes; pure
+
+pub mod cluster;
