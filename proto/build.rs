@@ -1,7 +1,10 @@
-//! Generates the Kafka messages of `src/kafka` from the tables in `schema/kafka`. Needs nothing but this folder.
+//! Generates code from what is written down once: the Kafka messages of `src/kafka` from the tables in `schema/kafka`, and the messages
+//! in `proto/`. Needs nothing but this folder.
 
 #[path = "build/codegen.rs"]
 mod codegen;
+#[path = "build/pb.rs"]
+mod pb;
 #[path = "build/schema.rs"]
 #[allow(dead_code, reason = "tests read the tables through the same file")]
 mod schema;
@@ -25,7 +28,8 @@ fn main() -> ExitCode {
 
 fn generate() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    kafka_messages(Path::new("schema/kafka"), &out.join("kafka"))
+    kafka_messages(Path::new("schema/kafka"), &out.join("kafka"))?;
+    pb::generate(&out)
 }
 
 /// One file for each table, one with all of them as modules, one with the list of APIs.

@@ -1,5 +1,7 @@
 //! Partition data by in-sync replicas and leader epochs, cluster metadata by Raft. Must never know Kafka messages or public protobuf.
 //!
 //! - [`cluster`]: what the cluster knows about itself and how it changes; pure
+//! - [`quorum`]: the Raft group that agrees on it
 
 pub mod cluster;
+pub mod quorum;

@@ -55,7 +55,7 @@ fn no_power_cut_loses_or_invents_a_record() {
 }
 
 /// Syncs of calls that this workload does not make, and the tests that leave them out instead.
-const PROVEN_ELSEWHERE: [(SyncPoint, &str); 9] = [
+const PROVEN_ELSEWHERE: [(SyncPoint, &str); 14] = [
     (SyncPoint::Prewritten, "for speed alone: nothing is promised by it"),
     (SyncPoint::CompactedData, "compaction: log/compact/tests/crash.rs"),
     (SyncPoint::CompactedCreated, "compaction: log/compact/tests/crash.rs"),
@@ -65,6 +65,11 @@ const PROVEN_ELSEWHERE: [(SyncPoint, &str); 9] = [
     (SyncPoint::DataDirCreated, "data directory: data_dir/tests.rs"),
     (SyncPoint::PartitionRemoved, "data directory: data_dir/tests.rs"),
     (SyncPoint::SetAside, "salvage: log/salvage/tests.rs"),
+    (SyncPoint::MetadataDirCreated, "metadata: replication/src/quorum/tests/crash.rs"),
+    (SyncPoint::NodeStateData, "metadata: replication/src/quorum/tests/crash.rs"),
+    (SyncPoint::NodeStateRenamed, "metadata: replication/src/quorum/tests/crash.rs"),
+    (SyncPoint::ImageSnapshotData, "metadata: replication/src/quorum/tests/crash.rs"),
+    (SyncPoint::ImageSnapshotRenamed, "metadata: replication/src/quorum/tests/crash.rs"),
 ];
 
 /// The first failure with this sync left out, and how many cuts it took.

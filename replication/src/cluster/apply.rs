@@ -181,4 +181,3 @@ fn set_feature_level(image: &mut ClusterImage, level: u16) -> Result<Output, Com
     image.feature_level = level;
     Ok(Output::Done)
 }
-

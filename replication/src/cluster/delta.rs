@@ -151,4 +151,3 @@ fn put_all<T>(held: &mut ById<T>, changes: &BTreeMap<BrokerId, Option<Arc<T>>>) 
         };
     }
 }
-

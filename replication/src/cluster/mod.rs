@@ -16,7 +16,7 @@ pub mod image;
 pub mod placement;
 pub mod settings;
 pub mod sorted_map;
-//pub mod wire;
+pub mod wire;
 
 pub use apply::apply;
 pub use command::{Command, CommandError, Output};

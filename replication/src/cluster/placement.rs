@@ -97,4 +97,3 @@ fn replicas(ring: &[(BrokerId, Option<&str>)], wanted: Wanted, partition: u64) -
     }
     chosen
 }
-

@@ -206,4 +206,3 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SortedMap<K, V> {
         map
     }
 }
-

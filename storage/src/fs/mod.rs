@@ -70,11 +70,21 @@ pub enum SyncPoint {
     PartitionCreated,
     /// The absence of a removed partition.
     PartitionRemoved,
+    /// The directory of cluster metadata in its data directory.
+    MetadataDirCreated,
+    /// The vote, and whose it is.
+    NodeStateData,
+    /// The rename of the file with the vote.
+    NodeStateRenamed,
+    /// A snapshot of cluster metadata.
+    ImageSnapshotData,
+    /// The snapshot's rename, before the log that it stands for is removed.
+    ImageSnapshotRenamed,
 }
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 22] = [
+    pub const ALL: [SyncPoint; 27] = [
         SyncPoint::AppendData,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
@@ -97,6 +107,11 @@ impl SyncPoint {
         SyncPoint::DataDirCreated,
         SyncPoint::PartitionCreated,
         SyncPoint::PartitionRemoved,
+        SyncPoint::MetadataDirCreated,
+        SyncPoint::NodeStateData,
+        SyncPoint::NodeStateRenamed,
+        SyncPoint::ImageSnapshotData,
+        SyncPoint::ImageSnapshotRenamed,
     ];
 }
 

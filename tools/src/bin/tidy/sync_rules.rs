@@ -1,4 +1,4 @@
-//! Each variant of `SyncPoint` names one sync in storage's code: a name without a site promises nothing, and two sites
+//! Each variant of `SyncPoint` names one sync in the code: a name without a site promises nothing, and two sites
 //! under one name cannot be skipped one at a time by a test.
 
 use crate::Finding;
@@ -42,11 +42,14 @@ fn variants(code: &str, at: usize) -> Vec<(&str, usize)> {
     found
 }
 
-/// Where the code of storage names `variant`; the seam passes points on and has no syncs of its own.
+/// Crates that sync files.
+const SYNCING: [&str; 2] = ["storage/src/", "replication/src/"];
+
+/// Where the code names `variant`; the seam passes points on and has no syncs of its own.
 fn sites(tree: &Tree, variant: &str) -> Vec<String> {
     let needle = format!("SyncPoint::{variant}");
-    let callers =
-        tree.rust.iter().filter(|f| f.path.starts_with("storage/src/") && !f.path.starts_with(SEAM));
+    let may_sync = |path: &str| SYNCING.iter().any(|c| path.starts_with(c)) && !path.starts_with(SEAM);
+    let callers = tree.rust.iter().filter(|f| may_sync(&f.path));
     callers
         .flat_map(|f| {
             let places: Vec<usize> = f.code_places(&needle).filter(|&at| !f.is_test_at(at)).collect();

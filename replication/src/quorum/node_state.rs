@@ -1,0 +1,128 @@
+//! The file `node.state`: whose Raft state a directory holds, the vote, and how far the log's head was removed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floodmark_proto::ids::{BrokerId, ClusterId};
+use floodmark_proto::pb::metadata as pb;
+use floodmark_storage::data_dir::DirectoryId;
+use floodmark_storage::fs::{Disk, ReplaceSyncs, SyncPoint, read_small_file, replace_file};
+
+use super::error::QuorumError;
+use super::sealed_file::{self, Kind};
+use super::types::{LogId, NodeId, Vote, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb};
+use crate::cluster::wire::{WireError, decode};
+
+const KIND: Kind = *b"fmknode\n";
+const FILE: &str = "node.state";
+/// A few ids.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeState {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) directory_id: DirectoryId,
+    pub(crate) vote: Option<Vote>,
+    /// The last entry that was removed from the log's head.
+    pub(crate) purged: Option<LogId>,
+}
+
+/// The file, and the only right to change it.
+#[derive(Debug)]
+pub(crate) struct NodeStateFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    pub(crate) state: NodeState,
+}
+
+/// Who asks for the directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub(crate) node: BrokerId,
+    pub(crate) cluster_id: Option<ClusterId>,
+    pub(crate) directory_id: DirectoryId,
+}
+
+impl NodeStateFile {
+    /// The file in `dir`, where there is one.
+    pub(crate) fn read(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<NodeStateFile>, QuorumError> {
+        let path = dir.join(FILE);
+        let content =
+            read_small_file(&**disk, &path, FILE_BYTES_MAX).map_err(QuorumError::io("read", &path))?;
+        let Some(content) = content else { return Ok(None) };
+        let message = sealed_file::open(KIND, content.into())
+            .map_err(|source| QuorumError::BadFile { path: path.clone(), source })?;
+        let state =
+            parse(message).map_err(|source| QuorumError::BadMessage { path: path.clone(), source })?;
+        Ok(Some(NodeStateFile { disk: Arc::clone(disk), path, state }))
+    }
+
+    /// Makes the file. Durable when it returns.
+    pub(crate) fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        state: NodeState,
+    ) -> Result<NodeStateFile, QuorumError> {
+        let mut file = NodeStateFile { disk: Arc::clone(disk), path: dir.join(FILE), state: state.clone() };
+        file.save(state)?;
+        Ok(file)
+    }
+
+    /// Replaces the file. Durable when it returns; after an error it holds the old state or the new one.
+    pub(crate) fn save(&mut self, state: NodeState) -> Result<(), QuorumError> {
+        let syncs = ReplaceSyncs { data: SyncPoint::NodeStateData, rename: SyncPoint::NodeStateRenamed };
+        let content = sealed_file::seal(KIND, &to_message(&state));
+        replace_file(&*self.disk, &self.path, &content, syncs)
+            .map_err(QuorumError::io("replace", &self.path))?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Fails where the directory is somebody else's.
+    pub(crate) fn check(&self, claim: &Claim) -> Result<(), QuorumError> {
+        let foreign = |what, found: String, expected: String| {
+            let path = self.path.clone();
+            Err(QuorumError::Foreign { path, what, found, expected })
+        };
+        let state = &self.state;
+        if NodeId::try_from(claim.node.0) != Ok(state.node) {
+            return foreign("node id", state.node.to_string(), claim.node.to_string());
+        }
+        match claim.cluster_id {
+            Some(expected) if expected != state.cluster_id => {
+                return foreign("cluster id", state.cluster_id.to_string(), expected.to_string());
+            }
+            _ => {}
+        }
+        if claim.directory_id != state.directory_id {
+            let (found, expected) = (state.directory_id.0.to_string(), claim.directory_id.0.to_string());
+            return foreign("directory id", found, expected);
+        }
+        Ok(())
+    }
+}
+
+fn to_message(state: &NodeState) -> pb::NodeState {
+    pb::NodeState {
+        cluster_id: Bytes::copy_from_slice(&state.cluster_id.to_bytes()),
+        node: state.node,
+        directory_id: Bytes::copy_from_slice(state.directory_id.0.as_bytes()),
+        vote: state.vote.as_ref().map(vote_to_pb),
+        purged: state.purged.as_ref().map(log_id_to_pb),
+    }
+}
+
+fn parse(message: Bytes) -> Result<NodeState, WireError> {
+    let message: pb::NodeState = decode("node state", message)?;
+    let id = |what, bytes: &[u8]| <[u8; 16]>::try_from(bytes).map_err(|_| WireError::Identifier { what });
+    Ok(NodeState {
+        cluster_id: ClusterId::from_bytes(id("a cluster id", &message.cluster_id)?),
+        node: message.node,
+        directory_id: DirectoryId(uuid::Uuid::from_bytes(id("a directory id", &message.directory_id)?)),
+        vote: message.vote.as_ref().map(vote_from_pb),
+        purged: message.purged.as_ref().map(log_id_from_pb),
+    })
+}

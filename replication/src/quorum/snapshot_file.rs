@@ -1,0 +1,122 @@
+//! The file `image.snapshot`: an image, and the entry after which it was the cluster's. One file, replaced as a whole.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floodmark_proto::pb::metadata as pb;
+use floodmark_storage::fs::{Disk, ReplaceSyncs, SyncPoint, read_small_file, replace_file};
+use parking_lot::Mutex;
+
+use super::disk_pressure::DiskPressure;
+use super::error::QuorumError;
+use super::sealed_file::{self, Kind, SealError};
+use super::types::{
+    LogId, SnapshotMeta, StoredMembership, log_id_from_pb, log_id_to_pb, stored_membership_from_pb,
+    stored_membership_to_pb,
+};
+use crate::cluster::ClusterImage;
+use crate::cluster::wire::{WireError, decode, image_from_pb, image_to_pb};
+
+const KIND: Kind = *b"fmkimage";
+const FILE: &str = "image.snapshot";
+/// A hundred bytes a partition: ten million partitions.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// What the state machine holds after one entry.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+    pub(crate) image: ClusterImage,
+}
+
+/// Where the snapshot lies. Calls block on the disk.
+#[derive(Debug)]
+pub(crate) struct SnapshotFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    pressure: Arc<DiskPressure>,
+    /// The last entry of the one on the disk; held while another takes its place.
+    newest: Mutex<Option<LogId>>,
+}
+
+impl State {
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            last_log_id: self.last,
+            last_membership: self.membership.clone(),
+            // The same entries make the same bytes wherever they are applied.
+            snapshot_id: self.last.map(|last| last.to_string()).unwrap_or_default(),
+        }
+    }
+
+    /// The whole file.
+    pub(crate) fn encode(&self) -> Bytes {
+        let message = pb::Snapshot {
+            last: self.last.as_ref().map(log_id_to_pb),
+            membership: Some(stored_membership_to_pb(&self.membership)),
+            image: Some(image_to_pb(&self.image)),
+        };
+        sealed_file::seal(KIND, &message)
+    }
+}
+
+/// Why the bytes of a snapshot cannot be taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+/// The state in a whole file, every byte checked.
+pub(crate) fn decode_state(file: Bytes) -> Result<State, SnapshotError> {
+    let message: pb::Snapshot = decode("snapshot", sealed_file::open(KIND, file)?)?;
+    let membership = message.membership.ok_or(WireError::Missing { what: "a snapshot's membership" })?;
+    let image = message.image.ok_or(WireError::Missing { what: "a snapshot's image" })?;
+    Ok(State {
+        last: message.last.as_ref().map(log_id_from_pb),
+        membership: stored_membership_from_pb(&membership)?,
+        image: image_from_pb(image)?,
+    })
+}
+
+impl SnapshotFile {
+    pub(crate) fn new(disk: Arc<dyn Disk>, metadata_dir: &Path, pressure: Arc<DiskPressure>) -> SnapshotFile {
+        SnapshotFile { disk, path: metadata_dir.join(FILE), pressure, newest: Mutex::new(None) }
+    }
+
+    /// What the file holds, where there is one.
+    pub(crate) fn read(&self) -> Result<Option<(State, Bytes)>, QuorumError> {
+        let content = read_small_file(&*self.disk, &self.path, FILE_BYTES_MAX)
+            .map_err(QuorumError::io("read", &self.path))?;
+        let Some(content) = content else { return Ok(None) };
+        let file = Bytes::from(content);
+        let path = || self.path.clone();
+        let state = decode_state(file.clone()).map_err(|e| match e {
+            SnapshotError::Seal(source) => QuorumError::BadFile { path: path(), source },
+            SnapshotError::Wire(source) => QuorumError::BadMessage { path: path(), source },
+        })?;
+        let mut newest = self.newest.lock();
+        *newest = (*newest).max(state.last);
+        Ok(Some((state, file)))
+    }
+
+    /// Replaces the file, unless it holds a newer one already. Durable when it returns.
+    pub(crate) fn write(&self, last: Option<LogId>, file: &Bytes) -> Result<(), QuorumError> {
+        let mut newest = self.newest.lock();
+        if last < *newest {
+            // One that came from the leader overtook one that was built here.
+            return Ok(());
+        }
+        let syncs =
+            ReplaceSyncs { data: SyncPoint::ImageSnapshotData, rename: SyncPoint::ImageSnapshotRenamed };
+        self.pressure.until_space(|| {
+            replace_file(&*self.disk, &self.path, file, syncs).map_err(QuorumError::io("replace", &self.path))
+        })?;
+        *newest = last;
+        Ok(())
+    }
+}
