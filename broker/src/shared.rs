@@ -24,7 +24,7 @@ impl Shared {
     pub(crate) fn new(config: BrokerConfig, clock: Clock) -> Shared {
         Shared {
             request_bytes: ByteBudget::new(config.queued_request_bytes_max.as_usize()),
-            metrics: Metrics::new(SERVED.iter().map(|api| api.name)),
+            metrics: Metrics::new(SERVED.iter().map(|api| api.key.name())),
             drain: Drain::default(),
             clock,
             config,

@@ -49,6 +49,7 @@ fn rows() -> Vec<Row> {
         ("a client id that is no UTF-8", frame(API_VERSIONS, 0, 7, b"a\xffb", b""), false),
         ("a surrogate in the client id", frame(API_VERSIONS, 0, 7, b"\xed\xa0\x80", b""), false),
         ("trailing bytes", frame(API_VERSIONS, 0, 7, b"test", b"x"), false),
+        ("trailing bytes in a flexible version", flexible(b"\x00\x04abc\x041.0\x00x"), false),
         ("tagged fields without end", flexible(b"\xff\xff\xff\xff\x0f"), false),
         ("a tagged field longer than the frame", flexible(b"\x01\x00\xff\xff\xff\xff\x0f"), false),
         ("a varint of six bytes", flexible(b"\x80\x80\x80\x80\x80\x00"), false),

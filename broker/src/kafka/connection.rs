@@ -13,13 +13,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
+use floodmark_proto::kafka::frame::FrameError;
 use floodmark_storage::clock::Stopwatch;
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Sleep, sleep};
 
 use super::dispatch::{self, Begun};
-use super::inbound::{FrameError, Inbound};
+use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::request::{Answer, ConnectionContext, Refusal, Reply};
 use crate::admission::Share;

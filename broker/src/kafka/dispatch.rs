@@ -3,23 +3,32 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
+use floodmark_proto::kafka::{ApiKey, Decoder, Message, RequestHeader};
 
 use super::handlers;
-use super::header::{self, FixedHeader};
 use super::request::{Answer, ConnectionContext, Refusal, RequestContext};
 
 /// An API that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Served {
-    pub(crate) key: i16,
-    pub(crate) name: &'static str,
-    /// Versions that are advertised.
-    pub(crate) versions: RangeInclusive<i16>,
-    /// First version whose header has tagged fields.
-    pub(crate) flexible_from: i16,
+    pub(crate) key: ApiKey,
+    /// Versions, where not all that can be decoded are served.
+    only: Option<RangeInclusive<i16>>,
     /// Its reply may wait for something to happen in the world.
     waits: bool,
+}
+
+impl Served {
+    /// The versions that clients are told.
+    pub(crate) fn advertised(&self) -> RangeInclusive<i16> {
+        self.only.clone().unwrap_or_else(|| self.key.advertised())
+    }
+
+    fn takes(&self, version: i16) -> bool {
+        self.key.versions().contains(&version)
+            && self.only.as_ref().is_none_or(|only| only.contains(&version))
+    }
 }
 
 /// A request whose first stage has run.
@@ -35,70 +44,111 @@ pub(super) struct Begun {
 }
 
 macro_rules! served {
-    ($($name:ident $key:literal $versions:expr, flexible $flexible:literal => $how:ident $module:ident;)*) => {
+    ($($key:ident $(in $only:expr)? => $how:ident $module:ident;)*) => {
         /// Everything that is served; what ApiVersions answers.
         pub(crate) const SERVED: &[Served] = &[
-            $(Served { key: $key, name: stringify!($name), versions: $versions, flexible_from: $flexible, waits: served!(@waits $how) },)*
+            $(Served { key: ApiKey::$key, only: served!(@only $($only)?), waits: served!(@waits $how) },)*
         ];
 
-        fn call(ctx: RequestContext, key: i16, body: BytesMut) -> Result<Answer, Refusal> {
-            match key {
-                $($key => served!(@$how $module, ctx, body),)*
-                _ => Err(Refusal::NotServed { key, version: ctx.version }),
+        fn call(ctx: RequestContext, frame: BytesMut, body_at: usize) -> Result<Answer, Refusal> {
+            match ctx.api {
+                $(ApiKey::$key => served!(@$how $module, ctx, frame, body_at),)*
+                #[allow(unreachable_patterns, reason = "once all are served")]
+                key => Err(Refusal::NotServed { key: key.code(), version: ctx.version }),
             }
         }
     };
+    (@only) => { None };
+    (@only $only:expr) => { Some($only) };
     (@waits waits) => { true };
     (@waits $how:ident) => { false };
-    // The handler reads and writes frames by itself.
-    (@frames $module:ident, $ctx:ident, $body:ident) => {
-        handlers::$module::handle($ctx, $body)
+    // Answered on the spot.
+    (@now $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {{
+        let response = handlers::$module::handle(&$ctx, message(&$frame[$body_at..], $ctx.version)?);
+        Ok(Answer::Ready($ctx.reply(&response)?))
+    }};
+    // Answered once its work is done.
+    (@later $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {
+        Ok(Answer::later(async move {
+            let request = message(&$frame[$body_at..], $ctx.version)?;
+            let response = handlers::$module::handle(&$ctx, request).await;
+            $ctx.reply(&response)
+        }))
+    };
+    // The same, where it may wait for something to happen in the world.
+    (@waits $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {
+        served!(@later $module, $ctx, $frame, $body_at)
+    };
+    // In two stages: when the call returns the order is fixed. The handler owns the frame, whose bytes it may keep.
+    (@frames $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {
+        handlers::$module::handle($ctx, $frame, $body_at)
     };
 }
 
+// The busiest first.
 served! {
-    ApiVersions 18 0..=4, flexible 3 => frames api_versions;
+    ApiVersions => now api_versions;
 }
-
-/// The key of the one API that is answered in every version, if only to say which ones there are.
-pub(crate) const API_VERSIONS: i16 = 18;
-const PRODUCE: i16 = 0;
 
 /// Hands a frame, without its length prefix, to its handler. Runs the handler's first stage: where it returns, the place of the request
 /// among others is fixed.
 pub(super) fn dispatch(
     connection: &Arc<ConnectionContext>,
     client_id: &mut Option<Arc<str>>,
-    mut frame: BytesMut,
+    frame: BytesMut,
 ) -> Result<Begun, Refusal> {
-    let fixed = FixedHeader::read(&frame)?;
-    let (key, version) = (fixed.api_key, fixed.api_version);
-    let not_served = Refusal::NotServed { key, version };
-    let at = SERVED.iter().position(|s| s.key == key).ok_or(not_served.clone())?;
-    let served = &SERVED[at];
-    let begun = |answer| Begun { answer, served: at, is_produce: key == PRODUCE, waits: served.waits };
-    if !served.versions.contains(&version) {
-        return match key {
-            API_VERSIONS => Ok(begun(handlers::api_versions::unsupported_version(fixed.correlation_id))),
-            _ => Err(not_served),
-        };
-    }
-    let (name, body_at) = header::read_rest(&frame, version >= served.flexible_from)?;
+    let mut decoder = Decoder::new(&frame);
+    let header = RequestHeader::decode(&mut decoder)?;
+    let (code, version) = (header.api_key, header.api_version);
+    let not_served = Refusal::NotServed { key: code, version };
+    let at = SERVED.iter().position(|s| s.key.code() == code).ok_or(not_served.clone())?;
+    let Served { key: api, waits, .. } = SERVED[at];
     // A connection rarely changes its name, so requests share it.
-    if client_id.as_deref() != name {
-        *client_id = name.map(Arc::from);
+    if client_id.as_deref() != header.client_id {
+        *client_id = header.client_id.map(Arc::from);
     }
     let ctx = RequestContext {
         connection: Arc::clone(connection),
         client_id: client_id.clone(),
-        correlation_id: fixed.correlation_id,
+        correlation_id: header.correlation_id,
+        api,
         version,
     };
-    frame.advance(body_at);
-    call(ctx, key, frame).map(begun)
+    let answer = if SERVED[at].takes(version) {
+        let body_at = decoder.position();
+        call(ctx, frame, body_at)?
+    } else if api == ApiKey::ApiVersions {
+        handlers::api_versions::of_another_version(&ctx)?
+    } else {
+        return Err(not_served);
+    };
+    Ok(Begun { answer, served: at, is_produce: api == ApiKey::Produce, waits })
 }
 
 /// True for a frame that may be begun while produce requests before it are not answered.
 pub(super) fn is_produce(frame: &[u8]) -> bool {
-    frame.starts_with(&PRODUCE.to_be_bytes())
+    frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
+}
+
+/// A whole body, to its last byte.
+fn message<'a, M: Message<'a>>(body: &'a [u8], version: i16) -> Result<M, Refusal> {
+    let mut decoder = Decoder::new(body);
+    let message = M::decode(&mut decoder, version)?;
+    decoder.finish()?;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_api_stands_in_the_table_once_with_versions_that_can_be_decoded() {
+        for (n, served) in SERVED.iter().enumerate() {
+            assert!(!SERVED[..n].iter().any(|s| s.key == served.key), "{:?} stands there twice", served.key);
+            let (advertised, known) = (served.advertised(), served.key.advertised());
+            assert!(known.contains(advertised.start()) && known.contains(advertised.end()), "{served:?}");
+            assert!(!advertised.is_empty(), "{served:?}");
+        }
+    }
 }

@@ -1,23 +1,13 @@
 //! Bytes of one connection on their way in, and how much memory the next of them may take. Pure: who reads the socket is elsewhere.
 
 use bytes::BytesMut;
-
-/// Length of the length before each frame.
-pub(super) const PREFIX_BYTES: usize = 4;
+use floodmark_proto::kafka::frame::{self, FrameError, LENGTH_PREFIX_LEN};
 
 /// Room for one read of a connection that sends little, and of one that sends much.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// What a connection that has sent a frame so large may take ahead for the next one, at most.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
-
-/// A length that no frame may have; what follows it means nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("frame of {announced} bytes; allowed are 0 to {max}")]
-pub(crate) struct FrameError {
-    announced: i32,
-    max: usize,
-}
 
 /// What has arrived and is not taken.
 #[derive(Debug)]
@@ -74,27 +64,22 @@ impl Inbound {
 
     /// The frame at the front, which may not have arrived to its end.
     pub(super) fn announced(&self) -> Result<Option<usize>, FrameError> {
-        let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-        let announced = i32::from_be_bytes(*prefix);
-        match usize::try_from(announced) {
-            Ok(bytes) if bytes <= self.frame_bytes_max => Ok(Some(bytes)),
-            _ => Err(FrameError { announced, max: self.frame_bytes_max }),
-        }
+        frame::announced(&self.buffer, self.frame_bytes_max)
     }
 
     /// The whole frame at the front, left where it is.
     pub(super) fn peek(&self) -> Result<Option<&[u8]>, FrameError> {
         let Some(bytes) = self.announced()? else { return Ok(None) };
-        Ok(self.buffer.get(PREFIX_BYTES..PREFIX_BYTES + bytes))
+        Ok(self.buffer.get(LENGTH_PREFIX_LEN..LENGTH_PREFIX_LEN + bytes))
     }
 
     /// Takes the frame at the front, if all of it is there.
     pub(super) fn take(&mut self) -> Result<Option<BytesMut>, FrameError> {
-        let Some(bytes) = self.peek()?.map(<[u8]>::len) else { return Ok(None) };
-        self.recent_bytes = bytes.max(self.recent_bytes / 2);
-        let mut frame = self.buffer.split_to(PREFIX_BYTES + bytes);
-        bytes::Buf::advance(&mut frame, PREFIX_BYTES);
-        Ok(Some(frame))
+        let frame = frame::split(&mut self.buffer, self.frame_bytes_max)?;
+        if let Some(frame) = &frame {
+            self.recent_bytes = frame.len().max(self.recent_bytes / 2);
+        }
+        Ok(frame)
     }
 
     /// True where a frame has begun to arrive and has not ended.
@@ -108,11 +93,11 @@ fn room(arrived: usize, announced: Option<usize>, read: usize, recent: usize) ->
     let ahead = recent.min(AHEAD_BYTES_MAX);
     match announced {
         // No more than to its end, so that the next frame gets memory of its own and is not moved.
-        Some(bytes) if bytes + PREFIX_BYTES > arrived + read => {
-            let missing = bytes + PREFIX_BYTES - arrived;
+        Some(bytes) if bytes + LENGTH_PREFIX_LEN > arrived + read => {
+            let missing = bytes + LENGTH_PREFIX_LEN - arrived;
             missing.min(arrived.max(ahead).max(READ_BYTES_MAX))
         }
-        _ if arrived == 0 && ahead > read => ahead + PREFIX_BYTES,
+        _ if arrived == 0 && ahead > read => ahead + LENGTH_PREFIX_LEN,
         _ => read,
     }
 }
@@ -130,10 +115,10 @@ mod tests {
             (4, Some(100 * MIB), 0, READ_BYTES_MAX),
             (READ_BYTES_MAX, Some(100 * MIB), 0, READ_BYTES_MAX),
             (MIB, Some(100 * MIB), 0, MIB),
-            (60 * MIB, Some(100 * MIB), 0, 40 * MIB + PREFIX_BYTES),
+            (60 * MIB, Some(100 * MIB), 0, 40 * MIB + LENGTH_PREFIX_LEN),
             (4, Some(100 * MIB), 2 * MIB, 2 * MIB),
             (4, Some(100 * MIB), 90 * MIB, AHEAD_BYTES_MAX),
-            (0, None, 2 * MIB, 2 * MIB + PREFIX_BYTES),
+            (0, None, 2 * MIB, 2 * MIB + LENGTH_PREFIX_LEN),
             (100, Some(96), 0, READ_BYTES_MIN),
             (50, Some(96), 0, READ_BYTES_MIN),
         ] {

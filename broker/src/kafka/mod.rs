@@ -4,7 +4,6 @@
 mod connection;
 pub(crate) mod dispatch;
 pub(crate) mod handlers;
-mod header;
 mod inbound;
 mod log_rate;
 mod outbound;

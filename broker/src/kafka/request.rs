@@ -1,5 +1,6 @@
 //! A request as its handler sees it (who asks, over which listener, in which version), and what may become of it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use floodmark_proto::kafka::{ApiKey, DecodeError, EncodeError, Encoder, ErrorCode, Message, start_response};
 
 use crate::shared::Shared;
 
@@ -32,7 +34,13 @@ pub(crate) struct RequestContext {
     pub(super) connection: Arc<ConnectionContext>,
     pub(super) client_id: Option<Arc<str>>,
     pub(super) correlation_id: i32,
+    pub(super) api: ApiKey,
     pub(super) version: i16,
+}
+
+thread_local! {
+    /// Replies of a core are written into one buffer, of which each takes its piece. Nothing of one reply is left for the next.
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
 }
 
 impl RequestContext {
@@ -59,6 +67,28 @@ impl RequestContext {
     /// What this broker is called on the listener that the client dialled.
     pub(crate) fn advertised(&self) -> &Endpoint {
         &self.connection.advertised
+    }
+
+    /// To be told each error code that goes into a reply.
+    pub(crate) fn count_error(&self, error: ErrorCode) {
+        self.shared().metrics.on_error(self.api.name(), error.name());
+    }
+
+    /// The frame of a response to this request.
+    pub(crate) fn reply<'a>(&self, response: &impl Message<'a>) -> Result<Reply, Refusal> {
+        self.reply_in_version(self.version, response)
+    }
+
+    pub(super) fn reply_in_version<'a>(
+        &self,
+        version: i16,
+        response: &impl Message<'a>,
+    ) -> Result<Reply, Refusal> {
+        ENCODER.with_borrow_mut(|encoder| {
+            start_response(encoder, self.api, version, self.correlation_id);
+            response.encode(encoder, version);
+            Ok(Reply::Frame(encoder.finish()?))
+        })
     }
 }
 
@@ -110,11 +140,11 @@ pub(crate) enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// The header is no header, or the body is not what its version says.
-    #[error("malformed {what}")]
-    Malformed {
-        /// The part that cannot be read.
-        what: &'static str,
-    },
+    #[error("malformed request: {0}")]
+    Malformed(#[from] DecodeError),
+    /// What a handler answered cannot be told in the version that was asked for: a fault of ours.
+    #[error("no reply could be written: {0}")]
+    NoReply(#[from] EncodeError),
     /// An API that is not advertised, or a version of it that is not.
     #[error("API key {key} in version {version} is not served here")]
     NotServed {

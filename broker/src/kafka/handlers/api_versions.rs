@@ -1,52 +1,67 @@
 //! ApiVersions (18): what this broker serves, from the table that requests are dispatched by.
-//! Version 0 carries key and range; 1 adds the throttle time; 3 is flexible and names the client's software; 4 differs in features only.
-//! The response header has no tagged fields in any version.
+//! Version 3 is flexible and names the client's software; 4 differs in what it tells of features.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use floodmark_proto::kafka::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use floodmark_proto::kafka::{ApiKey, ErrorCode};
 
-use crate::kafka::dispatch::{API_VERSIONS, SERVED, Served};
-use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
+use crate::kafka::dispatch::{SERVED, Served};
+use crate::kafka::request::{Answer, Refusal, RequestContext};
 
-const UNSUPPORTED_VERSION: i16 = 35;
-
-pub(crate) fn handle(ctx: RequestContext, body: BytesMut) -> Result<Answer, Refusal> {
-    let is_flexible = ctx.version() >= 3;
-    if !is_flexible && !body.is_empty() {
-        return Err(Refusal::Malformed { what: "ApiVersions request" });
+pub(crate) fn handle<'a>(ctx: &RequestContext, request: ApiVersionsRequest<'a>) -> ApiVersionsResponse<'a> {
+    let names = [request.client_software_name, request.client_software_version];
+    if ctx.version() >= 3 && !names.iter().all(|name| is_software_name(name)) {
+        ctx.count_error(ErrorCode::InvalidRequest);
+        return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
     }
-    Ok(Answer::Ready(frame(ctx.correlation_id, 0, SERVED, ctx.version())))
+    ApiVersionsResponse { api_keys: SERVED.iter().map(row).collect(), ..Default::default() }
 }
 
-/// The answer to a version that is not known: in version 0, which everybody can read, with the range to choose from.
-pub(crate) fn unsupported_version(correlation_id: i32) -> Answer {
-    let own: Vec<Served> = SERVED.iter().filter(|s| s.key == API_VERSIONS).cloned().collect();
-    Answer::Ready(frame(correlation_id, UNSUPPORTED_VERSION, &own, 0))
+/// The answer to a version that is not known here: in version 0, which everybody can read, with the range to choose from.
+pub(crate) fn of_another_version(ctx: &RequestContext) -> Result<Answer, Refusal> {
+    ctx.count_error(ErrorCode::UnsupportedVersion);
+    let own = SERVED.iter().filter(|served| served.key == ApiKey::ApiVersions);
+    let response = ApiVersionsResponse {
+        error_code: ErrorCode::UnsupportedVersion.code(),
+        api_keys: own.map(row).collect(),
+        ..Default::default()
+    };
+    Ok(Answer::Ready(ctx.reply_in_version(0, &response)?))
 }
 
-fn frame(correlation_id: i32, error: i16, served: &[Served], version: i16) -> Reply {
-    let mut out = BytesMut::new();
-    out.put_i32(0);
-    out.put_i32(correlation_id);
-    out.put_i16(error);
-    match u8::try_from(served.len() + 1) {
-        Ok(count) if version >= 3 => out.put_u8(count),
-        _ => out.put_i32(served.len() as i32),
-    }
-    for api in served {
-        out.put_i16(api.key);
-        out.put_i16(*api.versions.start());
-        out.put_i16(*api.versions.end());
-        if version >= 3 {
-            out.put_u8(0);
+fn row(served: &Served) -> ApiVersion {
+    let versions = served.advertised();
+    ApiVersion { api_key: served.key.code(), min_version: *versions.start(), max_version: *versions.end() }
+}
+
+/// Letters, digits, and in between also '-' and '.'; what Kafka takes.
+fn is_software_name(name: &str) -> bool {
+    let is_plain = |b: &u8| b.is_ascii_alphanumeric();
+    let is_inner = |b: &u8| is_plain(b) || matches!(b, b'-' | b'.');
+    let name = name.as_bytes();
+    name.first().is_some_and(is_plain)
+        && name.last().is_some_and(is_plain)
+        && name.iter().all(|b| is_inner(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_software_are_what_kafka_takes() {
+        for (name, is_one) in [
+            ("a", true),
+            ("apache-kafka-java", true),
+            ("4.3.1", true),
+            ("librdkafka", true),
+            ("", false),
+            ("-a", false),
+            ("a-", false),
+            ("a b", false),
+            ("ä", false),
+            (".", false),
+        ] {
+            assert_eq!(is_software_name(name), is_one, "{name:?}");
         }
     }
-    if version >= 1 {
-        out.put_i32(0);
-    }
-    if version >= 3 {
-        out.put_u8(0);
-    }
-    let length = (out.len() - 4) as i32;
-    out[..4].copy_from_slice(&length.to_be_bytes());
-    Reply::Frame(vec![Bytes::from(out)])
 }
