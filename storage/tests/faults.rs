@@ -328,6 +328,25 @@ fn a_failed_sync_of_zeros_written_ahead_is_not_swallowed() {
 }
 
 #[test]
+fn a_sync_that_succeeds_after_another_has_failed_makes_nothing_durable() {
+    let disk = disk();
+    let mut log = open(&disk).unwrap();
+    let mut sent = Vec::new();
+    fill(&mut log, &mut sent, 1);
+    let failing = log.begin_sync().unwrap();
+    fill(&mut log, &mut sent, 1);
+    let other = log.begin_sync().unwrap();
+    disk.inject(fault(FaultOn::Sync, FaultKind::Eio, 0, 1));
+    // The system tells the open file of what it lost, once, and the other sync would find nothing left to do.
+    let failed = failing.run();
+    let outcome = other.run();
+    assert!(matches!(outcome, Err(LogError::Poisoned(_))), "{outcome:?}");
+    assert!(log.finish_sync(other, outcome).is_err());
+    assert!(log.finish_sync(failing, failed).is_err());
+    assert_eq!(log.durable(), Offset(0));
+}
+
+#[test]
 fn a_range_that_cannot_be_read_fails_the_reads_that_touch_it() {
     for sealed in [false, true] {
         let disk = disk();

@@ -29,7 +29,7 @@ use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use crate::clock::{Clock, Stopwatch};
 use crate::config::LogConfig;
-use crate::error::{LogError, Poison};
+use crate::error::LogError;
 use crate::fs::{Disk, ReplaceSyncs, SyncPoint, replace_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::manifest::{Manifest, SegmentRecord};
@@ -220,18 +220,8 @@ impl Log {
         self.shared.check_open()
     }
 
-    /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.
     fn poison(&self, error: LogError) -> LogError {
-        let poison = match error {
-            LogError::Io { action, path, source } => Poison { action, path, source },
-            LogError::Poisoned(poison) => poison,
-            other => Poison {
-                action: "change",
-                path: self.shared.dir.to_path_buf(),
-                source: Arc::new(std::io::Error::other(other.to_string())),
-            },
-        };
-        LogError::Poisoned(self.shared.poison.get_or_init(|| poison).clone())
+        self.shared.poison(error)
     }
 
     /// Answers an error of a call that may be made again once there is space, where want of space is all that it was.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use floodmark_proto::batch::{BatchHeader, DecompressLimits, Records};
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
+use parking_lot::Mutex;
 
 use super::tail_cache::Tail;
 use crate::error::{LogError, Poison};
@@ -39,6 +40,9 @@ pub(crate) struct LogShared {
     pub(crate) poison: OnceLock<Poison>,
     /// The log takes no more writes, because it was told so.
     pub(crate) closed: AtomicBool,
+    /// Held while data is synced. A system tells an open file once of what it lost: of two syncs at one time, one would hear
+    /// nothing of the other's failure.
+    pub(crate) syncing: Mutex<()>,
 }
 
 impl LogShared {
@@ -49,6 +53,20 @@ impl LogShared {
             None if self.closed.load(Ordering::Acquire) => Err(LogError::Closed),
             None => Ok(()),
         }
+    }
+
+    /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.
+    pub(crate) fn poison(&self, error: LogError) -> LogError {
+        let poison = match error {
+            LogError::Io { action, path, source } => Poison { action, path, source },
+            LogError::Poisoned(poison) => poison,
+            other => Poison {
+                action: "change",
+                path: self.dir.to_path_buf(),
+                source: Arc::new(std::io::Error::other(other.to_string())),
+            },
+        };
+        LogError::Poisoned(self.poison.get_or_init(|| poison).clone())
     }
 }
 
@@ -104,8 +122,10 @@ impl LogReader {
     /// First offset that belongs to an undecided transaction, at most the high watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> Offset {
-        let unstable = Offset(self.shared.first_unstable.load(Ordering::Acquire));
-        unstable.min(self.high_watermark())
+        // In this order: of what lies below the high watermark that was read, each open transaction has been published. The
+        // other way round one could begin and pass below the watermark between the two (R14).
+        let high_watermark = self.high_watermark();
+        high_watermark.min(Offset(self.shared.first_unstable.load(Ordering::Acquire)))
     }
 
     /// Why the log takes no more writes, if it does not.
@@ -125,6 +145,22 @@ impl LogReader {
     /// A batch is returned whole even where `from` lies inside it, and the first one even where it exceeds `max_bytes`.
     pub fn read(&self, from: Offset, limits: ReadLimits) -> Result<Vec<Bytes>, LogError> {
         self.undisturbed(|| self.read_once(from, limits))
+    }
+
+    /// The same from memory alone, without waiting for a disk; `None` where that does not reach back to `from`.
+    pub fn read_in_memory(&self, from: Offset, limits: ReadLimits) -> Result<Option<Vec<Bytes>>, LogError> {
+        let cuts = self.shared.cuts.load(Ordering::Acquire);
+        let (start, end) = (self.start(), self.end());
+        let found = if from < start || from > end {
+            Err(LogError::OutOfRange { asked: from, start, end })
+        } else if from >= limits.below.min(end) {
+            Ok(Some(Vec::new()))
+        } else {
+            Ok(self.shared.tail.read(from, limits))
+        };
+        // During a cut, which takes its time, only the reader that waits knows better.
+        let is_undisturbed = cuts.is_multiple_of(2) && self.shared.cuts.load(Ordering::Acquire) == cuts;
+        if is_undisturbed { found } else { Ok(None) }
     }
 
     /// Makes the call again where it overlapped a change of the files that were there before.

@@ -177,6 +177,7 @@ impl Opening {
             tail: tail.readers(),
             poison: std::sync::OnceLock::new(),
             closed: AtomicBool::new(false),
+            syncing: parking_lot::Mutex::new(()),
         });
         let writer = Active::new(
             Arc::clone(&context.disk),

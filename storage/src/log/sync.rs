@@ -1,12 +1,13 @@
 //! The recovery point forward. A sync is begun and finished by the writer and run by any thread in between, so that appends
 //! go on while the disk works.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use floodmark_proto::ids::Offset;
 
+use super::reader::LogShared;
 use super::{Log, PrewriteJob, Unsynced, record_of};
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint};
@@ -18,7 +19,7 @@ use crate::segment::name::{FileKind, path_of};
 #[derive(Debug)]
 pub struct SyncJob {
     disk: Arc<dyn Disk>,
-    dir: Arc<Path>,
+    shared: Arc<LogShared>,
     directory: bool,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Arc<dyn DiskFile>, PathBuf)>,
@@ -48,18 +49,13 @@ impl SyncJob {
 
     /// Syncs, oldest bytes first. Blocks on the disk. Its outcome goes to [`Log::finish_sync`], whatever it is.
     pub fn run(&self) -> Result<(), LogError> {
-        // Settled meanwhile means synced by another job, and perhaps removed since.
-        for segment in self.sealed.iter().filter(|s| !s.is_settled()) {
-            let path = segment.path(FileKind::Data);
-            segment.data_file()?.sync(SyncPoint::SealedData).map_err(LogError::io("sync", &path))?;
-        }
-        if self.directory {
-            self.disk
-                .sync_dir(&self.dir, SyncPoint::SegmentCreated)
-                .map_err(LogError::io("sync", &self.dir))?;
-        }
-        if let Some((file, path)) = &self.active {
-            file.sync(SyncPoint::AppendData).map_err(LogError::io("sync", path))?;
+        {
+            let _alone = self.shared.syncing.lock();
+            // What a failed sync has lost, one that succeeds after it does not bring back.
+            if let Some(poison) = self.shared.poison.get() {
+                return Err(LogError::Poisoned(poison.clone()));
+            }
+            self.sync_batches().map_err(|e| self.shared.poison(e))?;
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| {
@@ -70,6 +66,22 @@ impl SyncJob {
             sync(path, SyncPoint::TransactionIndex)?;
         }
         checkpoint.snapshots.iter().try_for_each(|path| sync(path, SyncPoint::ProducerSnapshot))
+    }
+
+    fn sync_data(&self) -> Result<(), LogError> {
+        // Settled meanwhile means synced by another job, and perhaps removed since.
+        for segment in self.sealed.iter().filter(|s| !s.is_settled()) {
+            let path = segment.path(FileKind::Data);
+            segment.data_file()?.sync(SyncPoint::SealedData).map_err(LogError::io("sync", &path))?;
+        }
+        if self.directory {
+            let dir = &self.shared.dir;
+            self.disk.sync_dir(dir, SyncPoint::SegmentCreated).map_err(LogError::io("sync", dir))?;
+        }
+        if let Some((file, path)) = &self.active {
+            file.sync(SyncPoint::AppendData).map_err(LogError::io("sync", path))?;
+        }
+        Ok(())
     }
 }
 
@@ -121,7 +133,7 @@ impl Log {
         self.unsynced.since = None;
         Ok(SyncJob {
             disk: Arc::clone(&self.context.disk),
-            dir: Arc::clone(&self.shared.dir),
+            shared: Arc::clone(&self.shared),
             directory: self.unsynced.directory.is_due(),
             sealed: self.unsynced.sealed.clone(),
             active,
