@@ -1,7 +1,9 @@
 //! Partition data by in-sync replicas and leader epochs, cluster metadata by Raft. Must never know Kafka messages or public protobuf.
 //!
 //! - [`cluster`]: what the cluster knows about itself and how it changes; pure
+//! - [`partition`]: one partition on this broker: appends, what is committed, who is told
 //! - [`quorum`]: the Raft group that agrees on it
 
 pub mod cluster;
+pub mod partition;
 pub mod quorum;

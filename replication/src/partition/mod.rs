@@ -1,0 +1,366 @@
+//! One partition on this broker: the only way to its log. Must never know Kafka messages or connections.
+//!
+//! - this file: [`PartitionHandle`], what the operations of a broker may ask
+//! - `role`, `isr`, `high_watermark`, `pending_acks`: the rules, pure
+//! - `progress`: the rules at work, and who is told
+//! - `upkeep`: what keeps a log small and its memory free, for threads that may wait for a disk
+
+mod error;
+mod high_watermark;
+mod isr;
+mod pending_acks;
+mod progress;
+mod role;
+mod upkeep;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use floodmark_proto::batch::RecordBatch;
+use floodmark_proto::ids::{LeaderEpoch, Offset, TopicId};
+use floodmark_storage::group_commit::{DiskThreads, GroupCommit, Owner, Receipt};
+use floodmark_storage::log::Log;
+use floodmark_storage::log::append::{AppendAs, AppendOutcomes};
+use floodmark_storage::producers::{Origin, ProducerState};
+use floodmark_storage::{AppendError, LogError, LogReader, ReadLimits};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_blocking;
+
+pub use error::PartitionError;
+pub use progress::Duty;
+pub use role::Role;
+
+use crate::cluster::settings::TopicSettings;
+use progress::Progress;
+
+/// A partition; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct PartitionHandle(Arc<Partition>);
+
+#[derive(Debug)]
+struct Partition {
+    name: PartitionId,
+    log: GroupCommit,
+    reader: LogReader,
+    progress: Arc<Progress>,
+    dir: Box<Path>,
+}
+
+/// Which partition it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionId {
+    /// The topic's incarnation.
+    pub topic_id: TopicId,
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub index: i32,
+}
+
+/// In which way records are appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendOptions {
+    /// The leader epoch that the caller takes for the current one, if it knows any.
+    pub expected_epoch: Option<LeaderEpoch>,
+    /// Who appends: how much of sequence numbers is checked.
+    pub origin: Origin,
+    /// The caller will wait for [`PartitionHandle::committed`]: the append is refused where too few replicas are in sync for it.
+    pub needs_min_isr: bool,
+}
+
+impl AppendOptions {
+    /// What a client sent, to be acknowledged by all replicas in sync.
+    pub const CLIENT: AppendOptions =
+        AppendOptions { expected_epoch: None, origin: Origin::Client, needs_min_isr: true };
+    /// What a coordinator of this broker writes.
+    pub const COORDINATOR: AppendOptions =
+        AppendOptions { expected_epoch: None, origin: Origin::Coordinator, needs_min_isr: true };
+}
+
+/// The place of records is fixed, and the leader's log has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Appended {
+    /// What became of each batch; where one is refused, the others are not concerned.
+    pub batches: AppendOutcomes,
+    /// All that were taken are committed once [`PartitionHandle::committed`] of this is.
+    pub end: Offset,
+    /// The log's first offset.
+    pub log_start: Offset,
+}
+
+/// Which records a reader may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Committed ones.
+    Uncommitted,
+    /// Those of decided transactions only.
+    Committed,
+}
+
+/// Batches, and how far the partition was when they were read.
+#[derive(Debug, Clone)]
+pub struct ReadBatches {
+    /// Whole batches, the first of which holds the offset asked for; none where there is nothing to be seen yet.
+    pub batches: Vec<Bytes>,
+    /// Nothing in `batches` lies at or above it.
+    pub high_watermark: Offset,
+    /// Nor, for [`Isolation::Committed`], at or above this.
+    pub last_stable: Offset,
+    /// First offset of the log.
+    pub log_start: Offset,
+}
+
+/// Keeps a [`Notify`] told; dropped, it is told no more.
+#[derive(Debug)]
+pub struct Registration {
+    progress: Arc<Progress>,
+    id: u64,
+}
+
+impl PartitionHandle {
+    /// Takes the log of a replica, which does as `duty` says from the first moment on.
+    #[must_use]
+    pub fn new(name: PartitionId, log: Log, disks: &DiskThreads, duty: Duty) -> PartitionHandle {
+        let (reader, dir) = (log.reader(), Box::from(log.dir()));
+        let progress = Arc::new(Progress::new(reader.clone(), duty));
+        let (moving, announcing) = (Arc::clone(&progress), Arc::clone(&progress));
+        let owner = Owner {
+            on_moved: Box::new(move |log| moving.on_moved(log)),
+            announce: Box::new(move || announcing.announce()),
+        };
+        let log = GroupCommit::new(log, disks, owner);
+        // A leader knows at once what of a log that was there before is committed.
+        log.nudge();
+        PartitionHandle(Arc::new(Partition { name, log, reader, progress, dir }))
+    }
+
+    /// Which partition it is.
+    #[must_use]
+    pub fn id(&self) -> &PartitionId {
+        &self.0.name
+    }
+
+    /// Appends. The call itself fixes the place of the batches, in the order of calls, and waits for nothing; the future tells
+    /// offsets, once the batches are in the log, and may be dropped without undoing anything. Sequence numbers are checked here;
+    /// what else must hold for a topic's records, the caller has seen to.
+    pub fn append(
+        &self,
+        batches: Vec<RecordBatch>,
+        options: AppendOptions,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + Send + use<> {
+        let (tell, told) = oneshot::channel();
+        match self.admit(options) {
+            Err(e) => drop(tell.send(Err(e))),
+            Ok(epoch) => {
+                let reader = self.0.reader.clone();
+                let append_as = AppendAs::Leader { epoch, origin: options.origin };
+                // Who does not wait any more need not be told.
+                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &reader)));
+                self.0.log.submit(batches, append_as, then);
+            }
+        }
+        async move { told.await.unwrap_or(Err(PartitionError::Abandoned)) }
+    }
+
+    fn admit(&self, options: AppendOptions) -> Result<LeaderEpoch, PartitionError> {
+        let duty = self.0.progress.duty.load();
+        let epoch = duty.role.lead(options.expected_epoch)?;
+        if options.needs_min_isr {
+            duty.in_sync().check_before_append()?;
+        }
+        Ok(epoch)
+    }
+
+    /// Done once everything before `end` is committed on enough replicas; fails where this leader will not see to it any more.
+    pub fn committed(&self, end: Offset) -> impl Future<Output = Result<(), PartitionError>> + Send + use<> {
+        let (tell, told) = oneshot::channel();
+        self.0.progress.when_committed(end, tell);
+        async move { told.await.unwrap_or(Err(PartitionError::Abandoned)) }
+    }
+
+    /// Committed batches from the one that holds `from`. May wait for a disk: not for threads that run tasks.
+    pub fn read(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<ReadBatches, PartitionError> {
+        let seen = self.seen();
+        let batches = self.0.reader.read(from, seen.limits(max_bytes, isolation))?;
+        Ok(ReadBatches { batches, ..seen })
+    }
+
+    /// The same from memory alone, for any thread; `None` where [`PartitionHandle::read`] must be asked.
+    pub fn read_in_memory(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        isolation: Isolation,
+    ) -> Result<Option<ReadBatches>, PartitionError> {
+        let seen = self.seen();
+        let found = self.0.reader.read_in_memory(from, seen.limits(max_bytes, isolation))?;
+        Ok(found.map(|batches| ReadBatches { batches, ..seen }))
+    }
+
+    /// How far the partition is now. What is read afterwards is held against this, whatever moves meanwhile (R13).
+    fn seen(&self) -> ReadBatches {
+        let last_stable = self.0.reader.last_stable_offset();
+        ReadBatches {
+            batches: Vec::new(),
+            // Read after the other, so that it is no lower.
+            high_watermark: self.0.reader.high_watermark(),
+            last_stable,
+            log_start: self.0.reader.start(),
+        }
+    }
+
+    /// The log's reader, for what [`PartitionHandle::read`] does not give; it does not know who may see what.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        self.0.reader.clone()
+    }
+
+    /// What the cluster wants of this replica.
+    #[must_use]
+    pub fn duty(&self) -> Arc<Duty> {
+        self.0.progress.duty.load_full()
+    }
+
+    /// The topic's settings.
+    #[must_use]
+    pub fn settings(&self) -> Arc<TopicSettings> {
+        Arc::clone(&self.0.progress.duty.load().settings)
+    }
+
+    /// The leader epoch of which this replica knows.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        self.0.progress.duty.load().role.epoch()
+    }
+
+    /// Everything before it is committed.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        self.0.reader.high_watermark()
+    }
+
+    /// Everything before it is committed and belongs to no open transaction.
+    #[must_use]
+    pub fn last_stable_offset(&self) -> Offset {
+        self.0.reader.last_stable_offset()
+    }
+
+    /// First offset of the log.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.0.reader.start()
+    }
+
+    /// Offset that the next record gets.
+    #[must_use]
+    pub fn log_end(&self) -> Offset {
+        self.0.reader.end()
+    }
+
+    /// Where the records of epoch `requested` end: the last epoch up to it that the log knows, and the offset behind its records.
+    /// `None` where there is no such epoch.
+    #[must_use]
+    pub fn end_of_epoch(&self, requested: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let end = self.log_end();
+        let (epochs, current) = (self.0.reader.leader_epochs(), self.leader_epoch());
+        if requested == current {
+            return Some((requested, end));
+        }
+        let found = epochs.end_offset_for(requested, end).map(|found| (found.epoch, found.end_offset));
+        // Leaders that appended nothing are not in the log.
+        let unseen = || {
+            let last = epochs.latest().map_or(requested, |latest| latest.epoch);
+            (requested.0 >= 0 && requested < current).then_some((last, end))
+        };
+        found.or_else(unseen)
+    }
+
+    /// Bytes of its segments.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.0.reader.size_bytes()
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// Why it takes no more writes, if so.
+    #[must_use]
+    pub fn stopped(&self) -> Option<PartitionError> {
+        self.0.reader.stopped().map(PartitionError::from)
+    }
+
+    /// Has `notify` told once ([`Notify::notify_one`]) whenever the high watermark, the last stable offset or the log's start
+    /// moves, leadership changes, or the log stops. Who registers first and looks then misses nothing.
+    #[must_use]
+    pub fn on_progress(&self, notify: Arc<Notify>) -> Registration {
+        let progress = Arc::clone(&self.0.progress);
+        Registration { id: progress.watch(notify), progress }
+    }
+
+    /// Moves the log's start to `before`, which must be committed, and gives it back; the high watermark where there is none.
+    /// Durable when done.
+    pub fn delete_before(
+        &self,
+        before: Option<Offset>,
+    ) -> impl Future<Output = Result<Offset, PartitionError>> + Send + use<> {
+        let this = self.clone();
+        let delete = move || {
+            let before = before.unwrap_or_else(|| this.high_watermark());
+            let outcome = this.0.log.with_log(|log| log.delete_before(before));
+            outcome.map(|()| this.log_start()).map_err(PartitionError::from)
+        };
+        async move { spawn_blocking(delete).await.unwrap_or(Err(PartitionError::Abandoned)) }
+    }
+
+    /// What the log knows of its producers.
+    pub fn describe_producers(
+        &self,
+    ) -> impl Future<Output = Result<Vec<ProducerState>, PartitionError>> + Send + use<> {
+        let this = self.clone();
+        let look = move || this.0.log.with_log(|log| log.producers().iter().cloned().collect());
+        async move { spawn_blocking(look).await.map_err(|_| PartitionError::Abandoned) }
+    }
+}
+
+impl ReadBatches {
+    fn limits(&self, max_bytes: usize, isolation: Isolation) -> ReadLimits {
+        let below = match isolation {
+            Isolation::Uncommitted => self.high_watermark,
+            Isolation::Committed => self.last_stable,
+        };
+        ReadLimits { max_bytes, below }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.progress.unwatch(self.id);
+    }
+}
+
+fn appended(
+    receipt: Result<Receipt, LogError>,
+    epoch: LeaderEpoch,
+    reader: &LogReader,
+) -> Result<Appended, PartitionError> {
+    let Receipt { outcomes, end } = receipt?;
+    // The log knows of a newer leader than the one that admitted the batches; it refuses all of them alike.
+    if let Some(Err(AppendError::EpochBehind { latest, .. })) = outcomes.first() {
+        return Err(PartitionError::FencedEpoch { expected: epoch, current: *latest });
+    }
+    Ok(Appended { batches: outcomes, end, log_start: reader.start() })
+}
+
+#[cfg(test)]
+mod tests;

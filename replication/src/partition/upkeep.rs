@@ -1,0 +1,73 @@
+//! What keeps a partition in order beside reading and writing: its duty, retention, compaction, memory, its end. Every call may
+//! wait for the disk, so none of them belongs on a thread that runs tasks.
+
+use std::sync::Arc;
+
+use floodmark_storage::LogError;
+use floodmark_storage::compaction::choose::CompactWhen;
+use floodmark_storage::log::{CompactionControl, CompactionReport};
+use floodmark_storage::retention::DeletionReason;
+
+use super::progress::Duty;
+use super::{PartitionError, PartitionHandle};
+
+impl PartitionHandle {
+    /// Does as `duty` says from now on. One of an older epoch than the present one's is passed over: it was overtaken.
+    pub fn take_up(&self, duty: Duty) {
+        let progress = &self.0.progress;
+        self.0.log.with_log(|log| {
+            if duty.role.epoch() < progress.duty.load().role.epoch() {
+                return;
+            }
+            if *log.config() != duty.settings.log {
+                log.set_config(duty.settings.log.clone());
+            }
+            progress.duty.store(Arc::new(duty));
+        });
+    }
+
+    /// Removes what is too old or too much; says why each segment went.
+    pub fn apply_retention(&self) -> Result<Vec<DeletionReason>, PartitionError> {
+        Ok(self.0.log.with_log(|log| log.apply_retention())?)
+    }
+
+    /// Makes a compaction pass where one is due. Appends and reads go on meanwhile.
+    pub fn compact(&self, control: CompactionControl) -> Result<Option<CompactionReport>, PartitionError> {
+        let begun = self.0.log.with_log(|log| log.begin_compaction(CompactWhen::Due, control))?;
+        let Some(mut pass) = begun else { return Ok(None) };
+        while let Some(group) = pass.clean_next()? {
+            self.0.log.with_log(|log| log.install_cleaned(&mut pass, group))?;
+        }
+        Ok(Some(self.0.log.with_log(|log| log.finish_compaction(pass))?))
+    }
+
+    /// Has a sync made soon where the flush policy demands one now. Waits for nothing.
+    pub fn flush_if_due(&self) {
+        if self.0.reader.durable() < self.0.reader.end() {
+            self.0.log.nudge();
+        }
+    }
+
+    /// Forgets producers that have been silent for long; says how many.
+    pub fn expire_producers(&self) -> usize {
+        self.0.log.with_log(|log| log.expire_producers())
+    }
+
+    /// Closes files that nobody uses now.
+    pub fn release_idle(&self) {
+        self.0.log.with_log(|log| log.release_idle());
+    }
+
+    /// Ends the log cleanly: opening it again finds nothing to recover. Later writes are refused, reading goes on.
+    pub fn close(&self) -> Result<(), PartitionError> {
+        match self.0.log.close() {
+            Err(LogError::Closed) | Ok(()) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Ends the log as it is, because its files are to be removed.
+    pub fn abandon(&self) {
+        self.0.log.abandon();
+    }
+}
