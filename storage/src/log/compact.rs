@@ -159,6 +159,8 @@ impl Log {
         let swapped = self.take_places(&group);
         if swapped.is_ok() {
             self.shared.segments.store(Arc::new(list));
+            // Memory would go on to serve aborted records that the transaction index no longer tells of.
+            self.tail.forget_before(group.facts.end);
         }
         self.shared.swaps.fetch_add(1, Ordering::AcqRel);
         swapped.and_then(|()| self.remove_replaced(&group)).map_err(|e| self.poison(e))?;

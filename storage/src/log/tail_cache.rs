@@ -128,6 +128,12 @@ impl TailWriter {
         self.tail.budget.queue(&self.tail, count);
     }
 
+    /// Forgets batches that end at or before `offset`: their files are gone, or hold less than they did.
+    pub(crate) fn forget_before(&mut self, offset: Offset) {
+        self.waiting.retain(|batch| batch.next > offset);
+        self.tail.forget(|held| held.partition_point(|batch| batch.next <= offset));
+    }
+
     /// Forgets everything, because the log was cut.
     pub(crate) fn clear(&mut self) {
         self.waiting.clear();
@@ -153,8 +159,13 @@ impl Tail {
     }
 
     fn clear(&self) {
+        self.forget(VecDeque::len);
+    }
+
+    fn forget(&self, count: impl FnOnce(&VecDeque<TailBatch>) -> usize) {
         let mut held = self.batches.lock();
-        let bytes = held.drain(..).map(|batch| batch.bytes.len() as u64).sum();
+        let count = count(&held);
+        let bytes = held.drain(..count).map(|batch| batch.bytes.len() as u64).sum();
         self.budget.give(bytes);
     }
 }
