@@ -166,6 +166,25 @@ fn a_group_without_space_leaves_no_trace() {
     }
 }
 
+#[test]
+fn the_first_batches_after_a_group_without_space_are_durable_once_synced() {
+    let disk = disk();
+    let (mut log, mut sent) = (open(&disk).unwrap(), Vec::new());
+    // Leaves an empty segment of which even the name is durable.
+    log.reset_to(Offset(0)).unwrap();
+    let used: usize = disk.files().values().map(Vec::len).sum();
+    disk.limit_capacity(used as u64 + 10);
+    assert!(matches!(log.append([next(&sent).fresh()], LEADER), Err(LogError::Full { .. })));
+    disk.heal();
+    // The empty segment was removed and made anew.
+    fill(&mut log, &mut sent, 3);
+    log.sync().unwrap();
+    for seed in 0..8 {
+        let log = open(&disk.image().power_cut(seed)).unwrap();
+        assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent), "seed {seed}");
+    }
+}
+
 /// A run of everything, up to the first error. Says what was acknowledged as durable, and what was handed in.
 struct Run {
     disk: SimDisk,

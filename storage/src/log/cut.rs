@@ -183,7 +183,7 @@ impl Log {
         self.unsynced.sealed.retain(|s| s.base < segment.base);
         self.unsynced.active.change();
         self.active = self.new_active(segment);
-        self.active.wake(&self.config)?;
+        self.wake_active()?;
         let replay = Replay { disk: &*disk, dir: &dir, segments: &list, end: cut.end };
         self.producers = replay.run(&mut self.snapshots, |_, _| {})?.0;
         self.shared.segments.store(Arc::new(list));
@@ -302,6 +302,7 @@ impl Log {
         self.commit_manifest(manifest)?;
         self.shared.start.store(offset.0, Ordering::Release);
         self.shared.segments.store(Arc::new(segments[gone..].to_vec()));
+        self.tail.forget_before(offset);
         self.producers.on_log_start(offset);
         self.publish_first_unstable();
         for segment in &segments[..gone] {
