@@ -88,8 +88,10 @@ impl Recipe {
                 let mut value = format!("{base}+{n} of epoch {epoch} at {} ", self.time).into_bytes();
                 value.resize(value.len().max(self.value_bytes), b'.');
                 let time = self.time + n;
+                // Few keys, so that compaction finds records that later ones supersede.
+                let key = [b'a' + ((base + n) * 7 % 3) as u8];
                 let record =
-                    NewRecord { timestamp: time, key: Some(b"k"), value: Some(&value), headers: &[] };
+                    NewRecord { timestamp: time, key: Some(&key), value: Some(&value), headers: &[] };
                 builder.push(&record).unwrap();
                 times.push(time);
             }

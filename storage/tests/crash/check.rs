@@ -11,6 +11,7 @@ use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, ReadLimits, TailBudget};
 
+use super::compacted::{Compacted, Left};
 use crate::batches::{Sent, epochs_from, epochs_of, replay};
 
 pub(crate) const DIR: &str = "logs/t-0";
@@ -33,6 +34,8 @@ pub(crate) struct Alternative {
     pub(crate) assigned: Option<(i32, i64)>,
     /// Epochs of batches before this one went with a cut that left nothing to read.
     pub(crate) epochs_since: usize,
+    /// What compaction has made of them.
+    pub(crate) compacted: Arc<Compacted>,
 }
 
 impl Alternative {
@@ -42,6 +45,11 @@ impl Alternative {
 
     pub(crate) fn end(&self) -> i64 {
         self.end_of(self.batches.len())
+    }
+
+    /// What a reader finds of some batches, each with its place among all.
+    pub(crate) fn visible(&self, range: std::ops::Range<usize>) -> Vec<(usize, Left)> {
+        range.filter_map(|at| Some((at, self.compacted.left_of(&self.batches[at])?))).collect()
     }
 
     pub(crate) fn epochs(&self, count: usize) -> Vec<(i32, i64)> {
@@ -88,7 +96,7 @@ pub(crate) fn open(disk: &SimDisk, config: &LogConfig, tail_bytes: u64) -> Resul
 }
 
 /// Everything from the start on.
-fn read_all(log: &Log) -> Result<Vec<bytes::Bytes>, Failure> {
+pub(crate) fn read_all(log: &Log) -> Result<Vec<bytes::Bytes>, Failure> {
     let reader = log.reader();
     let (mut from, mut found) = (reader.start(), Vec::new());
     loop {
@@ -146,15 +154,13 @@ fn check_one(
     let gone = expected.batches.partition_point(|s| s.next <= start);
     let count = gone
         .max(expected.batches.iter().position(|s| s.base >= log.end().0).unwrap_or(expected.batches.len()));
-    let rest = &expected.batches[gone..count];
+    let rest = expected.visible(gone..count);
     for (n, bytes) in found.iter().enumerate() {
         match rest.get(n) {
-            Some(sent) if sent.bytes == bytes => {}
-            Some(sent) => {
-                return Err(failure(
-                    "no record invented",
-                    format!("other bytes than those of {}", sent.base),
-                ));
+            Some((_, left)) if left.bytes == bytes => {}
+            Some((at, _)) => {
+                let base = expected.batches[*at].base;
+                return Err(failure("no record invented", format!("other bytes than those of {base}")));
             }
             None => {
                 return Err(failure(
@@ -164,7 +170,7 @@ fn check_one(
             }
         }
     }
-    let count = gone + found.len();
+    let count = rest.get(found.len()).map_or(count, |(at, _)| *at);
     if count < expected.must {
         let lost = &expected.batches[count];
         return Err(failure(
@@ -212,7 +218,10 @@ fn check_rest(disk: &SimDisk, log: &Log, state: &Alternative, thorough: bool) ->
         .reader()
         .aborted_transactions(Offset(start), Offset(end))
         .map_err(|e| failure("aborted transactions", e.to_string()))?;
-    let overlaps = replayed.aborted.iter().filter(|a| a.last_offset.0 >= start && a.first_offset.0 < end);
+    let overlaps = replayed.aborted.iter().filter(|a| {
+        let is_left = !state.compacted.has_lost_transaction(a.last_offset.0);
+        a.last_offset.0 >= start && a.first_offset.0 < end && is_left
+    });
     let expected: Vec<_> = overlaps.copied().collect();
     if aborted != expected {
         return Err(failure("aborted transactions", format!("{aborted:?}, expected {expected:?}")));
@@ -235,11 +244,13 @@ fn check_rest(disk: &SimDisk, log: &Log, state: &Alternative, thorough: bool) ->
 /// Reading from each offset gives the batch that holds it.
 fn check_reads(log: &Log, state: &Alternative) -> Result<(), Failure> {
     let reader = log.reader();
+    let visible = state.visible(0..state.batches.len());
     for offset in state.start..state.end() {
         let limits = ReadLimits { max_bytes: 1, below: Offset::MAX };
         let read = reader.read(Offset(offset), limits);
         let read = read.map_err(|e| failure("reads by offset", format!("{offset}: {e}")))?;
-        let expected = state.batches.iter().find(|s| s.next > offset).map(|s| &s.bytes[..]);
+        let expected = visible.iter().find(|(at, _)| state.batches[*at].next > offset);
+        let expected = expected.map(|(_, left)| &left.bytes[..]);
         if read.first().map(|b| &b[..]) != expected {
             return Err(failure("reads by offset", format!("another batch than that of {offset}")));
         }
@@ -249,23 +260,24 @@ fn check_reads(log: &Log, state: &Alternative) -> Result<(), Failure> {
 
 fn check_times(log: &Log, state: &Alternative) -> Result<(), Failure> {
     let reader = log.reader();
+    let visible = state.visible(0..state.batches.len());
     let records = || {
-        let all = state.batches.iter().flat_map(|s| s.times.iter().zip(s.base..));
-        all.filter(|(_, offset)| *offset >= state.start)
+        let all = visible.iter().flat_map(|(_, left)| left.times.iter().copied());
+        all.filter(|(offset, _)| *offset >= state.start)
     };
-    let mut times: Vec<i64> = records().map(|(time, _)| *time).step_by(3).flat_map(|t| [t, t + 1]).collect();
+    let mut times: Vec<i64> = records().map(|(_, time)| time).step_by(3).flat_map(|t| [t, t + 1]).collect();
     times.extend([0, i64::MAX]);
     for time in times {
         let found = reader.first_at_or_after(time);
         let found = found.map_err(|e| failure("reads by time", format!("{time}: {e}")))?;
-        let expected = records().find(|(t, _)| **t >= time).map(|(t, offset)| (*t, offset));
+        let expected = records().find(|(_, t)| *t >= time).map(|(offset, t)| (t, offset));
         if found.map(|f| (f.timestamp, f.offset.0)) != expected {
             return Err(failure("reads by time", format!("{time}: {found:?}, expected {expected:?}")));
         }
     }
     let largest = reader.largest_timestamp().map_err(|e| failure("reads by time", e.to_string()))?;
-    let max = records().map(|(t, _)| *t).max();
-    let expected = records().find(|(t, _)| Some(**t) == max).map(|(t, offset)| (*t, offset));
+    let max = records().map(|(_, t)| t).max();
+    let expected = records().find(|(_, t)| Some(*t) == max).map(|(offset, t)| (t, offset));
     if largest.map(|f| (f.timestamp, f.offset.0)) != expected {
         return Err(failure("largest timestamp", format!("{largest:?}, expected {expected:?}")));
     }

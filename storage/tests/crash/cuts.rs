@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) cuts: AtomicU64,
     pub(crate) second_cuts: AtomicU64,
     pub(crate) records: AtomicU64,
+    /// Compacted segments that took their places.
+    pub(crate) swaps: AtomicU64,
 }
 
 pub(crate) struct Cutter<'a> {

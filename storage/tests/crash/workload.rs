@@ -5,15 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use floodmark_proto::ids::{LeaderEpoch, Offset};
+use floodmark_storage::compaction::choose::CompactWhen;
 use floodmark_storage::fs::sim::{DiskImage, Fault, FaultKind, FaultOn};
 use floodmark_storage::fs::{Disk, SimDisk, SyncPoint};
-use floodmark_storage::log::Log;
 use floodmark_storage::log::append::AppendAs;
+use floodmark_storage::log::{CompactionControl, Log};
 use floodmark_storage::producers::Origin;
 use floodmark_storage::random::SplitMix;
-use floodmark_storage::{LogConfig, LogError};
+use floodmark_storage::{CompactionConfig, LogConfig, LogError};
 
 use super::check::{Alternative, Failure, check, failure, open};
+use super::compacted::Compacted;
 use crate::batches::{Kind, Recipe, Sent, replay};
 
 /// A disk at one moment, and the states that a log opened from it may be in.
@@ -36,11 +38,14 @@ pub(crate) struct Workload {
     state: Alternative,
     epoch: i32,
     time: i64,
+    /// End of what was compacted: it was committed, so no cut of the tail goes there.
+    compacted_end: i64,
+    /// Compacted segments that took their places.
+    pub(crate) swaps: u64,
 }
 
-/// Steps by weight. A step of compaction joins here, with two alternatives: the batches as they were, and as compaction
-/// leaves them.
-const STEPS: [(&str, u64); 17] = [
+/// Steps by weight.
+const STEPS: [(&str, u64); 18] = [
     ("append", 20),
     ("append a group", 10),
     ("append as replica", 4),
@@ -54,6 +59,7 @@ const STEPS: [(&str, u64); 17] = [
     ("truncate", 5),
     ("reset", 1),
     ("delete", 4),
+    ("compact", 8),
     ("assign epoch", 4),
     ("prewrite", 6),
     ("release idle", 2),
@@ -66,6 +72,11 @@ pub(crate) fn config_of(seed: u64) -> LogConfig {
         segment_ms: 100_000,
         index_interval_bytes: 150,
         prewrite_bytes: if seed.is_multiple_of(2) { 0 } else { 700 },
+        compaction: Some(CompactionConfig {
+            delete_retention_ms: 0,
+            map_bytes: 1 << 10,
+            ..CompactionConfig::default()
+        }),
         ..LogConfig::default()
     }
 }
@@ -91,6 +102,8 @@ impl Workload {
             state: Alternative::default(),
             epoch: 1,
             time: 1_000,
+            compacted_end: 0,
+            swaps: 0,
         };
         work.open_on(None)?;
         for _ in 0..steps {
@@ -205,6 +218,7 @@ impl Workload {
             "truncate" => self.truncate(step),
             "reset" => self.reset(step),
             "delete" => self.delete(step),
+            "compact" => self.compact(step),
             "assign epoch" => self.assign(step),
             "prewrite" => {
                 let now = vec![self.state.clone()];
@@ -350,6 +364,7 @@ impl Workload {
             return Ok(());
         }
         let target = first + 1 + self.chance.below((end - first) as u64) as i64;
+        let target = target.max(self.compacted_end);
         let kept = self.state.batches.iter().take_while(|s| s.next <= target).count();
         let straddles = self.state.batches.get(kept).is_some_and(|s| s.base < target);
         let new_end = if straddles { self.state.batches[kept].base } else { target };
@@ -392,6 +407,7 @@ impl Workload {
         let both = vec![self.state.clone(), after.clone()];
         self.during(step, both, |w| w.log().reset_to(Offset(origin))).map_err(fail)?;
         self.state = after;
+        self.compacted_end = origin;
         self.settle(step);
         Ok(())
     }
@@ -415,6 +431,35 @@ impl Workload {
         .map_err(fail)?;
         self.state = after;
         self.settle(step);
+        Ok(())
+    }
+
+    /// Each group of segments takes its place at once; before and after, the log is what it was.
+    fn compact(&mut self, step: &'static str) -> Result<(), Failure> {
+        let now = vec![self.state.clone()];
+        self.during(step, now, |w| w.log().checkpoint()).map_err(fail)?;
+        self.settle_durable(step);
+        let end = self.state.end();
+        self.log().on_high_watermark(Offset(end));
+        let control = CompactionControl::new(|_| {});
+        let begun = self.log().begin_compaction(CompactWhen::Asked, control).map_err(fail)?;
+        let Some(mut pass) = begun else { return Ok(()) };
+        loop {
+            let now = vec![self.state.clone()];
+            let Some(group) = self.during(step, now, |_| pass.clean_next()).map_err(fail)? else { break };
+            let covered = pass.progress().covered.0;
+            self.log().install_cleaned(&mut pass, group).map_err(fail)?;
+            self.swaps += 1;
+            let before = self.state.clone();
+            let compacted = Compacted::after_pass(self.log(), &before, covered)?;
+            let after = Alternative { compacted: Arc::new(compacted), ..before.clone() };
+            self.during(step, vec![before, after.clone()], |_| {});
+            self.state = after;
+            self.settle(step);
+        }
+        self.compacted_end = self.compacted_end.max(pass.progress().covered.0);
+        let now = vec![self.state.clone()];
+        self.during(step, now, |w| w.log().finish_compaction(pass)).map_err(fail)?;
         Ok(())
     }
 
