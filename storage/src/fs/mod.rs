@@ -254,7 +254,11 @@ pub struct ReplaceSyncs {
 pub fn replace_file(disk: &dyn Disk, path: &Path, content: &[u8], syncs: ReplaceSyncs) -> io::Result<()> {
     let aside = with_suffix(path, ".tmp");
     let file = disk.open(&aside, OpenMode::Create)?;
-    write_all_at(&*file, &mut [IoSlice::new(content)], 0)?;
+    if let Err(e) = write_all_at(&*file, &mut [IoSlice::new(content)], 0) {
+        // On a full disk part of it would take the space of what may be tried next. Swept at the next opening, if not now.
+        let _ = disk.remove_file(&aside);
+        return Err(e);
+    }
     // A write that finds no space has changed nothing; a sync that does has lost what was written, like any failed sync.
     file.sync(syncs.data).map_err(lost)?;
     disk.rename(&aside, path)?;

@@ -264,6 +264,9 @@ impl Log {
 
     /// Moves the log's start to `offset`, which must be committed, and removes the segments before it. Durable when it
     /// returns; readers that hold bytes of a removed segment keep them.
+    ///
+    /// On a full disk the indexes of what is to go make room for the manifest that says so. Where that is not enough, or
+    /// nothing goes, this fails with [`LogError::Full`] and the log starts where it did.
     pub fn delete_before(&mut self, offset: Offset) -> Result<(), LogError> {
         self.check_open()?;
         if offset <= self.start() {
@@ -290,6 +293,28 @@ impl Log {
     }
 
     fn move_start(&mut self, offset: Offset) -> Result<(), LogError> {
+        match self.try_move_start(offset) {
+            Err(LogError::Full { .. }) if self.drop_indexes_before(offset)? => self.try_move_start(offset),
+            other => other,
+        }
+    }
+
+    /// Gives up the offset and time indexes of segments that lie wholly before `offset`; true where there were any. Should the
+    /// segments stay all the same, reading them takes longer, and an opening that is not clean makes the indexes anew.
+    fn drop_indexes_before(&self, offset: Offset) -> Result<bool, LogError> {
+        let found = files::look(&*self.context.disk, &self.shared.dir)?;
+        let mut dropped = false;
+        for segment in self.segments().iter().filter(|s| s.is_settled() && s.end() <= offset) {
+            dropped |= found.indexes.get(&segment.base).is_some_and(|i| i.offset > 0 || i.time > 0);
+            segment.release();
+            for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
+                files::remove(&*self.context.disk, &self.shared.dir, segment.base, kind)?;
+            }
+        }
+        Ok(dropped)
+    }
+
+    fn try_move_start(&mut self, offset: Offset) -> Result<(), LogError> {
         let segments = self.segments().clone();
         let (_, sealed) = segments.split_last().map_or((None, &[][..]), |(a, s)| (Some(a), s));
         let gone = sealed.partition_point(|s| s.end() <= offset);
@@ -318,6 +343,10 @@ impl Log {
             files::remove(&*self.context.disk, &self.shared.dir, snapshot, FileKind::Snapshot)?;
         }
         self.epochs_unsaved |= self.epochs.truncate_from_start(offset);
-        self.save_epochs()
+        match self.save_epochs() {
+            // The start has moved; until they are saved, opening lets them begin there.
+            Err(LogError::Full { .. }) => Ok(()),
+            other => other,
+        }
     }
 }

@@ -75,6 +75,7 @@ impl Log {
             dir,
             report: RecoveryReport::default(),
             manifest: None,
+            start_by_epochs: None,
             segments: Vec::new(),
             snapshots: Vec::new(),
             producers: ProducerStates::default(),
@@ -93,6 +94,7 @@ impl Log {
         opening.check_transaction_indexes()?;
         opening.read_epochs()?;
         opening.recover_tail(&config)?;
+        opening.settle_start_by_epochs();
         opening.complete_epochs();
         opening.sweep_indexes()?;
         opening.report.was_clean = !opening.touched && opening.manifest.as_ref().is_some_and(|m| m.is_closed);
@@ -111,6 +113,8 @@ struct Opening {
     report: RecoveryReport,
     /// `None` where it was missing or damaged: then everything is read.
     manifest: Option<Manifest>,
+    /// Where the log may have started before its manifest was damaged, as the epochs tell.
+    start_by_epochs: Option<Offset>,
     segments: Vec<Arc<Segment>>,
     snapshots: Vec<Offset>,
     producers: ProducerStates,
@@ -154,7 +158,9 @@ impl Opening {
         if self.removed {
             files::settle_names(&*self.disk, &self.dir)?;
         }
-        let manifest = self.manifest.take().unwrap_or_default();
+        let start_by_epochs = self.start_by_epochs.unwrap_or_default();
+        let manifest =
+            self.manifest.take().unwrap_or(Manifest { log_start: start_by_epochs, ..Manifest::default() });
         let Some(active) = self.segments.last().cloned() else {
             return Err(LogError::damaged(&self.dir, 0, "no segment was found or made"));
         };

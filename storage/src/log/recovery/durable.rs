@@ -27,7 +27,10 @@ impl Opening {
             Some(Err(e @ FormatError::NewerVersion { .. })) => {
                 return Err(LogError::BadFile { path, source: e });
             }
-            Some(Err(_)) => None,
+            Some(Err(_)) => {
+                self.start_by_epochs = Some(Offset::ZERO);
+                None
+            }
             None => None,
         };
         if self.manifest.is_none() {
@@ -184,6 +187,7 @@ impl Opening {
             None => {}
         }
         self.epochs_read = self.epochs.clone();
+        self.start_by_epochs = self.start_by_epochs.and(self.epochs.earliest().map(|e| e.start_offset));
         if self.was_reset() {
             self.epochs = LeaderEpochs::new();
         }
@@ -222,6 +226,21 @@ impl Opening {
             || self.segments.iter().any(|s| s.bytes() > 0)
     }
 
+    /// The first epoch in the file begins where the log did. Where the manifest is damaged and the batches know of epochs before that,
+    /// their records were deleted, and shall not come back; and the rest of the file must be as the batches say, for it has no
+    /// checksum.
+    pub(super) fn settle_start_by_epochs(&mut self) {
+        let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
+        self.start_by_epochs = self.start_by_epochs.filter(|start| {
+            let mut of_batches = self.epochs.clone();
+            let is_later = of_batches.truncate_from_start(*start);
+            let mut of_file = self.epochs_read.clone();
+            of_file.truncate_from_end(end);
+            // Those of the newest batches may not have been saved.
+            is_later && *start <= end && of_batches.entries().starts_with(of_file.entries())
+        });
+    }
+
     /// An epoch that began at the log's end has no batch that could have brought it back, and one that began before the
     /// log's start begins there now.
     pub(super) fn complete_epochs(&mut self) {
@@ -234,8 +253,8 @@ impl Opening {
             self.epochs.assign(begun.epoch, begun.start_offset);
         }
         let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
-        let start = self.manifest.as_ref().map_or(first, |m| m.log_start.max(first));
-        self.epochs.truncate_from_start(start);
+        let start = self.manifest.as_ref().map_or(self.start_by_epochs, |m| Some(m.log_start));
+        self.epochs.truncate_from_start(start.unwrap_or(first).max(first));
         // An entry that is dropped in memory alone would be believed again once the log has grown to its offset.
         self.epochs_changed |= self.epochs != self.epochs_read;
         self.touched |= self.epochs_changed;
