@@ -15,6 +15,7 @@ mod error;
 mod http;
 mod kafka;
 mod metrics;
+mod ops;
 mod runtime;
 mod shared;
 mod shutdown;
