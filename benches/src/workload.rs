@@ -58,11 +58,15 @@ pub struct Template {
 impl Template {
     /// A batch of at most `batch_bytes`, of records that are 1 KiB with everything, or smaller where one would not fit.
     pub fn of_bytes(batch_bytes: usize) -> anyhow::Result<Template> {
-        const RECORD_BYTES: usize = 1 << 10;
+        Template::of_records(batch_bytes, 1 << 10)
+    }
+
+    /// A batch of at most `batch_bytes` that holds records of about `record_bytes`, at least one.
+    pub fn of_records(batch_bytes: usize, record_bytes: usize) -> anyhow::Result<Template> {
         // Header of the batch, and lengths, deltas and key of a record at most.
         const BATCH_OVERHEAD: usize = 61;
         const RECORD_OVERHEAD: usize = 24;
-        let record_bytes = RECORD_BYTES.min(batch_bytes.saturating_sub(BATCH_OVERHEAD));
+        let record_bytes = record_bytes.min(batch_bytes.saturating_sub(BATCH_OVERHEAD));
         anyhow::ensure!(record_bytes > RECORD_OVERHEAD, "a batch of {batch_bytes} bytes holds no record");
         let records = (batch_bytes - BATCH_OVERHEAD) / record_bytes;
         let mut builder = BatchBuilder::new();

@@ -1,0 +1,106 @@
+//! The bare servers: they move the bytes and do nothing else. Each serves one connection at a time and ends with its process.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use floodmark_proto::batch::crc32c;
+
+/// One of the servers that the broker is compared with.
+#[derive(Debug, Args)]
+pub(crate) struct Bare {
+    /// What it does
+    kind: Kind,
+    /// Where it listens
+    address: SocketAddr,
+    /// The file it writes or reads
+    file: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Receives frames, computes CRC-32C, appends them to the file, answers four bytes
+    Sink,
+    /// Answers a position of eight bytes with one MiB of the file from there, by sendfile
+    Source,
+    /// Answers what it received, on a tokio runtime of one thread
+    Echo,
+}
+
+/// What a request for bytes is answered with.
+pub(crate) const SOURCE_BYTES: usize = 1 << 20;
+
+impl Bare {
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Echo => echo(self.address),
+            Kind::Sink => each_connection(self.address, |stream| sink(stream, &self.file)),
+            Kind::Source => each_connection(self.address, |stream| source(stream, &self.file)),
+        }
+    }
+}
+
+fn each_connection(
+    address: SocketAddr,
+    serve: impl Fn(TcpStream) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)?;
+    loop {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        serve(stream)?;
+    }
+}
+
+fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+    let file = File::options().create(true).truncate(true).write(true).open(file)?;
+    let (mut buffer, mut length, mut at) = (Vec::new(), [0; 4], 0);
+    while stream.read_exact(&mut length).is_ok() {
+        let frame_len = u32::from_be_bytes(length) as usize;
+        buffer.resize(frame_len, 0);
+        stream.read_exact(&mut buffer)?;
+        let crc = crc32c::crc32c(&buffer);
+        file.write_all_at(&buffer, at)?;
+        at += frame_len as u64;
+        stream.write_all(&crc.to_be_bytes())?;
+    }
+    Ok(())
+}
+
+fn source(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+    let mut position = [0; 8];
+    while stream.read_exact(&mut position).is_ok() {
+        let file = File::open(file)?;
+        let mut offset = u64::from_be_bytes(position);
+        let end = offset + SOURCE_BYTES as u64;
+        while offset < end {
+            let left = (end - offset) as usize;
+            let sent = rustix::fs::sendfile(&stream, &file, Some(&mut offset), left)?;
+            anyhow::ensure!(sent > 0, "the file ends before byte {end}");
+        }
+    }
+    Ok(())
+}
+
+fn echo(address: SocketAddr) -> anyhow::Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    if stream.write_all(&buffer[..count]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    })
+}

@@ -1,0 +1,180 @@
+//! The few frames that the load sends, written by hand so that making them costs nothing, and what it reads of the answers.
+//! Old, simple versions: nothing in them differs by record.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+/// Waiting longer than this for an answer is a failure of the run.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A connection that sends one frame and reads one.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    answer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> anyhow::Result<Connection> {
+        let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+        Ok(Connection { stream, answer: Vec::new() })
+    }
+
+    pub(crate) fn send(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+        Ok(self.stream.write_all(frame)?)
+    }
+
+    /// The next answer, without its length and correlation id.
+    pub(crate) fn receive(&mut self) -> anyhow::Result<&[u8]> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let length = u32::from_be_bytes(length) as usize;
+        if self.answer.len() < length {
+            self.answer.resize(length, 0);
+        }
+        self.stream.read_exact(&mut self.answer[..length])?;
+        self.answer[..length].get(4..).context("an answer without a correlation id")
+    }
+
+    pub(crate) fn ask(&mut self, frame: &[u8]) -> anyhow::Result<&[u8]> {
+        self.send(frame)?;
+        self.receive()
+    }
+}
+
+/// Builds one request.
+struct Frame(Vec<u8>);
+
+impl Frame {
+    fn new(key: i16, version: i16) -> Frame {
+        let mut frame = Frame(vec![0; 4]);
+        frame.i16(key);
+        frame.i16(version);
+        frame.i32(0);
+        frame.string("bench");
+        frame
+    }
+
+    fn i16(&mut self, value: i16) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn i32(&mut self, value: i32) {
+        self.0.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn string(&mut self, text: &str) {
+        self.i16(text.len() as i16);
+        self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        let length = (self.0.len() - 4) as u32;
+        self.0[..4].copy_from_slice(&length.to_be_bytes());
+        self.0
+    }
+}
+
+/// CreateTopics 2: one topic with settings.
+pub(crate) fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) -> Vec<u8> {
+    let mut frame = Frame::new(19, 2);
+    frame.i32(1);
+    frame.string(name);
+    frame.i32(partitions);
+    frame.i16(1);
+    frame.i32(0);
+    frame.i32(settings.len() as i32);
+    for (key, value) in settings {
+        frame.string(key);
+        frame.string(value);
+    }
+    frame.i32(30_000);
+    frame.0.push(0);
+    frame.finish()
+}
+
+/// Fails where the topic was not created.
+pub(crate) fn check_created(answer: &[u8]) -> anyhow::Result<()> {
+    // Throttle time, one topic: its name, the code.
+    let name_len = i16::from_be_bytes(at(answer, 8)?) as usize;
+    match i16::from_be_bytes(at(answer, 10 + name_len)?) {
+        0 => Ok(()),
+        code => bail!("creating the topic was answered with error {code}"),
+    }
+}
+
+/// Produce 7: one batch for one partition.
+pub(crate) fn produce(topic: &str, partition: i32, acks: i16, batch: &[u8]) -> Vec<u8> {
+    let mut frame = Frame::new(0, 7);
+    frame.i16(-1);
+    frame.i16(acks);
+    frame.i32(30_000);
+    frame.i32(1);
+    frame.string(topic);
+    frame.i32(1);
+    frame.i32(partition);
+    frame.i32(batch.len() as i32);
+    frame.0.extend_from_slice(batch);
+    frame.finish()
+}
+
+/// The base offset of what [`produce`] wrote.
+pub(crate) fn produced_at(topic: &str, answer: &[u8]) -> anyhow::Result<i64> {
+    // One topic: its name, one partition: its index, the code, the offset.
+    let code = i16::from_be_bytes(at(answer, 4 + 2 + topic.len() + 8)?);
+    ensure!(code == 0, "producing was answered with error {code}");
+    Ok(i64::from_be_bytes(at(answer, 4 + 2 + topic.len() + 10)?))
+}
+
+/// Fetch 4 of one partition.
+pub(crate) fn fetch(topic: &str, partition: i32, from: i64, max_bytes: i32, max_wait_ms: i32) -> Vec<u8> {
+    let mut frame = Frame::new(1, 4);
+    frame.i32(-1);
+    frame.i32(max_wait_ms);
+    frame.i32(1);
+    frame.i32(max_bytes);
+    frame.0.push(0);
+    frame.i32(1);
+    frame.string(topic);
+    frame.i32(1);
+    frame.i32(partition);
+    frame.0.extend_from_slice(&from.to_be_bytes());
+    frame.i32(max_bytes);
+    frame.finish()
+}
+
+/// The record bytes of the answer to [`fetch`].
+pub(crate) fn fetched<'a>(topic: &str, answer: &'a [u8]) -> anyhow::Result<&'a [u8]> {
+    // Throttle time, one topic: its name, one partition: index, code, high watermark, stable offset, aborted transactions, records.
+    let partition = 4 + 4 + 2 + topic.len() + 4;
+    let code = i16::from_be_bytes(at(answer, partition + 4)?);
+    ensure!(code == 0, "fetching was answered with error {code}");
+    let aborted = i32::from_be_bytes(at(answer, partition + 22)?).max(0) as usize;
+    let records = partition + 26 + aborted * 16;
+    let length = i32::from_be_bytes(at(answer, records)?).max(0) as usize;
+    answer.get(records + 4..records + 4 + length).context("an answer shorter than its records")
+}
+
+/// The offset after the last whole batch in `records`; steps by headers.
+pub(crate) fn next_offset(mut records: &[u8]) -> anyhow::Result<Option<i64>> {
+    let mut next = None;
+    while records.len() >= 61 {
+        let size = 12 + u32::from_be_bytes(at(records, 8)?) as usize;
+        if size > records.len() {
+            break;
+        }
+        next =
+            Some(i64::from_be_bytes(at(records, 0)?) + i64::from(i32::from_be_bytes(at(records, 23)?)) + 1);
+        records = &records[size..];
+    }
+    Ok(next)
+}
+
+fn at<const N: usize>(bytes: &[u8], position: usize) -> anyhow::Result<[u8; N]> {
+    let found = bytes.get(position..).and_then(|rest| rest.first_chunk());
+    found.copied().context("an answer shorter than it must be")
+}
