@@ -259,6 +259,14 @@ impl LogReader {
         self.undisturbed(|| self.aborted_transactions_once(from, end))
     }
 
+    /// True where some transaction that ended at or after `from` was aborted. Looks at no file.
+    #[must_use]
+    pub fn has_aborted_transactions(&self, from: Offset) -> bool {
+        let segments = self.shared.segments.load();
+        let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+        segments[first..].iter().any(|segment| segment.aborted().entries > 0)
+    }
+
     fn aborted_transactions_once(
         &self,
         from: Offset,

@@ -191,6 +191,7 @@ fn headers(reader: &LogReader) -> Vec<BatchHeader> {
 /// What a reader of committed records is shown.
 fn committed(reader: &LogReader) -> Vec<Row> {
     let aborted = reader.aborted_transactions(reader.start(), reader.end()).unwrap();
+    assert!(aborted.is_empty() || reader.has_aborted_transactions(reader.start()));
     let mut rows = Vec::new();
     for batch in split(reader) {
         let header = BatchHeader::parse(&batch).unwrap();
@@ -331,6 +332,7 @@ fn r22_tombstones_and_markers_live_their_time_after_the_first_clean_pass_and_no_
     assert!(!tombstone(&f), "it is not kept for ever");
     assert_eq!((offsets(&f.rows()), markers(&f)), (vec![1, 7, 8], 0));
     assert_eq!(f.log.reader().aborted_transactions(Offset(0), Offset(99)).unwrap(), []);
+    assert!(!f.log.reader().has_aborted_transactions(Offset(0)));
     let last = f.rows();
     f.reopen();
     assert_eq!((f.rows(), f.log.reader().last_stable_offset()), (last, f.log.end()));
