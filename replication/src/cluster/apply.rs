@@ -23,7 +23,6 @@ const SETTING_NAME_BYTES_MAX: usize = 249;
 const SETTING_VALUE_BYTES_MAX: usize = 32 << 10;
 
 /// Carries `command` out. Where it is refused, the image comes back as it was.
-#[must_use]
 pub fn apply(image: &ClusterImage, command: &Command) -> (ClusterImage, Result<Output, CommandError>) {
     let mut next = image.clone();
     match change(&mut next, command) {

@@ -47,7 +47,7 @@ use raft_log::{Place, RaftLog, metadata_dir};
 pub use sealed_file::SealError;
 use snapshot_file::{SnapshotFile, State};
 use state_machine::{Growth, StateMachine};
-use types::{NodeId, Proposal, StoredMembership, TypeConfig};
+use types::{NodeId, StoredMembership, TypeConfig};
 
 /// Lowest and highest feature level that this program can work with; what a broker registers with.
 pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, FIRST_FEATURE_LEVEL);
@@ -132,7 +132,6 @@ impl QuorumHandle {
         let pressure = Arc::new(DiskPressure::default());
         let opened = open_blocking(&options, &pressure).await?;
         let cluster_id = opened.log.cluster_id();
-        let lacks_own_entry = lacks_own_entry(&opened.log);
         let is_large = Arc::new(Notify::new());
         let growth =
             Growth { bytes: 0, limit_bytes: options.snapshots.log_bytes, is_large: Arc::clone(&is_large) };
@@ -159,14 +158,14 @@ impl QuorumHandle {
             closed: Mutex::new(Some(closed)),
         };
         let handle = QuorumHandle { shared: Arc::new(shared) };
-        handle.begin_to_lead(lacks_own_entry).await?;
+        handle.begin_to_lead().await?;
         check_feature_level(&handle.image())?;
         Ok(handle)
     }
 
     /// Nobody else can be waited for where this is the only voter: it becomes leader at once, and knows that everything in
     /// its log is committed before it says anything.
-    async fn begin_to_lead(&self, lacks_own_entry: bool) -> Result<(), QuorumError> {
+    async fn begin_to_lead(&self) -> Result<(), QuorumError> {
         let raft = &self.shared.raft;
         let node = self.shared.node;
         if !raft.is_initialized().await.map_err(stopped)? {
@@ -179,11 +178,7 @@ impl QuorumHandle {
         let wait = raft.wait(Some(self.shared.deadline));
         let led = wait.state(ServerState::Leader, "the only voter leads").await;
         led.map_err(|_| QuorumError::NoLeader(self.shared.deadline))?;
-        if lacks_own_entry {
-            // A leader that comes back in its old term writes no first entry by itself, and without one of its own term it
-            // may not take older ones for committed.
-            proposer::write(raft, Proposal::default()).await.map_err(stopped)?;
-        }
+        // Behind the first entry of the leader's term, without which older ones may not be taken for committed.
         self.read_barrier().await.map_err(stopped)?;
         Ok(())
     }
@@ -327,11 +322,6 @@ fn open(place: &Place, pressure: Arc<DiskPressure>) -> Result<Opened, QuorumErro
     }
     check_feature_level(&state.image)?;
     Ok(Opened { log, state, snapshots: Arc::new(snapshots) })
-}
-
-/// True where this node was elected, and stopped before the first entry of its term was written.
-fn lacks_own_entry(log: &RaftLog) -> bool {
-    log.vote().is_some_and(|vote| vote.committed && log.last().is_none_or(|l| l.leader_id != vote.leader_id))
 }
 
 fn check_feature_level(image: &ClusterImage) -> Result<(), QuorumError> {

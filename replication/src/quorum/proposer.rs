@@ -70,7 +70,7 @@ async fn propose(raft: &Raft<TypeConfig>, group: Vec<Pending>) {
 }
 
 /// One entry, from proposal to answers.
-pub(crate) async fn write(raft: &Raft<TypeConfig>, proposal: Proposal) -> Result<Answers, ProposeError> {
+async fn write(raft: &Raft<TypeConfig>, proposal: Proposal) -> Result<Answers, ProposeError> {
     match raft.client_write(proposal).await {
         Ok(written) => Ok(written.data),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {

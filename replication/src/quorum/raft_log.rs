@@ -157,8 +157,10 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Appends entries behind the last one.
+    /// Appends entries behind the last one. Those that a snapshot stands for already are passed over.
     pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), QuorumError> {
+        let covered = entries.partition_point(|e| self.purged().is_some_and(|p| e.log_id.index <= p.index));
+        let entries = &entries[covered..];
         let mut last = self.last;
         let committed_count = self.committed.map_or(0, |committed| committed.index + 1);
         let mut batches = Vec::with_capacity(entries.len());
@@ -213,7 +215,6 @@ impl RaftLog {
         }
         self.remove_head()?;
         self.last = self.last.max(Some(upto));
-        self.committed = self.committed.max(Some(upto));
         Ok(())
     }
 

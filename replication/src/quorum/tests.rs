@@ -21,13 +21,13 @@ use floodmark_storage::random::Random;
 use super::*;
 use crate::cluster::Endpoint;
 
-const DATA_DIR: &str = "/data";
+const DATA_DIR: &str = "data";
 
 /// A disk with an empty data directory on it.
 fn new_disk() -> SimDisk {
     let disk = SimDisk::new();
     disk.create_dir_all(Path::new(DATA_DIR)).unwrap();
-    disk.sync_dir(Path::new("/"), floodmark_storage::fs::SyncPoint::DataDirCreated).unwrap();
+    disk.sync_dir(Path::new("."), floodmark_storage::fs::SyncPoint::DataDirCreated).unwrap();
     disk
 }
 

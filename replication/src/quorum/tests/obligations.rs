@@ -5,7 +5,7 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::{EntryPayload, RaftLogReader, RaftSnapshotBuilder};
 
 use super::*;
-use crate::quorum::types::{Entry, LogId, Membership, Vote, log_id};
+use crate::quorum::types::{Entry, LogId, Membership, Proposal, Vote, log_id};
 
 fn blank(term: u64, index: u64) -> Entry {
     Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Blank }
