@@ -22,7 +22,7 @@ pub enum ConfigError {
     #[error("{origin}: {key} cannot be {value:?}; allowed is {allowed}")]
     BadValue {
         /// The setting.
-        key: &'static str,
+        key: String,
         /// The value.
         value: String,
         /// What may be written.

@@ -2,10 +2,12 @@
 
 mod error;
 mod file;
+mod log_defaults;
 mod nearest;
 mod table;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 pub use error::ConfigError;
+pub use log_defaults::LogDefault;
 pub use table::{BrokerConfig, SETTINGS, Setting};
 pub use value::{ByteSize, HostPort, LogFormat, Millis};
 
@@ -118,7 +121,19 @@ impl BrokerConfig {
         self.set_from(key, value, Origin::Program)
     }
 
-    /// Every setting with its value and where that came from.
+    /// Settings that topics take over where they have none of their own.
+    #[must_use]
+    pub fn log_defaults(&self) -> Vec<LogDefault> {
+        log_defaults::all(self)
+    }
+
+    /// What somebody set of those that topics take over, by Kafka's names for brokers.
+    #[must_use]
+    pub fn file_settings(&self) -> &BTreeMap<String, String> {
+        &self.log_defaults
+    }
+
+    /// Every setting of the broker itself with its value and where that came from.
     pub fn effective(&self) -> impl Iterator<Item = Effective> + '_ {
         SETTINGS.iter().map(|setting| Effective {
             setting,
@@ -128,16 +143,17 @@ impl BrokerConfig {
     }
 
     fn set_from(&mut self, key: &str, value: &str, origin: Origin) -> Result<(), ConfigError> {
+        if let Some(checked) = log_defaults::check(key, value) {
+            let key = checked.map_err(|allowed| bad_value(key, value, allowed, &origin))?;
+            self.log_defaults.insert(key.to_owned(), value.to_owned());
+            self.origins.insert(key, origin);
+            return Ok(());
+        }
         let Some(setting) = SETTINGS.iter().find(|s| s.key == key) else {
             let nearest = nearest_setting(key).map(str::to_owned);
             return Err(ConfigError::Unknown { key: key.to_owned(), origin, nearest });
         };
-        self.assign(setting.key, value).map_err(|allowed| ConfigError::BadValue {
-            key: setting.key,
-            value: value.to_owned(),
-            allowed,
-            origin: origin.clone(),
-        })?;
+        self.assign(setting.key, value).map_err(|allowed| bad_value(key, value, allowed, &origin))?;
         self.origins.insert(setting.key, origin);
         Ok(())
     }
@@ -146,24 +162,23 @@ impl BrokerConfig {
     fn check(&self) -> Result<(), ConfigError> {
         if self.group_min_session_timeout > self.group_max_session_timeout {
             let key = "group.min.session.timeout.ms";
-            return Err(ConfigError::BadValue {
-                key,
-                value: self.text(key).unwrap_or_default(),
-                allowed: format!(
-                    "at most group.max.session.timeout.ms, {}",
-                    self.group_max_session_timeout.0
-                ),
-                origin: self.origins.get(key).cloned().unwrap_or(Origin::Default),
-            });
+            let allowed =
+                format!("at most group.max.session.timeout.ms, {}", self.group_max_session_timeout.0);
+            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+            return Err(bad_value(key, &self.text(key).unwrap_or_default(), allowed, &origin));
         }
         Ok(())
     }
 }
 
+fn bad_value(key: &str, value: &str, allowed: String, origin: &Origin) -> ConfigError {
+    ConfigError::BadValue { key: key.to_owned(), value: value.to_owned(), allowed, origin: origin.clone() }
+}
+
 /// The setting whose name somebody probably meant.
 #[must_use]
 pub fn nearest_setting(name: &str) -> Option<&'static str> {
-    nearest::nearest(name, SETTINGS.iter().map(|s| s.key))
+    nearest::nearest(name, SETTINGS.iter().map(|s| s.key).chain(log_defaults::names()))
 }
 
 /// The setting that a variable stands for; `None` where it is not meant for a broker.
@@ -174,13 +189,20 @@ fn key_of_variable(variable: &str) -> Result<Option<&'static str>, ConfigError> 
     {
         return Ok(None);
     }
-    if let Some(setting) = SETTINGS.iter().find(|s| s.variable() == variable) {
-        return Ok(Some(setting.key));
+    let mut keys = SETTINGS.iter().map(|s| s.key).chain(log_defaults::names());
+    if let Some(key) = keys.find(|key| variable_of(key) == variable) {
+        return Ok(Some(key));
     }
-    let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+    let keys = SETTINGS.iter().map(|s| s.key).chain(log_defaults::names());
+    let known: Vec<String> = keys.map(variable_of).collect();
     let nearest = nearest::nearest(variable, known.iter().map(String::as_str)).map(str::to_owned);
     let origin = Origin::Environment(variable.to_owned());
     Err(ConfigError::Unknown { key: variable.to_owned(), origin, nearest })
+}
+
+fn variable_of(key: &str) -> String {
+    let upper = |c: char| if c == '.' { '_' } else { c.to_ascii_uppercase() };
+    format!("{VARIABLE_PREFIX}{}", key.chars().map(upper).collect::<String>())
 }
 
 /// Kubernetes puts the addresses of services into every container: a service that is called floodmark gives `FLOODMARK_PORT`,

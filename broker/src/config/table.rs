@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::Origin;
 use super::value::{ByteSize, HostPort, LogFormat, Millis, Value};
+use super::{Origin, variable_of};
 
 /// What is known of a setting beside its value.
 #[derive(Debug, Clone, Copy)]
@@ -36,11 +36,6 @@ impl Setting {
     }
 }
 
-fn variable_of(key: &str) -> String {
-    let upper = |c: char| if c == '.' { '_' } else { c.to_ascii_uppercase() };
-    format!("{}{}", super::VARIABLE_PREFIX, key.chars().map(upper).collect::<String>())
-}
-
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $key:literal, $default:expr
         $(, in $low:expr => $high:expr)? $(, flag $flag:literal $value_name:literal)?;)*) => {
@@ -48,6 +43,8 @@ macro_rules! settings {
         #[derive(Debug, Clone)]
         pub struct BrokerConfig {
             $($(#[doc = $doc])+ pub $field: $type,)*
+            /// What topics take over where they have no setting of their own, by Kafka's names for brokers; those that somebody set.
+            pub(super) log_defaults: BTreeMap<String, String>,
             pub(super) origins: BTreeMap<&'static str, Origin>,
             /// Kept for its drop, which removes the directory.
             pub(crate) temporary: Option<Arc<TempDir>>,
@@ -55,7 +52,12 @@ macro_rules! settings {
 
         impl Default for BrokerConfig {
             fn default() -> BrokerConfig {
-                BrokerConfig { $($field: $default,)* origins: BTreeMap::new(), temporary: None }
+                BrokerConfig {
+                    $($field: $default,)*
+                    log_defaults: BTreeMap::new(),
+                    origins: BTreeMap::new(),
+                    temporary: None,
+                }
             }
         }
 
@@ -131,8 +133,12 @@ settings! {
     shutdown_timeout: Millis = "shutdown.timeout.ms", Millis::seconds(10), in Millis(0) => Millis::seconds(86_400);
     /// Partitions of a topic that is made without saying how many.
     num_partitions: i32 = "num.partitions", 1, in 1 => 100_000;
+    /// Replicas of a topic that is made without saying how many.
+    default_replication_factor: i32 = "default.replication.factor", 1, in 1 => i32::from(i16::MAX);
     /// Whether a topic is made when a client that permits it asks for one that is missing.
     auto_create_topics: bool = "auto.create.topics.enable", true;
+    /// Bytes that one fetch gets at most, whatever the client asks for; the first batch of a partition is never cut short by it.
+    fetch_bytes_max: ByteSize = "fetch.max.bytes", ByteSize::mib(55), in ByteSize(1024) => ByteSize::mib(1024);
     /// Shortest session timeout that a group member may ask for.
     group_min_session_timeout: Millis = "group.min.session.timeout.ms", Millis::seconds(6), in Millis(1) => Millis(i32::MAX as u64);
     /// Longest session timeout that a group member may ask for.

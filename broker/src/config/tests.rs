@@ -33,17 +33,19 @@ fn names_flags_and_variables_are_each_used_once() {
         seen.dedup();
         assert_eq!(seen.len(), names.len(), "{names:?}");
     };
-    unique(SETTINGS.iter().map(|s| s.key.to_owned()).collect());
-    unique(SETTINGS.iter().map(Setting::variable).collect());
+    let keys: Vec<&str> = SETTINGS.iter().map(|s| s.key).chain(log_defaults::names()).collect();
+    unique(keys.iter().map(|key| (*key).to_owned()).collect());
+    unique(keys.iter().map(|key| variable_of(key)).collect());
     unique(SETTINGS.iter().filter_map(|s| s.flag).map(|(flag, _)| flag.to_owned()).collect());
 }
 
 /// In TOML a name cannot hold a value and stand before a dot as well.
 #[test]
 fn no_name_is_the_beginning_of_another() {
-    for a in SETTINGS {
-        let inside = format!("{}.", a.key);
-        assert!(!SETTINGS.iter().any(|b| b.key.starts_with(&inside)), "{}", a.key);
+    let keys: Vec<&str> = SETTINGS.iter().map(|s| s.key).chain(log_defaults::names()).collect();
+    for key in &keys {
+        let inside = format!("{key}.");
+        assert!(!keys.iter().any(|other| other.starts_with(&inside)), "{key}");
     }
 }
 
@@ -136,6 +138,47 @@ fn bad_values_are_refused_with_what_is_allowed() {
         assert!(told.starts_with(&format!("flag --{key}: {key} cannot be ")), "{told}");
         assert!(told.contains(allowed), "{told}");
     }
+}
+
+#[test]
+fn what_topics_take_over_goes_by_kafkas_names() {
+    let file =
+        "log.retention.hours = 24\nlog.cleanup.policy = ['compact', 'delete']\n[floodmark]\nsync = 'none'\n";
+    let config = load(Some(file), &[("FLOODMARK_LOG_SEGMENT_BYTES", "1048576")], &[]).unwrap();
+    let set: Vec<_> = config.file_settings().iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        set,
+        [
+            ("floodmark.sync", "none"),
+            ("log.cleanup.policy", "compact,delete"),
+            ("log.retention.hours", "24"),
+            ("log.segment.bytes", "1048576"),
+        ]
+    );
+    let all = config.log_defaults();
+    let seen = |key: &str| {
+        all.iter().find(|d| d.key == key).map(|d| (d.value.as_deref(), d.origin.to_string())).unwrap()
+    };
+    assert_eq!(seen("log.retention.hours").0, Some("24"));
+    assert!(seen("log.retention.hours").1.ends_with("line 1"));
+    assert_eq!(seen("log.retention.ms"), (None, "default".to_owned()), "the hours count");
+    assert_eq!(seen("log.roll.ms").0, Some("604800000"));
+    assert_eq!(seen("log.roll.hours").0, None);
+    assert_eq!(seen("message.max.bytes").0, Some("1048588"));
+    for (key, value, allowed) in [
+        ("log.retention.hours", "soon", "a whole number"),
+        ("log.retention.hours", "9223372036854775807", "a whole number"),
+        ("log.cleanup.policy", "keep", "any of compact, delete"),
+        ("log.segment.bytes", "1", "a whole number, from 1048576 to"),
+        ("floodmark.sync", "always", "one of "),
+    ] {
+        let told = message(load(None, &[], &[(key, value)]));
+        assert!(told.contains(&format!("{key} cannot be \"{value}\"")) && told.contains(allowed), "{told}");
+    }
+    let told = message(load(None, &[], &[("log.retention.hour", "1")]));
+    assert!(told.ends_with("did you mean log.retention.hours?"), "{told}");
+    // A topic's own name for a setting is not a broker's.
+    assert!(message(load(None, &[], &[("retention.ms", "1")])).contains("log.retention.ms"));
 }
 
 #[test]

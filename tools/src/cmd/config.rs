@@ -1,7 +1,9 @@
 //! `floodmark config`: which settings there are, what they are now, and who said so.
 
+use std::fmt;
+
 use clap::{Args, Subcommand};
-use floodmark_broker::config::{BrokerConfig, Effective, Origin, nearest_setting};
+use floodmark_broker::config::{BrokerConfig, Origin, nearest_setting};
 use serde::Serialize;
 
 use super::Outcome;
@@ -42,26 +44,28 @@ pub(crate) struct ExplainArgs {
     output: Format,
 }
 
-/// A setting as programs read it.
+/// A setting as programs read it. `value` is null where another name of the same thing has one, `default` where it has another unit.
 #[derive(Debug, Serialize)]
-struct Row<'a> {
-    key: &'a str,
-    value: &'a str,
-    default: &'a str,
-    origin: OriginRow<'a>,
-    documentation: &'a str,
+struct Row {
+    key: &'static str,
+    value: Option<String>,
+    default: Option<String>,
+    origin: OriginRow,
+    documentation: &'static str,
     allowed: String,
     variable: String,
     flag: Option<String>,
+    /// What topics call it, where they take it over.
+    topic_setting: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum OriginRow<'a> {
+enum OriginRow {
     Default,
     File { path: String, line: usize },
-    Environment { variable: &'a str },
-    Flag { flag: &'a str },
+    Environment { variable: String },
+    Flag { flag: String },
     Program,
 }
 
@@ -77,16 +81,17 @@ fn show(args: &ShowArgs) -> anyhow::Result<Outcome> {
     let mut sink = Sink::stdout();
     let columns = ["setting", "value", "origin", "what it does"].map(Column::Text);
     let mut table = Pages::new(&columns);
-    for (effective, default) in with_defaults(&config) {
+    for row in rows(&config) {
         match args.output {
-            Format::Json => sink.json(&row(&effective, &default))?,
+            Format::Json => sink.json(&row)?,
+            Format::Table if row.value.is_none() => {}
             Format::Table => table.row(
                 &mut sink,
                 vec![
-                    effective.setting.key.to_owned(),
-                    effective.value,
-                    effective.origin.to_string(),
-                    wrapped(effective.setting.documentation.trim(), DOCUMENTATION_WIDTH),
+                    row.key.to_owned(),
+                    row.value.unwrap_or_default(),
+                    row.origin.to_string(),
+                    wrapped(row.documentation, DOCUMENTATION_WIDTH),
                 ],
             )?,
         }
@@ -98,65 +103,101 @@ fn show(args: &ShowArgs) -> anyhow::Result<Outcome> {
 
 fn explain(args: &ExplainArgs) -> anyhow::Result<Outcome> {
     let config = args.settings.load()?;
-    let Some((effective, default)) = with_defaults(&config).find(|(e, _)| e.setting.key == args.key) else {
+    let Some(row) = rows(&config).into_iter().find(|row| row.key == args.key) else {
         let advice =
             nearest_setting(&args.key).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
         anyhow::bail!("there is no setting {}{advice}", args.key);
     };
     let mut sink = Sink::stdout();
     match args.output {
-        Format::Json => sink.json(&row(&effective, &default))?,
-        Format::Table => {
-            let setting = effective.setting;
-            sink.line(setting.key)?;
-            sink.line(&wrapped(setting.documentation.trim(), 100))?;
-            sink.line("")?;
-            sink.line(&format!("value        {} ({})", effective.value, effective.origin))?;
-            sink.line(&format!("default      {default}"))?;
-            sink.line(&format!("allowed      {}", setting.allowed()))?;
-            sink.line(&format!("in a file    {}", in_a_file(setting.key, &effective.value)))?;
-            sink.line(&format!("environment  {}={}", setting.variable(), effective.value))?;
-            if let Some((flag, _)) = setting.flag {
-                sink.line(&format!("flag         --{flag} {}", effective.value))?;
-            }
-        }
+        Format::Json => sink.json(&row)?,
+        Format::Table => explain_in_words(&row, &mut sink)?,
     }
     sink.flush()?;
     Ok(Outcome::Good)
 }
 
-/// Each setting beside the value it has where nobody says anything.
-fn with_defaults(config: &BrokerConfig) -> impl Iterator<Item = (Effective, String)> {
-    let defaults: Vec<String> = BrokerConfig::default().effective().map(|e| e.value).collect();
-    config.effective().zip(defaults)
+fn explain_in_words(row: &Row, sink: &mut Sink) -> std::io::Result<()> {
+    let value = row.value.as_deref();
+    let example = value.or(row.default.as_deref());
+    sink.line(row.key)?;
+    sink.line(&wrapped(row.documentation, 100))?;
+    if let Some(name) = row.topic_setting {
+        sink.line(&format!("Topics take it over where they have no {name} of their own."))?;
+    }
+    sink.line("")?;
+    sink.line(&format!("value        {} ({})", value.unwrap_or("none"), row.origin))?;
+    if let Some(default) = &row.default {
+        sink.line(&format!("default      {default}"))?;
+    }
+    sink.line(&format!("allowed      {}", row.allowed))?;
+    sink.line(&format!("in a file    {} = {}", row.key, example.map_or("VALUE".to_owned(), in_a_file)))?;
+    let example = example.unwrap_or("VALUE");
+    sink.line(&format!("environment  {}={example}", row.variable))?;
+    if let Some(flag) = &row.flag {
+        sink.line(&format!("flag         {flag} {example}"))?;
+    }
+    Ok(())
 }
 
-fn row<'a>(effective: &'a Effective, default: &'a str) -> Row<'a> {
-    let setting = effective.setting;
-    Row {
-        key: setting.key,
-        value: &effective.value,
-        default,
-        origin: match &effective.origin {
+/// All settings: the broker's own, then those that topics take over.
+fn rows(config: &BrokerConfig) -> Vec<Row> {
+    let defaults = BrokerConfig::default();
+    let own = config.effective().zip(defaults.effective()).map(|(effective, default)| Row {
+        key: effective.setting.key,
+        value: Some(effective.value),
+        default: Some(default.value),
+        origin: effective.origin.into(),
+        documentation: effective.setting.documentation.trim(),
+        allowed: effective.setting.allowed(),
+        variable: effective.setting.variable(),
+        flag: effective.setting.flag.map(|(flag, _)| format!("--{flag}")),
+        topic_setting: None,
+    });
+    let taken_over = config.log_defaults().into_iter().map(|log_default| Row {
+        key: log_default.key,
+        allowed: log_default.allowed(),
+        variable: log_default.variable(),
+        value: log_default.value,
+        default: log_default.default.map(str::to_owned),
+        origin: log_default.origin.into(),
+        documentation: log_default.topic_setting.documentation,
+        flag: None,
+        topic_setting: Some(log_default.topic_setting.name),
+    });
+    own.chain(taken_over).collect()
+}
+
+impl From<Origin> for OriginRow {
+    fn from(origin: Origin) -> OriginRow {
+        match origin {
             Origin::Default => OriginRow::Default,
-            Origin::File { path, line } => OriginRow::File { path: path.display().to_string(), line: *line },
+            Origin::File { path, line } => OriginRow::File { path: path.display().to_string(), line },
             Origin::Environment(variable) => OriginRow::Environment { variable },
             Origin::Flag(flag) => OriginRow::Flag { flag },
             Origin::Program => OriginRow::Program,
-        },
-        documentation: setting.documentation.trim(),
-        allowed: setting.allowed(),
-        variable: setting.variable(),
-        flag: setting.flag.map(|(flag, _)| format!("--{flag}")),
+        }
     }
 }
 
-/// A line that a TOML file takes: numbers and truth values as they are, the rest in quotes.
-fn in_a_file(key: &str, value: &str) -> String {
+impl fmt::Display for OriginRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OriginRow::Default => f.write_str("default"),
+            OriginRow::File { path, line } => write!(f, "{path} line {line}"),
+            OriginRow::Environment { variable } => write!(f, "environment variable {variable}"),
+            OriginRow::Flag { flag } => write!(f, "flag {flag}"),
+            OriginRow::Program => f.write_str("program"),
+        }
+    }
+}
+
+/// As a TOML file takes it: numbers and truth values as they are, the rest in quotes.
+fn in_a_file(value: &str) -> String {
     if value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok() {
-        format!("{key} = {value}")
+        value.to_owned()
     } else {
-        format!("{key} = \"{}\"", value.escape_default())
+        format!("\"{}\"", value.escape_default())
     }
 }
 
