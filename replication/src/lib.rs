@@ -2,8 +2,10 @@
 //!
 //! - [`cluster`]: what the cluster knows about itself and how it changes; pure
 //! - [`partition`]: one partition on this broker: appends, what is committed, who is told
+//! - [`registry`]: all partitions of this broker, as the metadata wants them
 //! - [`quorum`]: the Raft group that agrees on it
 
 pub mod cluster;
 pub mod partition;
 pub mod quorum;
+pub mod registry;
