@@ -2,6 +2,7 @@
 
 use std::io;
 
+use floodmark_replication::quorum::QuorumError;
 use floodmark_storage::LogError;
 
 use crate::config::HostPort;
@@ -41,4 +42,16 @@ pub enum StartError {
     /// No thread, or no descriptors for its runtime.
     #[error("no thread could be started: {0}")]
     Thread(#[source] io::Error),
+    /// Metadata cannot be used, or does not come to life.
+    #[error(transparent)]
+    Metadata(#[from] QuorumError),
+    /// The cluster does not take this broker.
+    #[error("this broker could not be registered: {reason}")]
+    NotRegistered {
+        /// What the cluster said.
+        reason: String,
+    },
+    /// A thread of the broker has ended before it should.
+    #[error("the broker's control thread has ended; the log says why")]
+    Ended,
 }

@@ -14,8 +14,10 @@ pub mod config;
 mod error;
 mod http;
 mod kafka;
+mod member;
 mod metrics;
 mod ops;
+mod readiness;
 mod runtime;
 mod shared;
 mod shutdown;
@@ -25,6 +27,8 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use floodmark_proto::ids::BrokerId;
+use floodmark_replication::cluster::image::Endpoint as ClusterEndpoint;
 use floodmark_storage::TailBudget;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::data_dir::DataDir;
@@ -39,9 +43,12 @@ pub use error::StartError;
 
 use kafka::Door;
 use kafka::request::Endpoint;
+use member::{Joining, Member};
 use runtime::Threads;
-use shared::Shared;
+use shared::{Ground, Shared};
 
+/// What the cluster calls the listener of Kafka clients.
+const LISTENER: &str = "KAFKA";
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4096;
 
@@ -75,28 +82,44 @@ impl Broker {
         let data_dirs = config.data_dirs.iter().map(|dir| open(dir)).collect::<Result<Vec<_>, _>>()?;
         let threads = Threads::start(usize::try_from(config.runtime_threads).unwrap_or(0))
             .map_err(StartError::Thread)?;
-
         let _runtime = threads.control().enter();
         let kafka = Listening::on("kafka.listen", &config.kafka_listen)?;
         let http = config.http_listen.as_ref().map(|at| Listening::on("http.listen", at)).transpose()?;
         let (kafka_address, http_address) = (kafka.address, http.as_ref().map(|http| http.address));
         let advertised = Arc::new(advertised(&config, kafka_address)?);
 
-        let _temporary = config.temporary.clone();
-        let shared = Arc::new(Shared::new(config, context.clock));
+        // Health can be asked for while logs are opened.
+        let ground = Ground::new(&config);
         let tasks = TaskTracker::new();
-        let door = Door {
-            listener: kafka.listener,
-            advertised,
-            cores: Arc::clone(threads.cores()),
-            connections: tasks.clone(),
-            shared: Arc::clone(&shared),
-        };
-        tasks.spawn_on(door.run(), threads.control());
         if let Some(http) = http {
-            tasks.spawn_on(http::run(http.listener, Arc::clone(&shared)), threads.control());
+            tasks.spawn_on(http::run(http.listener, ground.clone()), threads.control());
         }
-        Ok(Broker { shared, tasks, kafka_address, http_address, threads, _data_dirs: data_dirs, _temporary })
+        let joining = joining(&config, &context, &data_dirs, &advertised)?;
+        let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
+
+        let _temporary = config.temporary.clone();
+        let shared = Arc::new(Shared { config, clock: context.clock, member, ground });
+        // From here on whatever goes wrong is undone by the drop.
+        let broker =
+            Broker { shared, tasks, kafka_address, http_address, threads, _data_dirs: data_dirs, _temporary };
+        broker.serve(kafka.listener, advertised)?;
+        Ok(broker)
+    }
+
+    fn serve(&self, listener: TcpListener, advertised: Arc<Endpoint>) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        let serving = self.threads.wait_for(async move { shared.member.serve().await });
+        serving.ok_or(StartError::Ended)??;
+        let door = Door {
+            listener,
+            advertised,
+            cores: Arc::clone(self.threads.cores()),
+            connections: self.tasks.clone(),
+            shared: Arc::clone(&self.shared),
+        };
+        self.tasks.spawn_on(door.run(), self.threads.control());
+        self.shared.ground.readiness.serve(self.shared.member.quorum.clone());
+        Ok(())
     }
 
     /// Where Kafka clients connect.
@@ -111,33 +134,70 @@ impl Broker {
         self.http_address
     }
 
+    /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed. The process should end then.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
+        let quorum = self.shared.member.quorum.clone();
+        async move { quorum.failed().await.to_string() }
+    }
+
     /// Stops: takes no more connections, lets requests in progress finish within `shutdown.timeout.ms`, then closes everything. Blocks until
     /// that is done.
     pub fn stop(self) {
-        let timeout = self.shared.config.shutdown_timeout.duration();
-        self.drain(timeout);
+        self.close(self.shared.config.shutdown_timeout.duration());
     }
 
-    /// Waits on a thread of the broker, so that the caller may be one that runs tasks.
-    fn drain(&self, timeout: Duration) {
-        self.shared.drain.begin();
+    fn close(&self, timeout: Duration) {
+        // Not a second time.
+        if self.shared.ground.drain.has_begun() {
+            return;
+        }
+        self.shared.ground.drain.begin();
         self.tasks.close();
-        let tasks = self.tasks.clone();
-        let (done, is_done) = std::sync::mpsc::sync_channel(1);
-        self.threads.control().spawn(async move {
-            let all_ended = tokio::time::timeout(timeout, tasks.wait()).await.is_ok();
-            let _ = done.send(all_ended);
+        let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
+        let closed = self.threads.wait_for(async move {
+            if tokio::time::timeout(timeout, tasks.wait()).await.is_err() && !timeout.is_zero() {
+                tracing::warn!(connections = tasks.len(), "requests in progress did not finish in time");
+            }
+            shared.member.fence().await;
+            shared.member.leave().await;
         });
-        if is_done.recv() == Ok(false) {
-            tracing::warn!(connections = self.tasks.len(), "requests in progress did not finish in time");
+        if closed.is_none() {
+            tracing::error!("the control thread has ended before the broker was closed");
         }
     }
 }
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        self.shared.drain.begin();
+        self.close(Duration::ZERO);
     }
+}
+
+/// What this broker tells its cluster.
+fn joining(
+    config: &BrokerConfig,
+    context: &LogContext,
+    data_dirs: &[DataDir],
+    advertised: &Endpoint,
+) -> Result<Joining, StartError> {
+    let mut holds_partitions = false;
+    for dir in data_dirs {
+        holds_partitions |= !dir.partitions()?.is_empty();
+    }
+    // Settings have one directory at least.
+    let first = data_dirs.first().ok_or(StartError::Ended)?;
+    let endpoint = ClusterEndpoint {
+        listener: LISTENER.to_owned(),
+        host: advertised.host.clone(),
+        port: advertised.port,
+    };
+    Ok(Joining {
+        context: context.clone(),
+        data_dir: (first.path().to_owned(), first.id()),
+        holds_partitions,
+        id: BrokerId(config.node_id),
+        endpoint,
+    })
 }
 
 /// A socket that connections can come to.

@@ -2,8 +2,8 @@
 //! was read; and one for everything that is not the data path. Nothing that blocks runs on them.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -57,6 +57,20 @@ impl Threads {
     /// Where listeners, metadata and background work run.
     pub(crate) fn control(&self) -> &Handle {
         &self.control.handle
+    }
+
+    /// Runs `future` on the control thread and waits for it, also where the caller is a thread that runs tasks. `None` where that thread
+    /// has ended.
+    pub(crate) fn wait_for<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.control().spawn(async move {
+            // Whoever asked waits for it.
+            let _ = answer.send(future.await);
+        });
+        answered.recv().ok()
     }
 
     /// Where connections run.

@@ -1,11 +1,15 @@
 //! What all connections of one broker share.
 
+use std::sync::Arc;
+
 use floodmark_storage::clock::Clock;
 
 use crate::admission::ByteBudget;
 use crate::config::BrokerConfig;
 use crate::kafka::dispatch::SERVED;
+use crate::member::Member;
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::shutdown::Drain;
 
 /// The broker, as requests see it.
@@ -13,26 +17,30 @@ use crate::shutdown::Drain;
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) clock: Clock,
-    pub(crate) metrics: Metrics,
+    /// This broker in the cluster, and what the cluster has agreed on.
+    pub(crate) member: Member,
+    pub(crate) ground: Ground,
+}
+
+/// What is there before the broker is a member of its cluster; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) metrics: Arc<Metrics>,
     /// Memory for requests.
     pub(crate) request_bytes: ByteBudget,
     /// Begins when the broker stops.
     pub(crate) drain: Drain,
+    pub(crate) readiness: Arc<Readiness>,
 }
 
-impl Shared {
-    pub(crate) fn new(config: BrokerConfig, clock: Clock) -> Shared {
-        Shared {
+impl Ground {
+    pub(crate) fn new(config: &BrokerConfig) -> Ground {
+        let drain = Drain::default();
+        Ground {
+            metrics: Arc::new(Metrics::new(SERVED.iter().map(|api| api.key.name()))),
             request_bytes: ByteBudget::new(config.queued_request_bytes_max.as_usize()),
-            metrics: Metrics::new(SERVED.iter().map(|api| api.key.name())),
-            drain: Drain::default(),
-            clock,
-            config,
+            readiness: Arc::new(Readiness::new(drain.clone())),
+            drain,
         }
-    }
-
-    /// Why clients cannot be served now; `None` where they can.
-    pub(crate) fn unready(&self) -> Option<&'static str> {
-        self.drain.has_begun().then_some("the broker stops")
     }
 }

@@ -132,6 +132,13 @@ fn what_is_wrong_is_named() {
     running.stop();
     Broker::start(config).unwrap().stop();
 
+    // What a directory was made by stays with it.
+    let mut config = temporary();
+    Broker::start(config.clone()).unwrap().stop();
+    config.set("node.id", "7").unwrap();
+    let other = told(config);
+    assert!(other.contains("is 1, not 7: this directory belongs to another broker"), "{other}");
+
     let foreign = temporary();
     std::fs::write(foreign.data_dirs[0].join("somebody.elses"), "x").unwrap();
     let told = told(foreign);

@@ -2,8 +2,6 @@
 
 mod listener;
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -11,20 +9,20 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::shared::Shared;
+use crate::shared::Ground;
 use listener::Bounded;
 
 /// What Prometheus wants the text form to be called.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers until the broker stops.
-pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
-    let drain = shared.drain.clone();
+pub(crate) async fn run(listener: TcpListener, ground: Ground) {
+    let drain = ground.drain.clone();
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .with_state(shared);
+        .with_state(ground);
     let served = axum::serve(Bounded::new(listener), routes);
     if let Err(e) = served.with_graceful_shutdown(async move { drain.begun().await }).await {
         tracing::error!(error = %e, "the HTTP door has ended");
@@ -32,8 +30,8 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Written on a thread that may take its time, since there may be many partitions.
-async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    match tokio::task::spawn_blocking(move || shared.metrics.text(shared.request_bytes.available_bytes()))
+async fn metrics(State(ground): State<Ground>) -> impl IntoResponse {
+    match tokio::task::spawn_blocking(move || ground.metrics.text(ground.request_bytes.available_bytes()))
         .await
     {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
@@ -42,8 +40,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 }
 
 /// Whether clients can be served.
-async fn ready(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    match shared.unready() {
+async fn ready(State(ground): State<Ground>) -> impl IntoResponse {
+    match ground.readiness.unready() {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }

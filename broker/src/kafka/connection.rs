@@ -22,8 +22,9 @@ use tokio::time::{Sleep, sleep};
 use super::dispatch::{self, Begun};
 use super::inbound::Inbound;
 use super::outbound::Outbound;
-use super::request::{Answer, ConnectionContext, Refusal, Reply};
+use super::request::{Answer, Refusal, Reply};
 use crate::admission::Share;
+use crate::shared::Ground;
 
 /// Produce requests of one connection that are not answered: their number, and their bytes, past which no more are begun.
 const PIPELINE_REQUESTS_MAX: usize = 128;
@@ -58,14 +59,25 @@ pub(crate) enum Closed {
     Stopping,
 }
 
-/// Hands a frame to whoever answers it; [`super::dispatch::dispatch`] but in tests.
-pub(super) type Dispatch =
-    fn(&Arc<ConnectionContext>, &mut Option<Arc<str>>, BytesMut) -> Result<Begun, Refusal>;
+/// Hands a frame to whoever answers it, with the name that the client had so far.
+pub(super) type Dispatch = Box<dyn Fn(&mut Option<Arc<str>>, BytesMut) -> Result<Begun, Refusal> + Send>;
+
+/// What a connection may do.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Largest frame.
+    pub(super) frame_bytes_max: usize,
+    /// Time without anything that moves.
+    pub(super) idle: Duration,
+    /// Time for a frame or reply to come or go, or to stand still meanwhile.
+    pub(super) transfer: Duration,
+}
 
 /// A client's connection.
 pub(super) struct Connection {
     socket: TcpStream,
-    context: Arc<ConnectionContext>,
+    ground: Ground,
+    limits: Limits,
     dispatch: Dispatch,
     client_id: Option<Arc<str>>,
     inbound: Inbound,
@@ -100,25 +112,24 @@ struct Request {
 
 impl Connection {
     /// To be made on the runtime that it will run on.
-    pub(super) fn new(socket: TcpStream, context: Arc<ConnectionContext>, dispatch: Dispatch) -> Connection {
-        let shared = &context.shared;
-        let idle = shared.config.connections_max_idle.duration();
+    pub(super) fn new(socket: TcpStream, ground: Ground, limits: Limits, dispatch: Dispatch) -> Connection {
         Connection {
             socket,
+            limits,
             dispatch,
             client_id: None,
-            inbound: Inbound::new(shared.config.request_bytes_max.as_usize()),
+            inbound: Inbound::new(limits.frame_bytes_max),
             outbound: Outbound::default(),
             unanswered: Unanswered::default(),
-            share: shared.request_bytes.share(),
+            share: ground.request_bytes.share(),
             since_accepted: Stopwatch::start(),
             last_read: Duration::ZERO,
             last_written: Duration::ZERO,
             frame_since: None,
-            alarm: Box::pin(sleep(idle)),
+            alarm: Box::pin(sleep(limits.idle)),
             alarm_at: Duration::ZERO,
-            drain: Box::pin(shared.drain.notified()),
-            context,
+            drain: Box::pin(ground.drain.notified()),
+            ground,
         }
     }
 
@@ -183,7 +194,7 @@ impl Connection {
                 self.outbound.bytes() - before
             }
         };
-        let api = &self.context.shared.metrics.apis[request.begun.served];
+        let api = &self.ground.metrics.apis[request.begun.served];
         api.on_answered(now.saturating_sub(request.since), request.bytes, bytes);
     }
 
@@ -194,7 +205,7 @@ impl Connection {
             let Some(frame) = self.inbound.take()? else { break };
             let bytes = frame.len();
             let since = self.since_accepted.elapsed();
-            let begun = (self.dispatch)(&self.context, &mut self.client_id, frame)?;
+            let begun = (self.dispatch)(&mut self.client_id, frame)?;
             let mut request = Request { begun, bytes, since };
             count += 1;
             // Its first stage has run; this asks the second, which has nothing to wait for in most cases.
@@ -219,7 +230,7 @@ impl Connection {
     /// True where a whole request is there and may go before those that are not answered.
     fn may_begin(&self) -> Result<bool, Closed> {
         let Some(frame) = self.inbound.peek()? else { return Ok(false) };
-        let is_open = !self.context.shared.drain.has_begun() && self.outbound.bytes() < UNREAD_BYTES_MAX;
+        let is_open = !self.ground.drain.has_begun() && self.outbound.bytes() < UNREAD_BYTES_MAX;
         Ok(is_open && self.unanswered.may_be_followed_by(frame))
     }
 
@@ -281,7 +292,7 @@ impl Connection {
     /// The client has gone. What it sent to the last byte is begun all the same, as it may have asked for no answer; none is waited for.
     fn begin_rest(&mut self, cx: &mut Context<'_>) {
         while let Ok(Some(frame)) = self.inbound.take() {
-            match (self.dispatch)(&self.context, &mut self.client_id, frame) {
+            match (self.dispatch)(&mut self.client_id, frame) {
                 Ok(mut begun) => drop(begun.answer.poll(cx)),
                 Err(_) => return,
             }
@@ -297,7 +308,7 @@ impl Connection {
     fn wait(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
         self.share.shrink_to(self.held_bytes());
         self.inbound.let_go();
-        if self.context.shared.drain.has_begun() && self.is_done() {
+        if self.ground.drain.has_begun() && self.is_done() {
             return Err(Closed::Stopping);
         }
         if self.share.is_waiting() {
@@ -329,8 +340,7 @@ impl Connection {
 
     fn deadline(&self) -> Duration {
         let is_idle = self.unanswered.requests.is_empty() && self.outbound.is_empty();
-        let idle = self.context.shared.config.connections_max_idle.duration();
-        let idle = is_idle.then(|| self.last_read.max(self.last_written) + idle);
+        let idle = is_idle.then(|| self.last_read.max(self.last_written) + self.limits.idle);
         [self.request_deadline(), self.reply_deadline(), idle]
             .into_iter()
             .flatten()
@@ -351,7 +361,7 @@ impl Connection {
     }
 
     fn transfer_deadline(&self, since: Duration, last_moved: Duration, bytes: usize) -> Duration {
-        let timeout = self.context.shared.config.request_timeout.duration();
+        let timeout = self.limits.transfer;
         (last_moved + timeout).min(since + transfer_time(timeout, bytes))
     }
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{ConnectionLimits, Full};
 use crate::runtime::{Assigned, Core};
 use crate::shared::Shared;
-use connection::{Closed, Connection};
+use connection::{Closed, Connection, Dispatch, Limits};
 use log_rate::LogRate;
 use request::{ConnectionContext, Endpoint};
 
@@ -48,7 +48,7 @@ impl Door {
             .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
         let limits = ConnectionLimits::new(total, per_ip);
         let log_rate = Arc::new(LogRate::default());
-        let drain = self.shared.drain.clone();
+        let drain = self.shared.ground.drain.clone();
         let accept = async {
             loop {
                 match self.listener.accept().await {
@@ -77,7 +77,7 @@ impl Door {
         let place = match limits.admit(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
-                self.shared.metrics.on_refused(reason_of_full(full));
+                self.shared.ground.metrics.on_refused(reason_of_full(full));
                 log_rate
                     .say(|more| tracing::warn!(%peer, reason = %full, more, "a connection was not taken"));
                 return;
@@ -126,7 +126,8 @@ async fn serve(
     _core: Assigned,
     log_rate: &LogRate,
 ) {
-    let metrics = &context.shared.metrics;
+    let ground = context.shared.ground.clone();
+    let metrics = Arc::clone(&ground.metrics);
     let socket = match TcpStream::from_std(socket) {
         Ok(socket) => socket,
         Err(e) => {
@@ -136,9 +137,17 @@ async fn serve(
         }
     };
     metrics.on_opened();
-    let mut connection = Connection::new(socket, Arc::clone(&context), dispatch::dispatch);
+    let config = &context.shared.config;
+    let limits = Limits {
+        frame_bytes_max: config.request_bytes_max.as_usize(),
+        idle: config.connections_max_idle.duration(),
+        transfer: config.request_timeout.duration(),
+    };
+    let peer = context.peer;
+    let dispatch: Dispatch = Box::new(move |client_id, frame| dispatch::dispatch(&context, client_id, frame));
+    let mut connection = Connection::new(socket, ground, limits, dispatch);
     let closed = connection.run().await;
-    let (peer, client_id) = (context.peer, connection.client_id());
+    let client_id = connection.client_id();
     if is_fault(&closed) {
         log_rate.say(|more| tracing::warn!(%peer, client_id, reason = %closed, more, "connection closed"));
     } else {

@@ -37,7 +37,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
         let mut signals = Signals::new().context("signals cannot be waited for")?;
         let broker = Broker::start(config.clone())?;
         announce(&config, &broker);
-        let name = signals.next().await;
+        let name = tokio::select! {
+            name = signals.next() => name,
+            reason = broker.failed() => bail!("the broker cannot go on: {reason}"),
+        };
         tracing::info!(signal = name, "stopping; requests in progress finish");
         let (stopped, is_stopped) = oneshot::channel();
         thread::Builder::new().name("fm-stop".to_owned()).spawn(move || {

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use floodmark_storage::clock::Clock;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -13,8 +12,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::BrokerConfig;
-use crate::kafka::request::Endpoint;
-use crate::shared::Shared;
 
 const PRODUCE: u8 = 0;
 /// May wait for an event.
@@ -31,7 +28,7 @@ thread_local! {
 }
 
 /// Frames of the tests are a key of two bytes, a number, and padding.
-fn scripted(_: &Arc<ConnectionContext>, _: &mut Option<Arc<str>>, frame: BytesMut) -> Result<Begun, Refusal> {
+fn scripted(_: &mut Option<Arc<str>>, frame: BytesMut) -> Result<Begun, Refusal> {
     let (key, number) = (frame[1], frame[2]);
     let begun = |answer| Begun { answer, served: 0, is_produce: key == PRODUCE, waits: key == FETCH };
     match key {
@@ -76,34 +73,42 @@ fn give(number: u8) {
     promise(number).send(Ok(reply(number, 1))).unwrap();
 }
 
-fn shared(settings: &[(&str, &str)]) -> Arc<Shared> {
+fn ground(settings: &[(&str, &str)]) -> (Ground, Limits) {
     let mut config = BrokerConfig::default();
     for (key, value) in settings {
         config.set(key, value).unwrap();
     }
-    Arc::new(Shared::new(config, Clock::System))
+    let limits = Limits {
+        frame_bytes_max: config.request_bytes_max.as_usize(),
+        idle: config.connections_max_idle.duration(),
+        transfer: config.request_timeout.duration(),
+    };
+    (Ground::new(&config), limits)
 }
 
 struct Pair {
     client: TcpStream,
     server: JoinHandle<Closed>,
-    shared: Arc<Shared>,
+    ground: Ground,
 }
 
 impl Pair {
     async fn of(settings: &[(&str, &str)]) -> Pair {
-        Pair::with(&shared(settings)).await
+        let (ground, limits) = ground(settings);
+        Pair::with(ground, limits).await
     }
 
-    async fn with(shared: &Arc<Shared>) -> Pair {
+    async fn with(ground: Ground, limits: Limits) -> Pair {
         let listener = TcpListener::bind(SocketAddr::from((IpAddr::from([127, 0, 0, 1]), 0))).await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
-        let (socket, peer) = listener.accept().await.unwrap();
-        let advertised = Arc::new(Endpoint { host: "here".to_owned(), port: 1 });
-        let context = Arc::new(ConnectionContext { shared: Arc::clone(shared), peer, advertised });
-        let server = tokio::spawn(async move { Connection::new(socket, context, scripted).run().await });
-        Pair { client, server, shared: Arc::clone(shared) }
+        let (socket, _) = listener.accept().await.unwrap();
+        let connection = Connection::new(socket, ground.clone(), limits, Box::new(scripted));
+        let server = tokio::spawn(async move {
+            let mut connection = connection;
+            connection.run().await
+        });
+        Pair { client, server, ground }
     }
 
     async fn send(&mut self, requests: &[(u8, u8)]) {
@@ -204,7 +209,7 @@ fn unanswered_produce_is_bounded_by_number() {
 fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
     run(async {
         let pair = Pair::of(&[]).await;
-        let before = pair.shared.request_bytes.available_bytes();
+        let before = pair.ground.request_bytes.available_bytes();
         let (mut read, mut write) = pair.client.into_split();
         let sending = tokio::spawn(async move {
             for n in 0..20 {
@@ -218,7 +223,7 @@ fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
         settle().await;
         settle().await;
         assert_eq!(asked().len(), 8, "32 MiB of 4 MiB each");
-        let held = before - pair.shared.request_bytes.available_bytes();
+        let held = before - pair.ground.request_bytes.available_bytes();
         assert!((32 << 20..48 << 20).contains(&held), "{held}");
         for n in 0..20 {
             while !asked().contains(&n) {
@@ -231,7 +236,7 @@ fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
         assert_eq!(replies.to_vec(), (0..20).collect::<Vec<_>>());
         let _open = sending.await.unwrap();
         settle().await;
-        assert_eq!(pair.shared.request_bytes.available_bytes(), before);
+        assert_eq!(pair.ground.request_bytes.available_bytes(), before);
     });
 }
 
@@ -239,10 +244,10 @@ fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
 #[test]
 fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
     run(async {
-        let shared = shared(&[("queued.max.request.bytes", "1MiB")]);
+        let (ground, limits) = ground(&[("queued.max.request.bytes", "1MiB")]);
         let mut tasks = Vec::new();
         for _ in 0..4 {
-            let mut pair = Pair::with(&shared).await;
+            let mut pair = Pair::with(ground.clone(), limits).await;
             tasks.push(tokio::spawn(async move {
                 for _ in 0..5 {
                     pair.client.write_all(&request(AT_ONCE, 9, 3 << 20)).await.unwrap();
@@ -254,7 +259,7 @@ fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
             task.await.unwrap();
         }
         settle().await;
-        assert_eq!(shared.request_bytes.available_bytes(), 1 << 20);
+        assert_eq!(ground.request_bytes.available_bytes(), 1 << 20);
     });
 }
 
@@ -350,17 +355,17 @@ fn a_request_in_progress_is_not_idle() {
 fn a_broker_that_stops_finishes_work_but_waits_for_no_event() {
     run(async {
         let idle = Pair::of(&[]).await;
-        idle.shared.drain.begin();
+        idle.ground.drain.begin();
         assert!(matches!(idle.closed().await, Closed::Stopping));
 
         let mut fetching = Pair::of(&[]).await;
         fetching.send(&[(FETCH, 1)]).await;
-        fetching.shared.drain.begin();
+        fetching.ground.drain.begin();
         assert!(matches!(fetching.closed().await, Closed::Stopping));
 
         let mut producing = Pair::of(&[]).await;
         producing.send(&[(PRODUCE, 2), (PRODUCE, 3)]).await;
-        producing.shared.drain.begin();
+        producing.ground.drain.begin();
         settle().await;
         producing.send(&[(PRODUCE, 4)]).await;
         assert_eq!(asked(), [1, 2, 3], "nothing new is begun");
