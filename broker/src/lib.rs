@@ -10,6 +10,7 @@
 //! ```
 
 mod admission;
+mod cluster;
 pub mod config;
 mod error;
 mod http;
@@ -41,6 +42,7 @@ use tokio_util::task::TaskTracker;
 pub use config::{BrokerConfig, ConfigError, HostPort};
 pub use error::StartError;
 
+use cluster::Cluster;
 use kafka::Door;
 use kafka::request::Endpoint;
 use member::{Joining, Member};
@@ -62,8 +64,6 @@ pub struct Broker {
     http_address: Option<SocketAddr>,
     /// Behind everything that runs on them.
     threads: Threads,
-    /// Behind the threads, so that nobody else takes the directories while anything runs.
-    _data_dirs: Vec<DataDir>,
     /// Last, when nothing has files in it any more.
     _temporary: Option<Arc<tempfile::TempDir>>,
 }
@@ -97,18 +97,19 @@ impl Broker {
         let joining = joining(&config, &context, &data_dirs, &advertised)?;
         let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
 
+        let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
+
         let _temporary = config.temporary.clone();
-        let shared = Arc::new(Shared { config, clock: context.clock, member, ground });
+        let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
         // From here on whatever goes wrong is undone by the drop.
-        let broker =
-            Broker { shared, tasks, kafka_address, http_address, threads, _data_dirs: data_dirs, _temporary };
+        let broker = Broker { shared, tasks, kafka_address, http_address, threads, _temporary };
         broker.serve(kafka.listener, advertised)?;
         Ok(broker)
     }
 
     fn serve(&self, listener: TcpListener, advertised: Arc<Endpoint>) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
-        let serving = self.threads.wait_for(async move { shared.member.serve().await });
+        let serving = self.threads.wait_for(async move { shared.cluster.serve().await });
         serving.ok_or(StartError::Ended)??;
         let door = Door {
             listener,
@@ -118,7 +119,7 @@ impl Broker {
             shared: Arc::clone(&self.shared),
         };
         self.tasks.spawn_on(door.run(), self.threads.control());
-        self.shared.ground.readiness.serve(self.shared.member.quorum.clone());
+        self.shared.ground.readiness.serve(self.shared.cluster.quorum().clone());
         Ok(())
     }
 
@@ -136,7 +137,7 @@ impl Broker {
 
     /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed. The process should end then.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
-        let quorum = self.shared.member.quorum.clone();
+        let quorum = self.shared.cluster.quorum().clone();
         async move { quorum.failed().await.to_string() }
     }
 
@@ -158,8 +159,7 @@ impl Broker {
             if tokio::time::timeout(timeout, tasks.wait()).await.is_err() && !timeout.is_zero() {
                 tracing::warn!(connections = tasks.len(), "requests in progress did not finish in time");
             }
-            shared.member.fence().await;
-            shared.member.leave().await;
+            shared.cluster.stop().await;
         });
         if closed.is_none() {
             tracing::error!("the control thread has ended before the broker was closed");

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use floodmark_storage::clock::Clock;
 
 use crate::admission::ByteBudget;
+use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
 use crate::kafka::dispatch::SERVED;
-use crate::member::Member;
+use crate::kafka::fetch_sessions::{FetchSessions, SessionLimits};
 use crate::metrics::Metrics;
+use crate::ops::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::shutdown::Drain;
 
@@ -17,9 +19,18 @@ use crate::shutdown::Drain;
 pub(crate) struct Shared {
     pub(crate) config: BrokerConfig,
     pub(crate) clock: Clock,
-    /// This broker in the cluster, and what the cluster has agreed on.
-    pub(crate) member: Member,
+    /// What the cluster has agreed on, and the partitions that this broker holds.
+    pub(crate) cluster: Cluster,
+    pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) producer_ids: ProducerIds,
     pub(crate) ground: Ground,
+}
+
+impl Shared {
+    pub(crate) fn new(config: BrokerConfig, clock: Clock, cluster: Cluster, ground: Ground) -> Shared {
+        let fetch_sessions = FetchSessions::new(SessionLimits::default(), cluster.random().clone());
+        Shared { config, clock, cluster, fetch_sessions, producer_ids: ProducerIds::default(), ground }
+    }
 }
 
 /// What is there before the broker is a member of its cluster; clones share it.

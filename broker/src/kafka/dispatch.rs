@@ -63,16 +63,14 @@ macro_rules! served {
     (@waits waits) => { true };
     (@waits $how:ident) => { false };
     // Answered on the spot.
-    (@now $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {{
-        let response = handlers::$module::handle(&$ctx, message(&$frame[$body_at..], $ctx.version)?);
-        Ok(Answer::Ready($ctx.reply(&response)?))
-    }};
+    (@now $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {
+        handlers::$module::handle(&$ctx, message(&$frame[$body_at..], $ctx.version)?).map(Answer::Ready)
+    };
     // Answered once its work is done.
     (@later $module:ident, $ctx:ident, $frame:ident, $body_at:ident) => {
         Ok(Answer::later(async move {
             let request = message(&$frame[$body_at..], $ctx.version)?;
-            let response = handlers::$module::handle(&$ctx, request).await;
-            $ctx.reply(&response)
+            handlers::$module::handle(&$ctx, request).await
         }))
     };
     // The same, where it may wait for something to happen in the world.
@@ -87,7 +85,25 @@ macro_rules! served {
 
 // The busiest first.
 served! {
+    Produce => frames produce;
+    Fetch => waits fetch;
+    Metadata => later metadata;
+    ListOffsets => later list_offsets;
+    OffsetForLeaderEpoch => now offset_for_leader_epoch;
+    InitProducerId => later init_producer_id;
     ApiVersions => now api_versions;
+    DescribeCluster => now describe_cluster;
+    DescribeTopicPartitions => now describe_topic_partitions;
+    DescribeConfigs => now describe_configs;
+    DescribeLogDirs => later describe_log_dirs;
+    DescribeProducers => later describe_producers;
+    ListConfigResources => now list_config_resources;
+    CreateTopics => later create_topics;
+    DeleteTopics => later delete_topics;
+    CreatePartitions => later create_partitions;
+    AlterConfigs => later alter_configs;
+    IncrementalAlterConfigs => later incremental_alter_configs;
+    DeleteRecords => later delete_records;
 }
 
 /// Hands a frame, without its length prefix, to its handler. Runs the handler's first stage: where it returns, the place of the request

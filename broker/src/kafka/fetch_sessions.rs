@@ -33,7 +33,6 @@ pub(crate) struct Wanted {
     pub(crate) fetch_offset: i64,
     pub(crate) current_leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
-    pub(crate) log_start_offset: i64,
     pub(crate) max_bytes: i32,
 }
 

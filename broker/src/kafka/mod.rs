@@ -3,6 +3,7 @@
 
 mod connection;
 pub(crate) mod dispatch;
+pub(crate) mod fetch_sessions;
 pub(crate) mod handlers;
 mod inbound;
 mod log_rate;

@@ -18,33 +18,33 @@ const NAMED_RECORDS_MAX: usize = 64;
 
 /// The topic's settings that decide what is taken and how it is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IntakeRules {
+pub(crate) struct IntakeRules {
     /// `max.message.bytes`.
-    pub max_batch_bytes: usize,
+    pub(crate) max_batch_bytes: usize,
     /// `cleanup.policy` names `compact`.
-    pub is_compacted: bool,
+    pub(crate) is_compacted: bool,
     /// `message.timestamp.type` is `LogAppendTime`.
-    pub is_log_append_time: bool,
+    pub(crate) is_log_append_time: bool,
     /// `message.timestamp.before.max.ms`.
-    pub before_max_ms: i64,
+    pub(crate) before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
-    pub after_max_ms: i64,
+    pub(crate) after_max_ms: i64,
     /// `compression.type`, `None` for `producer`; with the codec's level.
-    pub compression: Option<(CompressionType, Option<i32>)>,
+    pub(crate) compression: Option<(CompressionType, Option<i32>)>,
 }
 
 /// What the request's version allows in its batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SentWith {
+pub(crate) struct SentWith {
     /// zstd came with Produce version 7; older consumers could not read it.
-    pub may_use_zstd: bool,
+    pub(crate) may_use_zstd: bool,
     /// The producer named a transaction.
-    pub in_transaction: bool,
+    pub(crate) in_transaction: bool,
 }
 
 /// Why a partition's batch is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The bytes are not one batch of records, or a field of it is wrong.
     #[error("{0}")]
     Invalid(String),
@@ -74,17 +74,17 @@ pub enum Refusal {
 
 /// A record that a refusal names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedRecord {
+pub(crate) struct NamedRecord {
     /// Its place in the batch.
-    pub index: i32,
+    pub(crate) index: i32,
     /// What is wrong with it.
-    pub reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 /// Judges what came for one partition and makes it what the log is to hold.
 ///
 /// `scratch` is reused between calls. CPU-bound for one pass over the bytes; where records must be decoded, for that as well.
-pub fn take_in(
+pub(crate) fn take_in(
     bytes: Option<BytesMut>,
     sent: SentWith,
     rules: &IntakeRules,

@@ -1,2 +1,17 @@
-//! All that a door may ask of the broker: domain types in and out. Must never know wire types.
-mod intake;
+//! All that a door may ask of the broker: domain types in and out, one error for all. Must never know wire types.
+//!
+//! - [`produce`], [`fetch`]: the data path; [`intake`] judges what producers send
+//! - [`offsets`], [`records`]: where things are in a partition, and what is removed from its front
+//! - [`topics`], [`configs`]: what is made of the cluster's metadata
+//! - [`producer_ids`]: who is who among idempotent producers
+//! - [`error`]: why something was refused
+
+pub(crate) mod configs;
+pub(crate) mod error;
+pub(crate) mod fetch;
+pub(crate) mod intake;
+pub(crate) mod offsets;
+pub(crate) mod produce;
+pub(crate) mod producer_ids;
+pub(crate) mod records;
+pub(crate) mod topics;

@@ -5,13 +5,7 @@ fn name(topic: &str, partition: i32) -> PartitionRef {
 }
 
 fn at(fetch_offset: i64) -> Wanted {
-    Wanted {
-        fetch_offset,
-        current_leader_epoch: -1,
-        last_fetched_epoch: -1,
-        log_start_offset: -1,
-        max_bytes: 1,
-    }
+    Wanted { fetch_offset, current_leader_epoch: -1, last_fetched_epoch: -1, max_bytes: 1 }
 }
 
 fn told(high_watermark: i64) -> Told {

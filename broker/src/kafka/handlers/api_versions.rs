@@ -5,15 +5,16 @@ use floodmark_proto::kafka::messages::api_versions::{ApiVersion, ApiVersionsRequ
 use floodmark_proto::kafka::{ApiKey, ErrorCode};
 
 use crate::kafka::dispatch::{SERVED, Served};
-use crate::kafka::request::{Answer, Refusal, RequestContext};
+use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
 
-pub(crate) fn handle<'a>(ctx: &RequestContext, request: ApiVersionsRequest<'a>) -> ApiVersionsResponse<'a> {
+pub(crate) fn handle(ctx: &RequestContext, request: ApiVersionsRequest<'_>) -> Result<Reply, Refusal> {
     let names = [request.client_software_name, request.client_software_version];
     if ctx.version() >= 3 && !names.iter().all(|name| is_software_name(name)) {
         ctx.count_error(ErrorCode::InvalidRequest);
-        return ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.code(), ..Default::default() };
+        let error_code = ErrorCode::InvalidRequest.code();
+        return ctx.reply(&ApiVersionsResponse { error_code, ..Default::default() });
     }
-    ApiVersionsResponse { api_keys: SERVED.iter().map(row).collect(), ..Default::default() }
+    ctx.reply(&ApiVersionsResponse { api_keys: SERVED.iter().map(row).collect(), ..Default::default() })
 }
 
 /// The answer to a version that is not known here: in version 0, which everybody can read, with the range to choose from.

@@ -1,3 +1,74 @@
-//! One file an API: message to operation, outcome to message. No decisions here.
+//! One file an API: its request becomes a question to `ops`, the answer becomes its response. No decisions.
 
+pub(crate) mod alter_configs;
 pub(crate) mod api_versions;
+mod configs;
+pub(crate) mod create_partitions;
+pub(crate) mod create_topics;
+pub(crate) mod delete_records;
+pub(crate) mod delete_topics;
+pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
+pub(crate) mod describe_topic_partitions;
+pub(crate) mod fetch;
+pub(crate) mod incremental_alter_configs;
+pub(crate) mod init_producer_id;
+pub(crate) mod list_config_resources;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod offset_for_leader_epoch;
+pub(crate) mod produce;
+
+use floodmark_proto::ids::TopicId;
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::ClusterImage;
+
+use super::request::RequestContext;
+use crate::ops::topics::TopicKey;
+
+/// Everything that may be done to a topic, as bits: without access control everybody may.
+pub(crate) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
+/// Everything that may be done to the cluster.
+pub(crate) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+
+/// Kafka's numbers of operations as one field.
+const fn bits(operations: &[u8]) -> i32 {
+    let (mut field, mut n) = (0, 0);
+    while n < operations.len() {
+        field |= 1 << operations[n];
+        n += 1;
+    }
+    field
+}
+
+/// The topic that a request means: by id where it gives one, otherwise by name.
+pub(crate) fn topic_key(name: &str, id: [u8; 16]) -> Result<TopicKey<'_>, ErrorCode> {
+    if id == [0; 16] {
+        return Ok(TopicKey::Name(name));
+    }
+    TopicId::from_bytes(id).map(TopicKey::Id).map_err(|_| ErrorCode::UnknownTopicId)
+}
+
+/// True for the topics that brokers keep their own state in.
+pub(crate) fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+/// Id, host, port and rack of every live broker: this one by the listener that the client dialled.
+pub(crate) fn addresses(
+    ctx: &RequestContext,
+    image: &ClusterImage,
+) -> Vec<(i32, String, i32, Option<String>)> {
+    let live = image.brokers().filter(|broker| !broker.fenced);
+    live.filter_map(|broker| {
+        let (host, port) = if broker.id == ctx.shared().cluster.node_id() {
+            (ctx.advertised().host.clone(), ctx.advertised().port)
+        } else {
+            broker.endpoints.first().map(|e| (e.host.clone(), e.port))?
+        };
+        Some((broker.id.0, host, i32::from(port), broker.rack.clone()))
+    })
+    .collect()
+}

@@ -1,0 +1,162 @@
+//! This broker's share in the cluster: the metadata that all agree on, and the partitions that it holds because of them. Knows no door.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use floodmark_proto::ids::{BrokerEpoch, BrokerId};
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::image::Settings;
+use floodmark_replication::cluster::{ClusterImage, Command, Output};
+use floodmark_replication::partition::PartitionHandle;
+use floodmark_replication::quorum::QuorumHandle;
+use floodmark_replication::registry::{Registry, RegistryOptions};
+use floodmark_storage::LogConfig;
+use floodmark_storage::data_dir::DataDir;
+use floodmark_storage::random::Random;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+
+use crate::config::BrokerConfig;
+use crate::error::StartError;
+use crate::member::Member;
+use crate::ops::error::OpError;
+use crate::ops::topics::{TopicDefaults, TopicKey, find};
+
+/// Threads that sync logs. More of them help where syncs of many partitions wait for one disk that takes several at a time.
+const DISK_THREADS: usize = 4;
+
+/// Metadata and partitions.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    member: Member,
+    registry: Registry,
+    /// Carries each new image to the registry.
+    follower: JoinHandle<()>,
+    random: Random,
+    file_settings: Settings,
+    defaults: TopicDefaults,
+}
+
+/// A data directory as it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogDir {
+    pub(crate) path: PathBuf,
+    /// `None` where the system does not say.
+    pub(crate) available_bytes: Option<u64>,
+}
+
+impl Cluster {
+    /// Opens the partitions that the cluster gives to `member`. It leads none of them yet. Blocks; needs a tokio runtime.
+    pub(crate) fn open(
+        member: Member,
+        data_dirs: Vec<DataDir>,
+        config: &BrokerConfig,
+        random: Random,
+    ) -> Result<Cluster, StartError> {
+        let image = member.quorum.image();
+        let options = RegistryOptions {
+            node: member.id,
+            data_dirs,
+            disk_threads: DISK_THREADS,
+            log: LogConfig::default(),
+            file_settings: config.file_settings().clone(),
+        };
+        let (registry, unusable) = Registry::open(options, &image)?;
+        for partition in unusable {
+            tracing::error!(error = %partition, "a partition cannot be used");
+        }
+        let follower = registry.spawn_follower(member.quorum.watch());
+        let defaults = TopicDefaults {
+            partitions: config.num_partitions,
+            replication_factor: i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX),
+        };
+        let file_settings = config.file_settings().clone();
+        Ok(Cluster { member, registry, follower, random, file_settings, defaults })
+    }
+
+    /// Leads from here on; returns once the partitions know.
+    pub(crate) async fn serve(&self) -> Result<(), StartError> {
+        self.member.serve().await?;
+        self.registry.reconciled(self.image().version()).await;
+        Ok(())
+    }
+
+    /// Lets go of every leadership, then closes logs and metadata.
+    pub(crate) async fn stop(&self) {
+        self.member.fence().await;
+        self.follower.abort();
+        let registry = self.registry.clone();
+        if spawn_blocking(move || registry.close()).await.is_err() {
+            tracing::error!("closing the logs panicked");
+        }
+        self.member.leave().await;
+    }
+
+    /// What the cluster has agreed on, as it is known here.
+    pub(crate) fn image(&self) -> Arc<ClusterImage> {
+        self.member.quorum.image()
+    }
+
+    /// The partitions on this broker.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// This broker's number.
+    pub(crate) fn node_id(&self) -> BrokerId {
+        self.member.id
+    }
+
+    /// The registration of this start.
+    pub(crate) fn broker_epoch(&self) -> BrokerEpoch {
+        self.member.epoch
+    }
+
+    /// The quorum, for whoever watches over it.
+    pub(crate) fn quorum(&self) -> &QuorumHandle {
+        &self.member.quorum
+    }
+
+    /// Who decides for the cluster, where that is known.
+    pub(crate) fn controller_id(&self) -> Option<BrokerId> {
+        self.member.quorum.leader()
+    }
+
+    pub(crate) fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// This broker's own defaults for topic settings, by the names that brokers have for them.
+    pub(crate) fn file_settings(&self) -> &Settings {
+        &self.file_settings
+    }
+
+    /// What a topic has where its maker does not say.
+    pub(crate) fn topic_defaults(&self) -> TopicDefaults {
+        self.defaults
+    }
+
+    /// Has the cluster change; returns once this broker's image shows it.
+    pub(crate) async fn propose(&self, command: Command, deadline: Instant) -> Result<Output, OpError> {
+        let within = deadline.saturating_duration_since(Instant::now());
+        Ok(self.member.quorum.propose_within(command, within).await?)
+    }
+
+    /// The partition that a request means, where this broker holds it.
+    pub(crate) fn partition(&self, topic: TopicKey<'_>, index: i32) -> Result<PartitionHandle, ErrorCode> {
+        let image = self.image();
+        let topic = find(&image, topic).map_err(|e| e.code)?;
+        if let Some(partition) = self.registry.get(topic.id, index) {
+            return Ok(partition);
+        }
+        let exists = u32::try_from(index).is_ok_and(|index| topic.partition(index).is_some());
+        Err(if exists { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition })
+    }
+
+    /// The data directories and what is left in them. Asks the disk.
+    pub(crate) fn log_dirs(&self) -> Vec<LogDir> {
+        let dirs = self.registry.data_dirs().iter();
+        dirs.map(|dir| LogDir { path: dir.path().to_owned(), available_bytes: dir.available_bytes().ok() })
+            .collect()
+    }
+}

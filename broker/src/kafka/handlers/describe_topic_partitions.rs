@@ -1,0 +1,102 @@
+//! DescribeTopicPartitions: topics by name in pages of partitions; a cursor says where the next page begins.
+
+use std::collections::BTreeSet;
+
+use floodmark_proto::ids::BrokerId;
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_proto::kafka::messages::describe_topic_partitions::{
+    Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use floodmark_replication::cluster::{ClusterImage, Partition};
+
+use super::{TOPIC_OPERATIONS, is_internal};
+use crate::kafka::request::{Refusal, Reply, RequestContext};
+
+/// `max.request.partition.size.limit`.
+const PAGE_MAX: usize = 2000;
+
+pub(crate) fn handle(
+    ctx: &RequestContext,
+    request: DescribeTopicPartitionsRequest<'_>,
+) -> Result<Reply, Refusal> {
+    let image = ctx.shared().cluster.image();
+    let (first_topic, first_partition) = request
+        .cursor
+        .as_ref()
+        .map_or(("", 0), |cursor| (cursor.topic_name, u32::try_from(cursor.partition_index).unwrap_or(0)));
+    let names: BTreeSet<&str> = if request.topics.is_empty() {
+        image.topics_from(first_topic).map(|topic| &*topic.name).collect()
+    } else {
+        request.topics.iter().map(|topic| topic.name).filter(|name| *name >= first_topic).collect()
+    };
+    let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PAGE_MAX);
+    let (mut topics, mut next_cursor) = (Vec::new(), None);
+    for name in names {
+        let from = if name == first_topic { first_partition } else { 0 };
+        if left == 0 {
+            next_cursor = Some(Cursor { topic_name: name, partition_index: from as i32 });
+            break;
+        }
+        let topic = page_of(ctx, &image, name, from, left);
+        left -= topic.partitions.len();
+        let shown_to = from as usize + topic.partitions.len();
+        let has_more = image.topic(name).is_some_and(|t| t.partitions.len() > shown_to);
+        topics.push(topic);
+        if has_more {
+            next_cursor = Some(Cursor { topic_name: name, partition_index: shown_to as i32 });
+            break;
+        }
+    }
+    let response = DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() };
+    ctx.reply(&response)
+}
+
+fn page_of<'a>(
+    ctx: &RequestContext,
+    image: &ClusterImage,
+    name: &'a str,
+    from: u32,
+    count: usize,
+) -> DescribeTopicPartitionsResponseTopic<'a> {
+    let Some(topic) = image.topic(name) else {
+        let code = ErrorCode::UnknownTopicOrPartition;
+        ctx.count_error(code);
+        let name = Some(name);
+        return DescribeTopicPartitionsResponseTopic { error_code: code.code(), name, ..Default::default() };
+    };
+    let partitions = topic.partitions.iter_from(&from).take(count);
+    DescribeTopicPartitionsResponseTopic {
+        error_code: 0,
+        name: Some(name),
+        topic_id: topic.id.to_bytes(),
+        is_internal: is_internal(name),
+        partitions: partitions.map(|(index, partition)| described(image, *index, partition)).collect(),
+        topic_authorized_operations: TOPIC_OPERATIONS,
+    }
+}
+
+fn described(
+    image: &ClusterImage,
+    index: u32,
+    partition: &Partition,
+) -> DescribeTopicPartitionsResponsePartition {
+    let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
+    DescribeTopicPartitionsResponsePartition {
+        error_code: if partition.leader.is_some() { 0 } else { ErrorCode::LeaderNotAvailable.code() },
+        partition_index: index as i32,
+        leader_id: partition.leader.map_or(-1, |id| id.0),
+        leader_epoch: partition.leader_epoch.0,
+        replica_nodes: ids(&partition.replicas),
+        isr_nodes: ids(&partition.isr),
+        // Nobody may lead here who is not in sync, so there are no such replicas.
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        offline_replicas: partition
+            .replicas
+            .iter()
+            .filter(|id| !image.is_live(**id))
+            .map(|id| id.0)
+            .collect(),
+    }
+}

@@ -1,0 +1,183 @@
+//! Fetch: sessions are looked up, positions read, and records handed on as the log has them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use floodmark_proto::ids::{LeaderEpoch, Offset};
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_proto::kafka::messages::fetch::{
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
+use floodmark_replication::partition::Isolation;
+
+use super::topic_key;
+use crate::kafka::fetch_sessions::{
+    PartitionRef, SessionError, SessionRequest, Told, TopicRef, Wanted as WantedOfPartition,
+};
+use crate::kafka::request::{Refusal, Reply, RequestContext};
+use crate::ops::fetch::{Part, Position, Wanted, fetch};
+
+/// First version that names topics by id.
+const TOPIC_IDS_SINCE: i16 = 13;
+/// A long poll that asks for more than this is answered after it.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> Result<Reply, Refusal> {
+    let asked = SessionRequest {
+        session_id: request.session_id,
+        epoch: request.session_epoch,
+        uses_topic_ids: ctx.version() >= TOPIC_IDS_SINCE,
+    };
+    let sessions = &ctx.shared().fetch_sessions;
+    let (wanted, forgotten) = partitions_of(ctx, &request);
+    let session = match sessions.begin(asked, wanted, &forgotten, ctx.shared().clock.now_ms()) {
+        Ok(session) => session,
+        Err(error) => return refused(ctx, error),
+    };
+    let positions =
+        session.partitions.iter().map(|(partition, wanted)| position(ctx, partition, wanted)).collect();
+    let limit = ctx.shared().config.fetch_bytes_max.as_usize();
+    let wanted = Wanted {
+        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+        max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
+        max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
+        isolation: isolation(request.isolation_level),
+    };
+    let parts = if session.partitions.is_empty() { Vec::new() } else { fetch(positions, wanted).await };
+    let told: Vec<Told> = parts.iter().map(told_of).collect();
+    let has_records: Vec<bool> = parts.iter().map(|part| !part.batches.is_empty()).collect();
+    let goes_out = sessions.finish(&session, &told, &has_records);
+    let answers = session.partitions.iter().zip(parts).zip(goes_out).filter(|(_, goes_out)| *goes_out);
+    let responses =
+        by_topic(ctx, answers.map(|((partition, part), _)| (&partition.0, part)), wanted.isolation);
+    let response = FetchResponse { session_id: session.session_id, responses, ..Default::default() };
+    ctx.reply(&response)
+}
+
+pub(super) fn isolation(level: i8) -> Isolation {
+    if level == 1 { Isolation::Committed } else { Isolation::Uncommitted }
+}
+
+/// An epoch where the client says one.
+pub(super) fn known_epoch(epoch: i32) -> Option<LeaderEpoch> {
+    (epoch >= 0).then_some(LeaderEpoch(epoch))
+}
+
+fn refused(ctx: &RequestContext, error: SessionError) -> Result<Reply, Refusal> {
+    let code = match error {
+        SessionError::NotFound => ErrorCode::FetchSessionIdNotFound,
+        SessionError::WrongEpoch => ErrorCode::InvalidFetchSessionEpoch,
+        SessionError::MixedTopicIds => ErrorCode::FetchSessionTopicIdError,
+    };
+    ctx.count_error(code);
+    ctx.reply(&FetchResponse { error_code: code.code(), ..Default::default() })
+}
+
+type Named = (Vec<(PartitionRef, WantedOfPartition)>, Vec<PartitionRef>);
+
+fn partitions_of(ctx: &RequestContext, request: &FetchRequest<'_>) -> Named {
+    let by_id = ctx.version() >= TOPIC_IDS_SINCE;
+    let topic_ref = |name: &str, id| if by_id { TopicRef::Id(id) } else { TopicRef::Name(Arc::from(name)) };
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let name = topic_ref(topic.topic, topic.topic_id);
+        wanted.extend(topic.partitions.iter().map(|p| {
+            let wanted = WantedOfPartition {
+                fetch_offset: p.fetch_offset,
+                current_leader_epoch: p.current_leader_epoch,
+                last_fetched_epoch: p.last_fetched_epoch,
+                max_bytes: p.partition_max_bytes,
+            };
+            ((name.clone(), p.partition), wanted)
+        }));
+    }
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let name = topic_ref(topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|partition| (name.clone(), *partition)));
+    }
+    (wanted, forgotten)
+}
+
+fn position(ctx: &RequestContext, (topic, partition): &PartitionRef, wanted: &WantedOfPartition) -> Position {
+    let key = match topic {
+        TopicRef::Name(name) => topic_key(name, [0; 16]),
+        TopicRef::Id(id) => topic_key("", *id),
+    };
+    Position {
+        partition: key.and_then(|key| ctx.shared().cluster.partition(key, *partition)),
+        from: Offset(wanted.fetch_offset),
+        max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0),
+        leader_epoch: known_epoch(wanted.current_leader_epoch),
+        last_fetched_epoch: known_epoch(wanted.last_fetched_epoch),
+    }
+}
+
+fn told_of(part: &Part) -> Told {
+    let number = |offset: Option<Offset>| offset.map_or(-1, |offset| offset.0);
+    Told {
+        error_code: part.error.map_or(0, ErrorCode::code),
+        high_watermark: number(part.high_watermark),
+        last_stable_offset: number(part.last_stable_offset),
+        log_start_offset: number(part.log_start),
+    }
+}
+
+/// Neighbours of one topic go under one name.
+fn by_topic<'a>(
+    ctx: &RequestContext,
+    answers: impl Iterator<Item = (&'a PartitionRef, Part)>,
+    isolation: Isolation,
+) -> Vec<FetchableTopicResponse<'a>> {
+    let mut responses: Vec<(&TopicRef, FetchableTopicResponse<'a>)> = Vec::new();
+    for ((topic, partition), part) in answers {
+        if let Some(code) = part.error {
+            ctx.count_error(code);
+        }
+        let data = partition_data(*partition, part, isolation);
+        match responses.last_mut().filter(|(last, _)| *last == topic) {
+            Some((_, response)) => response.partitions.push(data),
+            None => {
+                let (name, topic_id) = match topic {
+                    TopicRef::Name(name) => (&**name, [0; 16]),
+                    TopicRef::Id(id) => ("", *id),
+                };
+                responses
+                    .push((topic, FetchableTopicResponse { topic: name, topic_id, partitions: vec![data] }));
+            }
+        }
+    }
+    responses.into_iter().map(|(_, response)| response).collect()
+}
+
+fn partition_data(partition_index: i32, part: Part, isolation: Isolation) -> PartitionData {
+    let told = told_of(&part);
+    let aborted = |t: &floodmark_storage::index::AbortedTransaction| AbortedTransaction {
+        producer_id: t.producer_id.0,
+        first_offset: t.first_offset.0,
+    };
+    PartitionData {
+        partition_index,
+        error_code: told.error_code,
+        high_watermark: told.high_watermark,
+        last_stable_offset: told.last_stable_offset,
+        log_start_offset: told.log_start_offset,
+        diverging_epoch: part.diverges_at.map_or_else(EpochEndOffset::default, |(epoch, end)| {
+            EpochEndOffset { epoch: epoch.0, end_offset: end.0 }
+        }),
+        aborted_transactions: (isolation == Isolation::Committed)
+            .then(|| part.aborted.iter().map(aborted).collect()),
+        records: Some(part.batches),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_below_zero_is_none() {
+        assert_eq!((known_epoch(-1), known_epoch(0)), (None, Some(LeaderEpoch(0))));
+    }
+}

@@ -1,0 +1,183 @@
+//! Records in, in two stages: the call fixes the order of everything it is given, the future that it returns tells what became of it.
+//! `acks` only decides when that is. Must never know wire types.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use floodmark_proto::ids::{Offset, TimestampMs};
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::settings::{Compression, TimestampType, TopicSettings};
+use floodmark_replication::partition::{AppendOptions, Appended, PartitionError, PartitionHandle};
+use floodmark_storage::AppendError;
+use floodmark_storage::producers::ProducerError;
+use tokio::time::{Instant, timeout_at};
+
+use super::error::code_of_partition;
+use super::intake::{IntakeRules, NamedRecord, Refusal, SentWith, take_in};
+
+/// When an append is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acks {
+    /// Once the leader has written it; also where nobody wants to know.
+    Leader,
+    /// Once it is committed: on the disks of all replicas in sync.
+    All,
+}
+
+/// What came for one partition.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The partition, or why there is none.
+    pub(crate) partition: Result<PartitionHandle, ErrorCode>,
+    pub(crate) records: Option<BytesMut>,
+}
+
+/// Where records are now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Produced {
+    pub(crate) base_offset: Offset,
+    /// The broker's time, where the topic's records carry that.
+    pub(crate) log_append_time: Option<TimestampMs>,
+    pub(crate) log_start: Offset,
+}
+
+/// Why they are nowhere, or may not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotProduced {
+    pub(crate) code: ErrorCode,
+    pub(crate) message: Option<String>,
+    pub(crate) records: Vec<NamedRecord>,
+    pub(crate) log_start: Option<Offset>,
+}
+
+impl From<ErrorCode> for NotProduced {
+    fn from(code: ErrorCode) -> NotProduced {
+        NotProduced { code, message: None, records: Vec::new(), log_start: None }
+    }
+}
+
+/// Appends every part to its partition, in their order. The future may be dropped; the records stay where they are.
+pub(crate) fn produce(
+    parts: Vec<Part>,
+    acks: Acks,
+    sent: SentWith,
+    within: Duration,
+    now_ms: TimestampMs,
+) -> impl Future<Output = Vec<Result<Produced, NotProduced>>> + Send + 'static {
+    let mut scratch = Vec::new();
+    let begun: Vec<_> = parts.into_iter().map(|part| begin(part, acks, sent, now_ms, &mut scratch)).collect();
+    async move {
+        // One deadline for all: partition after partition, each with its own, they would add up.
+        let deadline = Instant::now() + within;
+        let mut outcomes = Vec::with_capacity(begun.len());
+        for begun in begun {
+            outcomes.push(match begun {
+                Ok((partition, appending)) => finish(&partition, appending, acks, deadline).await,
+                Err(refused) => Err(refused),
+            });
+        }
+        outcomes
+    }
+}
+
+type Begun<F> = Result<(PartitionHandle, F), NotProduced>;
+
+fn begin(
+    part: Part,
+    acks: Acks,
+    sent: SentWith,
+    now_ms: TimestampMs,
+    scratch: &mut Vec<u8>,
+) -> Begun<impl Future<Output = Result<Appended, PartitionError>> + Send + use<>> {
+    let partition = part.partition?;
+    let rules = rules_of(&partition.settings());
+    let batch = take_in(part.records, sent, &rules, now_ms, scratch)
+        .map_err(|refusal| NotProduced { log_start: Some(partition.log_start()), ..not_taken(refusal) })?;
+    let options = AppendOptions { needs_min_isr: acks == Acks::All, ..AppendOptions::CLIENT };
+    let appending = partition.append(vec![batch], options);
+    Ok((partition, appending))
+}
+
+async fn finish(
+    partition: &PartitionHandle,
+    appending: impl Future<Output = Result<Appended, PartitionError>>,
+    acks: Acks,
+    deadline: Instant,
+) -> Result<Produced, NotProduced> {
+    let timed_out = |_| NotProduced {
+        message: Some("the records were not committed in time; they may still be".to_owned()),
+        log_start: Some(partition.log_start()),
+        ..ErrorCode::RequestTimedOut.into()
+    };
+    let appended =
+        timeout_at(deadline, appending).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
+    let outcome = appended.batches.into_iter().next();
+    let appended_batch = outcome
+        .ok_or_else(|| NotProduced::from(ErrorCode::UnknownServerError))?
+        .map_err(|e| NotProduced { log_start: Some(partition.log_start()), ..refused_batch(&e) })?;
+    if acks == Acks::All {
+        let committed = partition.committed(appended.end);
+        timeout_at(deadline, committed).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
+    }
+    let is_by_broker = partition.settings().timestamp_type == TimestampType::LogAppendTime;
+    Ok(Produced {
+        base_offset: appended_batch.base_offset,
+        log_append_time: is_by_broker.then_some(appended_batch.timestamp),
+        log_start: partition.log_start(),
+    })
+}
+
+fn rules_of(settings: &TopicSettings) -> IntakeRules {
+    IntakeRules {
+        max_batch_bytes: settings.log.max_batch_bytes as usize,
+        is_compacted: settings.cleanup.compact,
+        is_log_append_time: settings.timestamp_type == TimestampType::LogAppendTime,
+        before_max_ms: settings.timestamp_before_max_ms,
+        after_max_ms: settings.timestamp_after_max_ms,
+        compression: match settings.compression {
+            Compression::Producer => None,
+            Compression::Codec(codec, level) => Some((codec, level)),
+        },
+    }
+}
+
+fn not_taken(refusal: Refusal) -> NotProduced {
+    let message = Some(refusal.to_string());
+    let code = match &refusal {
+        Refusal::Invalid(_) | Refusal::NoKey(_) => ErrorCode::InvalidRecord,
+        Refusal::Corrupt(_) => ErrorCode::CorruptMessage,
+        Refusal::TooLarge(_) => ErrorCode::MessageTooLarge,
+        Refusal::UnsupportedCompression => ErrorCode::UnsupportedCompressionType,
+        Refusal::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+    };
+    let records = if let Refusal::NoKey(records) = refusal { records } else { Vec::new() };
+    NotProduced { code, message, records, log_start: None }
+}
+
+/// A batch that the log did not take.
+pub(crate) fn refused_batch(error: &AppendError) -> NotProduced {
+    let code = match error {
+        AppendError::Producer(ProducerError::StaleEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+        AppendError::Producer(ProducerError::OutOfOrderSequence { .. }) => {
+            ErrorCode::OutOfOrderSequenceNumber
+        }
+        AppendError::Producer(ProducerError::NoSequence { .. }) | AppendError::Batch(_) => {
+            ErrorCode::InvalidRecord
+        }
+        AppendError::Producer(ProducerError::CoordinatorFenced { .. }) => {
+            ErrorCode::TransactionCoordinatorFenced
+        }
+        AppendError::Producer(_) => ErrorCode::InvalidTxnState,
+        AppendError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
+        _ => ErrorCode::KafkaStorageError,
+    };
+    NotProduced { message: Some(error.to_string()), ..code.into() }
+}
+
+fn refused_by(partition: &PartitionHandle, error: &PartitionError) -> NotProduced {
+    NotProduced {
+        message: Some(error.to_string()),
+        log_start: Some(partition.log_start()),
+        ..code_of_partition(error).into()
+    }
+}

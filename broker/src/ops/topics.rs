@@ -1,0 +1,353 @@
+//! Topics made, extended and removed. Judges a request against the image of the cluster, then proposes one command a topic, and
+//! answers once this broker has carried it out. Must never know wire types.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use floodmark_proto::ids::{BrokerId, TopicId};
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::placement::{self, Wanted};
+use floodmark_replication::cluster::{ClusterImage, Command, Topic, settings};
+
+use super::error::OpError;
+use crate::shared::Shared;
+
+/// Partitions that one request may make, as in Kafka.
+const PARTITIONS_OF_A_REQUEST_MAX: u64 = 10_000;
+/// The name of the partition that holds Kafka's own metadata; ours lies elsewhere.
+const RESERVED_NAME: &str = "__cluster_metadata";
+
+/// A topic as somebody wants it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct NewTopic<'a> {
+    pub(crate) name: &'a str,
+    /// `None` for the broker's default.
+    pub(crate) partitions: Option<i32>,
+    /// `None` for the broker's default.
+    pub(crate) replication_factor: Option<i16>,
+    /// Replicas by partition, where the client places them itself.
+    pub(crate) assignments: Vec<(i32, Vec<i32>)>,
+    pub(crate) settings: Vec<(&'a str, Option<&'a str>)>,
+}
+
+/// A topic that was made, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CreatedTopic {
+    pub(crate) id: TopicId,
+    pub(crate) partitions: u32,
+    pub(crate) replication_factor: usize,
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// A topic by whichever of its names the client has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TopicKey<'a> {
+    Name(&'a str),
+    Id(TopicId),
+}
+
+/// How many partitions a topic is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct MorePartitions<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) count: i32,
+    /// Replicas of each new partition, where the client places them itself.
+    pub(crate) assignments: Option<Vec<Vec<i32>>>,
+}
+
+/// Makes topics; each by itself. Where `validate_only`, says what would come of it.
+pub(crate) async fn create(
+    shared: &Shared,
+    topics: &[NewTopic<'_>],
+    validate_only: bool,
+    within: Duration,
+) -> Vec<Result<CreatedTopic, OpError>> {
+    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
+    for topic in topics {
+        *times.entry(topic.name).or_default() += 1;
+    }
+    let deadline = tokio::time::Instant::now() + within;
+    let (mut results, mut made, mut last_version) = (Vec::with_capacity(topics.len()), 0, None);
+    for topic in topics {
+        let outcome = if times.get(topic.name).is_some_and(|count| *count > 1) {
+            Err(OpError::new(
+                ErrorCode::InvalidRequest,
+                format!("topic '{}' is named more than once", topic.name),
+            ))
+        } else {
+            create_one(shared, topic, validate_only, deadline, &mut made, &mut last_version).await
+        };
+        results.push(outcome);
+    }
+    // Partitions are opened beside each other; waiting for the last image waits for all.
+    if let Some(version) = last_version {
+        let opened = tokio::time::timeout_at(deadline, shared.cluster.registry().reconciled(version)).await;
+        if opened.is_err() {
+            for result in results.iter_mut().filter(|r| r.is_ok()) {
+                *result = Err(timed_out("the topic was created, but its partitions are not open yet"));
+            }
+        }
+    }
+    results
+}
+
+async fn create_one(
+    shared: &Shared,
+    topic: &NewTopic<'_>,
+    validate_only: bool,
+    deadline: tokio::time::Instant,
+    made: &mut u64,
+    last_version: &mut Option<u64>,
+) -> Result<CreatedTopic, OpError> {
+    let image = shared.cluster.image();
+    let (assignments, settings) =
+        plan(&image, topic, &shared.cluster.topic_defaults(), shared.cluster.random().next_u64())?;
+    *made += assignments.len() as u64;
+    if *made > PARTITIONS_OF_A_REQUEST_MAX {
+        let message = format!("one request may make {PARTITIONS_OF_A_REQUEST_MAX} partitions");
+        return Err(OpError::new(ErrorCode::PolicyViolation, message));
+    }
+    let created = CreatedTopic {
+        id: new_topic_id(shared, &image),
+        partitions: assignments.len() as u32,
+        replication_factor: assignments.first().map_or(0, Vec::len),
+        settings: settings.clone(),
+    };
+    if validate_only {
+        return Ok(created);
+    }
+    let command = Command::CreateTopic { name: topic.name.to_owned(), id: created.id, assignments, settings };
+    shared.cluster.propose(command, deadline).await?;
+    *last_version = Some(shared.cluster.image().version());
+    Ok(created)
+}
+
+/// What a topic has where its maker does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicDefaults {
+    /// `num.partitions`.
+    pub(crate) partitions: i32,
+    /// `default.replication.factor`.
+    pub(crate) replication_factor: i16,
+}
+
+/// The replicas of each partition, and the settings. Pure; `start` is any number.
+fn plan(
+    image: &ClusterImage,
+    topic: &NewTopic<'_>,
+    defaults: &TopicDefaults,
+    start: u64,
+) -> Result<(Vec<Vec<BrokerId>>, Vec<(String, String)>), OpError> {
+    if topic.name == RESERVED_NAME {
+        return Err(OpError::new(
+            ErrorCode::InvalidRequest,
+            format!("topic '{RESERVED_NAME}' cannot be created"),
+        ));
+    }
+    check_name(image, topic.name)?;
+    let mut settings = Vec::with_capacity(topic.settings.len());
+    for (name, value) in &topic.settings {
+        let value = value.ok_or_else(|| {
+            OpError::new(
+                ErrorCode::InvalidConfig,
+                format!("null value not supported for topic config {name}"),
+            )
+        })?;
+        settings.push(((*name).to_owned(), value.to_owned()));
+    }
+    settings::check_all(settings.iter().map(|(n, v)| (n.as_str(), v.as_str())))?;
+    if !topic.assignments.is_empty() {
+        if topic.partitions.is_some() || topic.replication_factor.is_some() {
+            let message =
+                "partitions placed by hand need -1 for both their number and the replication factor";
+            return Err(OpError::new(ErrorCode::InvalidRequest, message));
+        }
+        return Ok((by_hand(&topic.assignments)?, settings));
+    }
+    let count = topic.partitions.unwrap_or(defaults.partitions);
+    let count = u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
+        OpError::new(ErrorCode::InvalidPartitions, "the number of partitions must be larger than 0")
+    })?;
+    if u64::from(count) > PARTITIONS_OF_A_REQUEST_MAX {
+        let message = format!("one request may make {PARTITIONS_OF_A_REQUEST_MAX} partitions, not {count}");
+        return Err(OpError::new(ErrorCode::PolicyViolation, message));
+    }
+    let factor = topic.replication_factor.unwrap_or(defaults.replication_factor);
+    let replication_factor = usize::try_from(factor).ok().filter(|f| *f > 0).ok_or_else(|| {
+        OpError::new(ErrorCode::InvalidReplicationFactor, "the replication factor must be larger than 0")
+    })?;
+    Ok((placement::place(image, Wanted { first: 0, count, replication_factor, start })?, settings))
+}
+
+/// What the command would be refused for; a name that nobody may have, or somebody has.
+fn check_name(image: &ClusterImage, name: &str) -> Result<(), OpError> {
+    floodmark_storage::data_dir::PartitionName::new(name, 0)
+        .map_err(|reason| OpError::new(ErrorCode::InvalidTopicException, reason))?;
+    if image.topic(name).is_some() {
+        return Err(OpError::new(ErrorCode::TopicAlreadyExists, format!("topic '{name}' already exists")));
+    }
+    Ok(())
+}
+
+fn by_hand(assignments: &[(i32, Vec<i32>)]) -> Result<Vec<Vec<BrokerId>>, OpError> {
+    let mut sorted: Vec<&(i32, Vec<i32>)> = assignments.iter().collect();
+    sorted.sort_by_key(|(partition, _)| *partition);
+    if (0..).zip(&sorted).any(|(expected, (partition, _))| *partition != expected) {
+        let message = "partitions placed by hand must be numbered from 0 without gaps or doubles";
+        return Err(OpError::new(ErrorCode::InvalidReplicaAssignment, message));
+    }
+    Ok(sorted.into_iter().map(|(_, replicas)| replicas.iter().map(|id| BrokerId(*id)).collect()).collect())
+}
+
+fn new_topic_id(shared: &Shared, image: &ClusterImage) -> TopicId {
+    loop {
+        let random = shared.cluster.random();
+        let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+        // Versioned like other random ids, so that tools which check that are content.
+        let id = uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid();
+        if let Ok(id) = TopicId::from_bytes(id.into_bytes())
+            && image.topic_by_id(id).is_none()
+        {
+            return id;
+        }
+    }
+}
+
+/// Removes topics and their records; answers with name and id of what is gone.
+pub(crate) async fn delete(
+    shared: &Shared,
+    topics: &[TopicKey<'_>],
+    within: Duration,
+) -> Vec<Result<(String, TopicId), OpError>> {
+    let deadline = tokio::time::Instant::now() + within;
+    let mut results = Vec::with_capacity(topics.len());
+    let image = shared.cluster.image();
+    let found: Vec<Option<TopicId>> =
+        topics.iter().map(|key| find(&image, *key).ok().map(|t| t.id)).collect();
+    for (key, id) in topics.iter().zip(&found) {
+        let is_doubled = id.is_some() && found.iter().filter(|other| *other == id).count() > 1;
+        let outcome = if is_doubled {
+            Err(OpError::new(ErrorCode::InvalidRequest, "the topic is named more than once"))
+        } else {
+            delete_one(shared, *key, deadline).await
+        };
+        results.push(outcome);
+    }
+    results
+}
+
+async fn delete_one(
+    shared: &Shared,
+    key: TopicKey<'_>,
+    deadline: tokio::time::Instant,
+) -> Result<(String, TopicId), OpError> {
+    let topic = find(&shared.cluster.image(), key)?.clone();
+    shared.cluster.propose(Command::DeleteTopic { topic: topic.id }, deadline).await?;
+    let version = shared.cluster.image().version();
+    // The topic is gone whether or not its files are; a request that comes after must not meet its partitions.
+    let _ = tokio::time::timeout_at(deadline, shared.cluster.registry().reconciled(version)).await;
+    Ok((topic.name.to_string(), topic.id))
+}
+
+/// Adds partitions; each topic by itself.
+pub(crate) async fn extend(
+    shared: &Shared,
+    topics: &[MorePartitions<'_>],
+    validate_only: bool,
+    within: Duration,
+) -> Vec<Result<(), OpError>> {
+    let deadline = tokio::time::Instant::now() + within;
+    let mut results = Vec::with_capacity(topics.len());
+    for topic in topics {
+        let outcome = if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+            Err(OpError::new(
+                ErrorCode::InvalidRequest,
+                format!("topic '{}' is named more than once", topic.name),
+            ))
+        } else {
+            extend_one(shared, topic, validate_only, deadline).await
+        };
+        results.push(outcome);
+    }
+    results
+}
+
+async fn extend_one(
+    shared: &Shared,
+    more: &MorePartitions<'_>,
+    validate_only: bool,
+    deadline: tokio::time::Instant,
+) -> Result<(), OpError> {
+    let image = shared.cluster.image();
+    let topic = find(&image, TopicKey::Name(more.name))?;
+    let assignments = plan_more(&image, topic, more, shared.cluster.random().next_u64())?;
+    if validate_only {
+        return Ok(());
+    }
+    let count_now = topic.partitions.len() as u32;
+    shared
+        .cluster
+        .propose(Command::AddPartitions { topic: topic.id, count_now, assignments }, deadline)
+        .await?;
+    let version = shared.cluster.image().version();
+    tokio::time::timeout_at(deadline, shared.cluster.registry().reconciled(version))
+        .await
+        .map_err(|_| timed_out("the partitions were created, but are not open yet"))
+}
+
+fn plan_more(
+    image: &ClusterImage,
+    topic: &Topic,
+    more: &MorePartitions<'_>,
+    start: u64,
+) -> Result<Vec<Vec<BrokerId>>, OpError> {
+    let invalid = |message: String| OpError::new(ErrorCode::InvalidPartitions, message);
+    let (name, now) = (more.name, topic.partitions.len() as u32);
+    let wanted = u32::try_from(more.count).unwrap_or(0);
+    if wanted == now {
+        return Err(invalid(format!("topic '{name}' already has {now} partitions")));
+    }
+    if wanted < now {
+        let message = format!("topic '{name}' has {now} partitions, and partitions cannot be taken away");
+        return Err(invalid(message));
+    }
+    let added = wanted - now;
+    if u64::from(added) > PARTITIONS_OF_A_REQUEST_MAX {
+        let message = format!("one request may make {PARTITIONS_OF_A_REQUEST_MAX} partitions, not {added}");
+        return Err(OpError::new(ErrorCode::PolicyViolation, message));
+    }
+    if let Some(assignments) = &more.assignments {
+        if assignments.len() != added as usize {
+            let message = format!("{} assignments for {added} new partitions", assignments.len());
+            return Err(OpError::new(ErrorCode::InvalidReplicaAssignment, message));
+        }
+        return Ok(assignments
+            .iter()
+            .map(|replicas| replicas.iter().map(|id| BrokerId(*id)).collect())
+            .collect());
+    }
+    let replication_factor = topic.partition(0).map_or(1, |p| p.replicas.len());
+    Ok(placement::place(image, Wanted { first: now, count: added, replication_factor, start })?)
+}
+
+/// The topic that a key names, or the error for its kind of name.
+pub(crate) fn find<'a>(
+    image: &'a ClusterImage,
+    key: TopicKey<'_>,
+) -> Result<&'a std::sync::Arc<Topic>, OpError> {
+    match key {
+        TopicKey::Name(name) => image.topic(name).ok_or_else(|| {
+            OpError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}'"))
+        }),
+        TopicKey::Id(id) => image.topic_by_id(id).ok_or_else(|| {
+            OpError::new(ErrorCode::UnknownTopicId, format!("there is no topic with id {id}"))
+        }),
+    }
+}
+
+fn timed_out(message: &str) -> OpError {
+    OpError::new(ErrorCode::RequestTimedOut, message)
+}
+
+#[cfg(test)]
+mod tests;
