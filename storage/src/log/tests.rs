@@ -119,6 +119,26 @@ fn an_unclosed_log_is_scanned_from_its_recovery_point_only() {
 }
 
 #[test]
+fn what_is_written_and_not_published_is_not_read() {
+    for tail_bytes in [0, 1 << 20] {
+        let disk = SimDisk::new();
+        let (mut log, _) = open(&disk, tail_bytes);
+        fill(&mut log, 30);
+        let all = read_all(&log.reader());
+        // As a reader finds it that comes between the write and the new end.
+        for shown in 0..all.len() {
+            let (base, records) = all[shown];
+            log.shared.end.store(base, Ordering::Release);
+            assert_eq!(
+                read_all(&log.reader()),
+                all[..shown],
+                "tail of {tail_bytes}, end {base} of {records}"
+            );
+        }
+    }
+}
+
+#[test]
 fn truncation_cuts_at_batch_boundaries_and_survives_reopening() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, 1 << 20);
