@@ -540,11 +540,7 @@ fn rebuilt_with_the_same_answers(left: Left) -> usize {
     let epochs = epochs_from(epochs_of(sent.iter()), start);
     assert!(expected.contains(&format!("start_offset: Offset({})", epochs[0].1)));
     assert!(expected.contains("AbortedTransaction"), "{expected}");
-    // Opening looks at the other indexes only where the log was not closed.
-    let derived: &[&str] = match left {
-        Left::Killed => &["index", "snapshot", "leader-epoch-checkpoint"],
-        Left::Closed => &["txnindex", "leader-epoch-checkpoint"],
-    };
+    let derived = ["index", "snapshot", "leader-epoch-checkpoint"];
     let mut damaged = 0;
     for (path, bytes) in disk.files() {
         let name = path.to_string_lossy().into_owned();
@@ -558,6 +554,11 @@ fn rebuilt_with_the_same_answers(left: Left) -> usize {
             replay(sent.iter()).compare(log.producers()).unwrap();
         } else {
             assert_eq!(answers(&log).unwrap(), expected, "without {name}");
+        }
+        // Opening looks into the other indexes only where the log was not closed.
+        let is_known = name.ends_with("txnindex") || name.ends_with("checkpoint");
+        if left == Left::Closed && !is_known {
+            continue;
         }
         for length in 0..bytes.len() {
             let shorter = image.killed();

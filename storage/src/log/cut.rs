@@ -305,7 +305,8 @@ impl Log {
         let found = files::look(&*self.context.disk, &self.shared.dir)?;
         let mut dropped = false;
         for segment in self.segments().iter().filter(|s| s.is_settled() && s.end() <= offset) {
-            dropped |= found.indexes.get(&segment.base).is_some_and(|i| i.offset > 0 || i.time > 0);
+            dropped |=
+                found.indexes.get(&segment.base).is_some_and(|i| i.offset > Some(0) || i.time > Some(0));
             segment.release();
             for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
                 files::remove(&*self.context.disk, &self.shared.dir, segment.base, kind)?;

@@ -37,8 +37,10 @@ pub(crate) struct Found {
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct IndexBytes {
-    pub(crate) offset: u64,
-    pub(crate) time: u64,
+    /// `None` where there is no such file.
+    pub(crate) offset: Option<u64>,
+    /// See `offset`.
+    pub(crate) time: Option<u64>,
 }
 
 /// Lists `dir`. Names that are not a log's are left alone.
@@ -57,9 +59,11 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
                 found.data.insert(base, entry.bytes);
             }
             Some((base, FileKind::OffsetIndex)) => {
-                found.indexes.entry(base).or_default().offset = entry.bytes
+                found.indexes.entry(base).or_default().offset = Some(entry.bytes);
             }
-            Some((base, FileKind::TimeIndex)) => found.indexes.entry(base).or_default().time = entry.bytes,
+            Some((base, FileKind::TimeIndex)) => {
+                found.indexes.entry(base).or_default().time = Some(entry.bytes);
+            }
             Some((base, FileKind::TransactionIndex)) => {
                 found.transaction_indexes.insert(base, entry.bytes);
             }

@@ -98,9 +98,7 @@ impl Log {
         opening.complete_epochs();
         opening.sweep_indexes()?;
         opening.report.was_clean = !opening.touched && opening.manifest.as_ref().is_some_and(|m| m.is_closed);
-        if !opening.report.was_clean {
-            opening.check_indexes(&config)?;
-        }
+        opening.check_indexes(&config)?;
         opening.read_producers()?;
         opening.into_log(context, config)
     }
@@ -141,13 +139,14 @@ impl Opening {
 
     fn segment_of(&self, record: &SegmentRecord, settled: bool) -> Arc<Segment> {
         let indexes = self.found.indexes.get(&record.base_offset).copied().unwrap_or_default();
+        let entries = |bytes: Option<u64>, len: usize| (bytes.unwrap_or(0) / len as u64) as u32;
         let facts = SegmentFacts {
             base: record.base_offset,
             end: record.end_offset,
             bytes: record.size_bytes,
             largest_timestamp: record.largest_timestamp,
-            offset_entries: (indexes.offset / offset_index::ENTRY_LEN as u64) as u32,
-            time_entries: (indexes.time / time_index::ENTRY_LEN as u64) as u32,
+            offset_entries: entries(indexes.offset, offset_index::ENTRY_LEN),
+            time_entries: entries(indexes.time, time_index::ENTRY_LEN),
             aborted: record.aborted.unwrap_or_default(),
             settled,
         };

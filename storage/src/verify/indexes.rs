@@ -36,25 +36,45 @@ impl Entries {
         len: usize,
         offset: Option<Offset>,
         found: String,
-        expected: &str,
+        (severity, expected): (Severity, String),
     ) -> Finding {
-        Finding {
-            severity: Severity::Damage,
-            path: self.path.clone(),
-            byte: Some((n * len) as u64),
-            offset,
-            found,
-            expected: expected.to_owned(),
-        }
+        Finding { severity, path: self.path.clone(), byte: Some((n * len) as u64), offset, found, expected }
     }
 
     /// Bytes after the last whole entry.
-    fn check_length(&self, len: usize, findings: &mut Vec<Finding>) {
+    fn check_length(&self, len: usize, entries: Entry, findings: &mut Vec<Finding>) {
         let rest = self.bytes.len() % len;
         if rest > 0 {
             let n = self.bytes.len() / len;
             let found = format!("{rest} bytes behind entry {n}");
-            findings.push(self.finding(n, len, None, found, &format!("whole entries of {len} bytes")));
+            let expected = entries.expected(&format!("whole entries of {len} bytes"));
+            findings.push(self.finding(n, len, None, found, (entries.severity(), expected)));
+        }
+    }
+}
+
+/// What a wrong entry does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// In a log of ours it costs a longer walk: a look-up holds each entry against its batch. A power cut may leave such entries in
+    /// an index whose ends are right, where nobody looks for them.
+    IsHint,
+    /// In a log that Kafka may read again it leads astray.
+    IsBelieved,
+}
+
+impl Entry {
+    fn severity(self) -> Severity {
+        match self {
+            Entry::IsHint => Severity::Warning,
+            Entry::IsBelieved => Severity::Damage,
+        }
+    }
+
+    fn expected(self, expected: &str) -> String {
+        match self {
+            Entry::IsHint => format!("{expected}; it costs look-ups time and no more"),
+            Entry::IsBelieved => expected.to_owned(),
         }
     }
 }
@@ -96,10 +116,7 @@ pub(super) struct IndexCheck {
     largest: LargestTimes,
     /// End of the last batch or bad bytes.
     position: u64,
-    /// How bad a wrong entry is: where a log is being written, entries that its writer has given up may still lie behind its own.
-    severity: Severity,
-    /// Kafka before 3.9 wrote the last offset of an append of several batches; that costs a longer walk, no more.
-    tolerates_later_offset: bool,
+    entries: Entry,
     /// Behind damage the largest timestamp is not known.
     is_time_known: bool,
 }
@@ -110,17 +127,16 @@ impl IndexCheck {
         base: Offset,
         offsets: Option<(PathBuf, Vec<u8>)>,
         times: Option<(PathBuf, Vec<u8>)>,
-        severity: Severity,
-        tolerates_later_offset: bool,
+        entries: Entry,
         findings: &mut Vec<Finding>,
     ) -> IndexCheck {
         let offsets = offsets.map(|(path, bytes)| Entries::new::<{ offset_index::ENTRY_LEN }>(path, bytes));
         let times = times.map(|(path, bytes)| Entries::new::<{ time_index::ENTRY_LEN }>(path, bytes));
-        if let Some(entries) = &offsets {
-            entries.check_length(offset_index::ENTRY_LEN, findings);
+        if let Some(index) = &offsets {
+            index.check_length(offset_index::ENTRY_LEN, entries, findings);
         }
-        if let Some(entries) = &times {
-            entries.check_length(time_index::ENTRY_LEN, findings);
+        if let Some(index) = &times {
+            index.check_length(time_index::ENTRY_LEN, entries, findings);
         }
         IndexCheck {
             base,
@@ -130,8 +146,7 @@ impl IndexCheck {
             previous_time: None,
             largest: LargestTimes::default(),
             position: 0,
-            severity,
-            tolerates_later_offset,
+            entries,
             is_time_known: true,
         }
     }
@@ -154,9 +169,10 @@ impl IndexCheck {
         self.position = end;
     }
 
-    /// The segment's end. `severity` is how bad entries behind it are.
-    pub(super) fn finish(&mut self, severity: Severity, findings: &mut Vec<Finding>) {
+    /// The segment's end, which is not the one that the indexes were made for where it has damage.
+    pub(super) fn finish(&mut self, has_damage: bool, findings: &mut Vec<Finding>) {
         const BATCH: &str = "the position of a batch in the segment";
+        let severity = if has_damage { Severity::Warning } else { self.entries.severity() };
         while let Some(entry) = self.next_offset_entry() {
             let found = format!("an entry for position {}, behind the last batch", entry.position);
             self.report_offset(&entry, found, BATCH, severity, findings);
@@ -201,13 +217,14 @@ impl IndexCheck {
                 // Position 0 is never written, so it is where zeros stand between entries.
                 let found = format!("an entry for position {at}, where no batch begins");
                 let expected = "the position of a batch, rising from entry to entry";
-                self.report_offset(&entry, found, expected, self.severity, findings);
+                self.report_offset(&entry, found, expected, self.entries.severity(), findings);
             } else if self.previous_offset.is_some_and(|p| entry.relative_offset <= p.relative_offset) {
                 let found = format!("offset {offset}, no higher than the entry before");
-                self.report_offset(&entry, found, "rising offsets", self.severity, findings);
+                self.report_offset(&entry, found, "rising offsets", self.entries.severity(), findings);
             } else if offset != header.last_offset() {
-                let is_later = self.tolerates_later_offset && offset > header.last_offset();
-                let severity = if is_later { Severity::Warning } else { self.severity };
+                // Kafka before 3.9 wrote the last offset of an append of several batches; that costs a longer walk, no more.
+                let is_later = offset > header.last_offset();
+                let severity = if is_later { Severity::Warning } else { self.entries.severity() };
                 let found = format!("offset {offset} for the batch at byte {position}");
                 let expected = format!("{}, its last offset", header.last_offset());
                 self.report_offset(&entry, found, &expected, severity, findings);
@@ -228,8 +245,14 @@ impl IndexCheck {
     ) {
         let Some(entries) = &mut self.offsets else { return };
         let offset = Some(entry.offset(self.base));
-        let finding = entries.finding(entries.next, offset_index::ENTRY_LEN, offset, found, expected);
-        findings.push(Finding { severity, ..finding });
+        let expected = self.entries.expected(expected);
+        findings.push(entries.finding(
+            entries.next,
+            offset_index::ENTRY_LEN,
+            offset,
+            found,
+            (severity, expected),
+        ));
         entries.next += 1;
     }
 
@@ -262,7 +285,7 @@ impl IndexCheck {
                 self.times.iter_mut().for_each(|entries| entries.next += 1);
                 continue;
             };
-            self.report_time(&entry, found, &expected, self.severity, findings);
+            self.report_time(&entry, found, &expected, self.entries.severity(), findings);
         }
     }
 
@@ -276,8 +299,14 @@ impl IndexCheck {
     ) {
         let Some(entries) = &mut self.times else { return };
         let offset = Some(entry.offset(self.base));
-        let finding = entries.finding(entries.next, time_index::ENTRY_LEN, offset, found, expected);
-        findings.push(Finding { severity, ..finding });
+        let expected = self.entries.expected(expected);
+        findings.push(entries.finding(
+            entries.next,
+            time_index::ENTRY_LEN,
+            offset,
+            found,
+            (severity, expected),
+        ));
         entries.next += 1;
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use floodmark_proto::batch::{BatchHeader, DecompressLimits, RecordRules, check_records};
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
-use super::indexes::IndexCheck;
+use super::indexes::{Entry, IndexCheck};
 use super::order::Order;
 use super::producers::ProducerReplay;
 use super::{Finding, Severity, Summary, Watch};
@@ -212,17 +212,9 @@ impl<'a> PartitionCheck<'a> {
             }
         }
         let present = |(path, content): (PathBuf, Option<Vec<u8>>)| content.map(|bytes| (path, bytes));
-        let tolerates = self.manifest.is_none();
-        let is_settled = member.is_sealed || self.manifest.as_ref().is_none_or(|m| m.is_closed);
-        let severity = if is_settled { Severity::Damage } else { Severity::Warning };
-        let indexes = IndexCheck::new(
-            member.base,
-            present(offsets),
-            present(times),
-            severity,
-            tolerates,
-            &mut self.findings,
-        );
+        let entries = if self.manifest.is_some() { Entry::IsHint } else { Entry::IsBelieved };
+        let indexes =
+            IndexCheck::new(member.base, present(offsets), present(times), entries, &mut self.findings);
         Ok(Walk {
             indexes,
             largest: None,
@@ -347,9 +339,7 @@ impl<'a> PartitionCheck<'a> {
     fn end_segment(&mut self, member: &Member, mut walk: Walk) -> Result<(), LogError> {
         let end = walk.position;
         self.at_durable_end(member, &mut walk, end);
-        let is_settled = member.is_sealed || self.manifest.is_none();
-        let severity = if is_settled && !walk.has_damage { Severity::Damage } else { Severity::Warning };
-        walk.indexes.finish(severity, &mut self.findings);
+        walk.indexes.finish(walk.has_damage, &mut self.findings);
         let path = path_of(self.dir, member.base, FileKind::TransactionIndex);
         if !member.is_swap_under_way {
             let content = self.read(&path, transaction_index::BYTES_MAX)?;

@@ -182,13 +182,20 @@ impl Opening {
         writer.seal()
     }
 
-    /// Indexes are not synced, so a power cut may have taken the end of one whose segment is durable.
+    /// Indexes are not synced, so a power cut may have taken the end of one whose segment is durable. After a clean shutdown only a
+    /// file that is missing is made anew: nothing is opened.
     pub(super) fn check_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        let was_clean = self.report.was_clean;
         let sealed = self.manifest.as_ref().map_or(0, |m| m.sealed.len());
         for segment in self.segments.iter().take(sealed).cloned().collect::<Vec<_>>() {
             let have = self.found.indexes.get(&segment.base).copied().unwrap_or_default();
             let is_missing = self.without_index == Some(segment.base);
-            if is_missing || !segment.indexes_look_whole(have.offset, have.time) {
+            let look_whole = match (have.offset, have.time) {
+                (Some(offset), Some(time)) => was_clean || segment.indexes_look_whole(offset, time),
+                _ => segment.bytes() == 0,
+            };
+            if is_missing || !look_whole {
+                self.report.was_clean = false;
                 self.report.rebuilt.push(segment.path(FileKind::OffsetIndex));
                 self.complete_indexes(&segment, config)?;
             }
