@@ -101,7 +101,8 @@ impl Opening {
             if self.manifest.as_ref().is_some_and(|m| m.truncating_to.is_some()) {
                 record.largest_timestamp = self.segment_of(from, false).find_largest_timestamp()?;
             }
-            // Nothing was appended, or it was cut again: after a kill the cut may not be durable.
+            // Nothing was appended, or it was cut again, by a truncation or for want of space. A process that was killed has not
+            // synced that, and this opening is the last to know: a power cut would bring the batches back.
             let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
             files::settle_tail(&file, &path)?;
             record.aborted = Some(self.trim_transaction_index(base, from.end_offset)?);
@@ -130,7 +131,8 @@ impl Opening {
                 let reason = || format!("{} at byte {position}: {end}", path.display());
                 self.report.cut_reason.get_or_insert_with(reason);
             }
-            files::cut_file(&file, &path, position)?;
+            // Synced with the rest of the segment, before the manifest says that the log ends here.
+            file.set_size(position).map_err(LogError::io("cut", &path))?;
         }
         let record = SegmentRecord {
             base_offset: base,
