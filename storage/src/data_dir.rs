@@ -262,6 +262,22 @@ pub fn lock(disk: &dyn Disk, path: &Path) -> Result<DiskLock, LogError> {
     }
 }
 
+/// Takes the lock that a Kafka broker holds on the log directory `path` while it runs; `None` where `path` is none of Kafka's. Fails
+/// where a broker runs on it; none can start there until the answer is dropped.
+pub fn lock_of_kafka(disk: &dyn Disk, path: &Path) -> Result<Option<DiskLock>, LogError> {
+    let entries = disk.list(path).map_err(LogError::io("list", path))?;
+    if !entries.iter().any(|e| e.name == KAFKA_MARKER_FILE || e.name == LOCK_FILE) {
+        return Ok(None);
+    }
+    match disk.lock(&path.join(LOCK_FILE)) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(refused(path, "a Kafka broker runs on this log directory; stop it for good first"))
+        }
+        Err(e) => Err(refusal(path)(e)),
+    }
+}
+
 /// What `path` says it is; `None` where it is no data directory of ours. Takes no lock. Fails where a newer Floodmark wrote it, and
 /// where the marker is damaged.
 pub fn identity(disk: &dyn Disk, path: &Path) -> Result<Option<DirectoryId>, LogError> {

@@ -73,6 +73,7 @@ impl Fixture {
         let (mut log, dir) = log_fixture::open(&data, "ours");
         let written = log_fixture::fill(&mut log);
         log.close().unwrap();
+        log_fixture::let_go(data);
         Fixture { root, dir, written }
     }
 
@@ -101,6 +102,7 @@ impl Fixture {
         let (log, _) = log_fixture::open(&data, "ours");
         let end = log.end().0;
         log.close().unwrap();
+        log_fixture::let_go(data);
         end
     }
 }
@@ -311,10 +313,6 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
         (log.clone(), second + 16, 1, "a batch"),
         (log, third - 1, 0x10, "a batch"),
     ];
-    let index = fixture.files("index")[1].clone();
-    let time_index = fixture.files("timeindex")[1].clone();
-    cases.extend([(index.clone(), 3, 1, "last offset"), (index, 7, 1, "batch")]);
-    cases.extend([(time_index.clone(), 7, 1, "largest time"), (time_index, 11, 0x40, "")]);
     let transactions = fixture.files("txnindex")[0].clone();
     cases.extend([
         (transactions.clone(), 9, 1, "marker"),
@@ -348,6 +346,42 @@ fn a_flipped_bit_is_found_in_every_kind_of_file() {
         fs::write(&path, &before[&path]).unwrap();
     }
     fixture.run("verify", &[]).with_code(0);
+}
+
+#[test]
+fn wrong_index_entries_of_ours_cost_time_and_are_rebuilt_where_the_file_is_deleted() {
+    let fixture = Fixture::new();
+    let before = image(&fixture.dir);
+    let index = fixture.files("index")[1].clone();
+    let time_index = fixture.files("timeindex")[1].clone();
+    for (path, at, bits, expected) in [
+        (&index, 3, 1, "last offset"),
+        (&index, 7, 1, "batch"),
+        (&time_index, 7, 1, "largest time"),
+        (&time_index, 11, 0x40, ""),
+    ] {
+        flip(path, at, bits);
+        let rows = fixture.run("verify", &["--output", "json"]).with_code(0).objects();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let told = rows.iter().filter(|row| row["kind"] == "finding").any(|f| {
+            let text = f["expected"].as_str().unwrap();
+            f["severity"] == "warning"
+                && f["file"].as_str().unwrap().ends_with(name)
+                && text.contains(expected)
+                && text.contains("costs look-ups time")
+        });
+        assert!(told, "{name} {at}: {rows:#?}");
+        fs::remove_file(path).unwrap();
+        fixture.run("recover", &[]).with_code(0).says(&["rebuilt", ".index"]);
+        // As dense as the settings of who rebuilds it.
+        let rows = fixture.run("verify", &["--output", "json"]).with_code(0).objects();
+        assert!(path.exists() && rows.iter().all(|row| row["kind"] != "finding"), "{name} {at}: {rows:#?}");
+        before.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
+    }
+    // In a directory that Kafka may read again the same entry is damage: Kafka believes it.
+    fs::remove_file(fixture.dir.join("log.manifest")).unwrap();
+    flip(&index, 7, 1);
+    assert!(damage(&fixture).iter().any(|f| f["file"].as_str().unwrap().ends_with(".index")));
 }
 
 #[test]
@@ -546,6 +580,81 @@ fn damage_is_given_up_only_when_told_and_never_deleted() {
 }
 
 #[test]
+fn recovery_is_told_to_programs_as_well() {
+    let fixture = Fixture::new();
+    let end = fixture.end();
+    let told = |options: &[&str], code| {
+        let mut all = vec!["--output", "json"];
+        all.extend(options);
+        let mut rows = fixture.run("recover", &all).with_code(code).objects();
+        let summary = rows.pop().unwrap();
+        assert_eq!((&summary["kind"], &summary["partitions"]), (&Value::from("summary"), &Value::from(1)));
+        assert_eq!(summary["left_damaged"], u8::from(code == 1));
+        rows.pop().unwrap()
+    };
+    let clean = told(&[], 0);
+    assert_eq!(
+        (&clean["kind"], &clean["was_closed_cleanly"]),
+        (&Value::from("partition"), &Value::from(true))
+    );
+    assert_eq!((&clean["start_offset"], &clean["end_offset"]), (&Value::from(0), &Value::from(end)));
+    assert!(clean["damage"].is_null());
+
+    fs::remove_file(&fixture.files("txnindex")[0]).unwrap();
+    let log = fixture.files("log").last().unwrap().clone();
+    fs::write(&log, [fs::read(&log).unwrap().as_slice(), b"torn"].concat()).unwrap();
+    let dry = told(&["--dry-run"], 0);
+    assert_eq!((&dry["is_dry_run"], &dry["cut_bytes"]), (&Value::from(true), &Value::from(4)));
+    let recovered = told(&[], 0);
+    assert_eq!(recovered["rebuilt"].as_array().unwrap().len(), 1);
+    assert!(recovered["cut_reason"].as_str().unwrap().contains("cut short"), "{recovered}");
+
+    let log = fixture.files("log")[2].clone();
+    flip(&log, 70, 1);
+    let refused = told(&[], 1);
+    assert_eq!((&refused["is_left_damaged"], &refused["end_offset"]), (&Value::from(true), &Value::Null));
+    let given_up = told(&["--accept-loss"], 0);
+    assert_eq!(given_up["damage"]["is_given_up"], true);
+    assert_eq!(given_up["damage"]["lost_to_offset"], end);
+    assert_eq!(given_up["damage"]["lost_from_offset"], given_up["end_offset"]);
+    assert!(!given_up["damage"]["set_aside"].as_array().unwrap().is_empty());
+}
+
+/// A log directory like Kafka's with one partition in it, whose directory is named.
+fn kafka_log_dir(root: &Path) -> PathBuf {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../storage/tests/golden/kafka-4.3.1");
+    let dir = root.join("orders-0");
+    fs::create_dir(&dir).unwrap();
+    for (path, bytes) in image(&golden) {
+        fs::write(dir.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    fs::write(root.join("meta.properties"), "version=1\n").unwrap();
+    dir
+}
+
+#[test]
+fn the_start_of_an_adopted_log_is_where_kafka_had_it() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = kafka_log_dir(root.path());
+    let path = dir.to_str().unwrap();
+    let starts = root.path().join("log-start-offset-checkpoint");
+    fs::write(&starts, "0\n2\nother 0 3\norders 0 x\n").unwrap();
+    floodmark(&["log", "recover", path, "--adopt", "--dry-run"])
+        .with_code(2)
+        .says(&["names no offset for orders 0"]);
+    fs::write(&starts, "0\n2\nother 0 3\norders 0 20\n").unwrap();
+    let told = ["before offset 20 were deleted in Kafka", "offsets 20 to 54"];
+    floodmark(&["log", "recover", path, "--adopt", "--dry-run"]).with_code(0).says(&told);
+    assert!(dir.join("00000000000000000000.log").exists());
+    floodmark(&["log", "recover", path, "--adopt"]).with_code(0).says(&told);
+    assert!(!dir.join("00000000000000000000.log").exists(), "the first segment ends before 20");
+    floodmark(&["log", "verify", path]).with_code(0);
+    // Later on the log's own manifest tells.
+    fs::write(&starts, "0\n1\norders 0 30\n").unwrap();
+    floodmark(&["log", "recover", path]).with_code(0).says(&["offsets 20 to 54"]);
+}
+
+#[test]
 fn directories_of_kafkas_are_adopted_only_when_told() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../storage/tests/golden/kafka-4.3.1");
     let root = tempfile::tempdir().unwrap();
@@ -588,7 +697,7 @@ fn a_directory_in_use_is_dumped_and_verified_but_not_recovered() {
     }
     assert_eq!(image(Path::new(dir)), before);
     drop(log);
-    drop(data);
+    log_fixture::let_go(data);
     floodmark(&["log", "recover", dir]).with_code(0).says(&["read and checked"]);
 }
 
@@ -631,7 +740,7 @@ fn what_is_no_log_is_refused_in_words() {
     fs::write(&snapshot, "x").unwrap();
     floodmark(&["log", "dump", snapshot.to_str().unwrap()]).with_code(2).says(&["cut short", "cannot show"]);
     // A data directory without a partition is in order.
-    drop(log_fixture::data_dir(root.path()));
+    log_fixture::let_go(log_fixture::data_dir(root.path()));
     let data = root.path().join("data");
     floodmark(&["log", "verify", data.to_str().unwrap()]).with_code(0).says(&["no partitions yet"]);
     floodmark(&["log", "recover", data.to_str().unwrap()]).with_code(0);
@@ -643,7 +752,7 @@ fn an_empty_log_is_in_order() {
     let data = log_fixture::data_dir(root.path());
     let (log, dir) = log_fixture::open(&data, "empty");
     log.close().unwrap();
-    drop(data);
+    log_fixture::let_go(data);
     let dir = dir.to_str().unwrap();
     assert_eq!(floodmark(&["log", "dump", dir, "--output", "json"]).with_code(0).stdout, "");
     floodmark(&["log", "verify", dir]).with_code(0).says(&["nothing is damaged"]);

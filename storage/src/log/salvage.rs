@@ -75,12 +75,18 @@ struct Walked {
 }
 
 /// Reads the whole log in `dir` as far as it is durable; `None` where nothing in it is damaged, so that opening it loses nothing.
-/// Changes nothing. Blocks for as long as reading takes.
-pub fn plan(disk: &dyn Disk, dir: &Path) -> Result<Option<SalvagePlan>, LogError> {
+/// Changes nothing. Blocks for as long as reading takes; tells `on_bytes` how many bytes were read since the last call.
+pub fn plan(
+    disk: &dyn Disk,
+    dir: &Path,
+    on_bytes: &mut dyn FnMut(u64),
+) -> Result<Option<SalvagePlan>, LogError> {
     let found = files::look(disk, dir)?;
     let manifest = read_manifest(disk, dir)?;
     let (members, _) = members(dir, &found, manifest.as_ref());
-    let Some((damage, walked)) = find_damage(disk, manifest.as_ref(), &members)? else { return Ok(None) };
+    let Some((damage, walked)) = find_damage(disk, manifest.as_ref(), &members, on_bytes)? else {
+        return Ok(None);
+    };
     plan_around(disk, dir, &found, manifest.as_ref(), &members, damage, walked).map(Some)
 }
 
@@ -98,6 +104,7 @@ fn find_damage(
     disk: &dyn Disk,
     manifest: Option<&Manifest>,
     members: &[Member],
+    on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Option<(Damage, Walked)>, LogError> {
     let mut walked = Walked { next: members.first().map_or(Offset::ZERO, |m| m.base), ..Walked::default() };
     for (at, member) in members.iter().enumerate() {
@@ -124,20 +131,22 @@ fn find_damage(
             return Ok(Some((Damage { at, position: 0, reason }, walked)));
         }
         let successor = members.get(at + 1).map(|m| m.base);
-        if let Some((position, reason)) = walk(disk, manifest.is_some(), member, successor, &mut walked)? {
+        let limit = manifest.map(|_| member.durable_bytes);
+        if let Some((position, reason)) = walk(disk, limit, member, successor, &mut walked, on_bytes)? {
             return Ok(Some((Damage { at, position, reason }, walked)));
         }
     }
     Ok(None)
 }
 
-/// Walks through one member; says where and why it is damaged.
+/// Walks through the first `limit` bytes of one member, or all of it where no manifest sets one; says where and why it is damaged.
 fn walk(
     disk: &dyn Disk,
-    has_manifest: bool,
+    limit: Option<u64>,
     member: &Member,
     successor: Option<Offset>,
     walked: &mut Walked,
+    on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Option<(u64, String)>, LogError> {
     if member.file_bytes.is_none() {
         walked.records.extend(member.record);
@@ -146,11 +155,11 @@ fn walk(
     let file = disk.open(&member.path, OpenMode::Read).map_err(LogError::io("open", &member.path))?;
     let mut scan = BatchScan::new(file, &member.path, 0, walked.next)?;
     let mut largest: Option<TimestampOffset> = None;
-    let limit = if has_manifest { member.durable_bytes } else { u64::MAX };
-    while scan.position() < limit
+    while scan.position() < limit.unwrap_or(u64::MAX)
         && let Some(batch) = scan.step()?
     {
         let header = batch.header;
+        on_bytes(batch.bytes.len() as u64);
         if header.max_timestamp > largest.map_or(-1, |l| l.timestamp) {
             largest = Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.last_offset() });
         }
@@ -164,8 +173,8 @@ fn walk(
         aborted: None,
     };
     let end = scan.end();
-    let is_damaged = if has_manifest {
-        scan.position() < member.durable_bytes
+    let is_damaged = if let Some(limit) = limit {
+        scan.position() < limit
     } else {
         // Without a manifest nothing says how far the log was durable: the rule that opening a log goes by.
         let is_gap = successor.is_some_and(|next| end != ScanEnd::Zeros || next != scan.next_offset());

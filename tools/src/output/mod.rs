@@ -4,10 +4,14 @@ pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod time;
 
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::io::{self, BufWriter, IsTerminal as _, StdoutLock, Write};
 
 use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+/// Below this a bar would be gone before anybody has read it.
+const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,4 +54,17 @@ impl Sink {
 pub(crate) fn note(text: &str) {
     // A note that cannot be shown is no reason to stop.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// How far along work over `bytes` is: on standard error, and only where somebody looks at it and the work is long.
+pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
+    if bytes < PROGRESS_FROM_BYTES || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }

@@ -83,10 +83,7 @@ fn verify_accepts_what_kafka_wrote() {
             .map(|row| row["dir"].as_str().unwrap().rsplit('/').next().unwrap())
             .collect();
         for name in ["__consumer_offsets-0", "__transaction_state-0", "__cluster_metadata-0", "compacted-0"] {
-            assert!(
-                folders.contains(name) || name == "__consumer_offsets-0",
-                "{name} is missing in {folders:?}"
-            );
+            assert!(folders.contains(name), "{name} is missing in {folders:?}");
         }
         let findings: Vec<&Value> = rows.iter().filter(|row| row["kind"] == "finding").collect();
         assert!(findings.iter().all(|f| f["severity"] == "warning"), "{findings:#?}");
@@ -96,6 +93,44 @@ fn verify_accepts_what_kafka_wrote() {
         let compacted =
             rows.iter().find(|row| row["dir"].as_str().is_some_and(|d| d.ends_with("/compacted-0")));
         assert!(compacted.unwrap()["gaps"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_directory_that_a_broker_runs_on_is_not_adopted() {
+    let Some(reference) = reference() else { return };
+    let output = &reference.adopting_a_running_one;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("a Kafka broker runs on this log directory"), "{said}");
+    assert!(!reference.clean.join("codec-none-0/log.manifest").exists());
+    // Once it has ended, nothing is in the way.
+    let root = tempfile::tempdir().unwrap();
+    copy_dir(&reference.clean, root.path());
+    let dir = root.path().join("codec-none-0");
+    objects(&["log", "recover", "--adopt", "--output", "json", dir.to_str().unwrap()]);
+    assert!(dir.join("log.manifest").exists());
+}
+
+#[test]
+fn a_groups_offsets_and_transactions_are_shown() {
+    let Some(reference) = reference() else { return };
+    for (folder, keys) in
+        [("__consumer_offsets-0", "reference-group"), ("__transaction_state-0", "tx-compacted")]
+    {
+        let rows = objects(&[
+            "log",
+            "dump",
+            reference.clean.join(folder).to_str().unwrap(),
+            "--records",
+            "--output",
+            "json",
+        ]);
+        // Kafka's keys begin with a version and a length, so they are bytes, not text.
+        let holds = |row: &&Value| {
+            bytes_of(&row["key"]).is_some_and(|key| key.windows(keys.len()).any(|w| w == keys.as_bytes()))
+        };
+        assert!(rows.iter().filter(holds).count() > 1, "{folder}: {rows:#?}");
     }
 }
 
@@ -158,8 +193,14 @@ fn a_directory_of_kafkas_opens_as_a_log_of_ours() {
     let Some(reference) = reference() else { return };
     let root = tempfile::tempdir().unwrap();
     for (name, from) in [("clean", &reference.clean), ("killed", &reference.killed)] {
-        for folder in ["rolled-0", "transactional-0", "compacted-0", "codec-zstd-0", "__transaction_state-0"]
-        {
+        for folder in [
+            "rolled-0",
+            "transactional-0",
+            "compacted-0",
+            "codec-zstd-0",
+            "__transaction_state-0",
+            "__consumer_offsets-0",
+        ] {
             let dir = root.path().join(name).join(folder);
             copy_dir(&from.join(folder), &dir);
             let before = dumped(&dir);

@@ -4,6 +4,7 @@
 //   more  appends to some of them, after a restart of the broker
 
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HexFormat;
@@ -12,11 +13,15 @@ import java.util.Map;
 import java.util.concurrent.Future;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 public final class ReferenceWriter {
@@ -51,6 +56,7 @@ public final class ReferenceWriter {
         idempotent();
         transactional("tx", "transactional");
         compacted();
+        groupOffsets();
     }
 
     private void writeMore() throws Exception {
@@ -216,6 +222,34 @@ public final class ReferenceWriter {
                 two.flush();
                 sent.print();
                 end(two, aborts);
+            }
+        }
+    }
+
+    /** A group that reads and commits its offsets again and again, at last in transactions, one of which aborts. Prints nothing. */
+    private void groupOffsets() {
+        Map<String, Object> settings = Map.of(
+            "bootstrap.servers", bootstrap,
+            "group.id", "reference-group",
+            "auto.offset.reset", "earliest",
+            "enable.auto.commit", "false",
+            "max.poll.records", "40");
+        var bytes = new ByteArrayDeserializer();
+        try (var consumer = new KafkaConsumer<>(settings, bytes, bytes);
+             var producer = producer(Map.of("transactional.id", "tx-offsets"))) {
+            consumer.subscribe(List.of("codec-none"));
+            for (int commits = 0; commits < 5; ) {
+                if (!consumer.poll(Duration.ofMillis(500)).isEmpty()) {
+                    consumer.commitSync();
+                    commits++;
+                }
+            }
+            producer.initTransactions();
+            for (int round = 0; round < 3; round++) {
+                producer.beginTransaction();
+                var offsets = Map.of(new TopicPartition("codec-none", 0), new OffsetAndMetadata(round));
+                producer.sendOffsetsToTransaction(offsets, consumer.groupMetadata());
+                end(producer, round == 1);
             }
         }
     }

@@ -150,6 +150,7 @@ fn properties(dir: &Path, [port, controller_port]: [u16; 2]) -> String {
         &format!("log.dirs={}", data.display()),
         "offsets.topic.replication.factor=1",
         "offsets.topic.num.partitions=1",
+        "group.initial.rebalance.delay.ms=0",
         "transaction.state.log.replication.factor=1",
         "transaction.state.log.min.isr=1",
         "transaction.state.log.num.partitions=1",

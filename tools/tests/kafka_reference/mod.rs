@@ -12,6 +12,7 @@ mod writer;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 pub(crate) use dump::{Dump, DumpMode, DumpedBatch, DumpedRecord};
@@ -30,6 +31,8 @@ pub(crate) struct Reference {
     pub(crate) killed: PathBuf,
     /// What was acknowledged between the two.
     pub(crate) written_more: Vec<Written>,
+    /// What `floodmark log recover --adopt` said of the first directory while the broker ran on it.
+    pub(crate) adopting_a_running_one: Output,
     /// Keeps other processes out of these directories.
     _lock: File,
 }
@@ -52,13 +55,16 @@ fn make_reference() -> Option<Reference> {
     let broker = kafka.start(&first);
     let written = kafka.write(&broker, Part::All);
     broker.await_compaction("compacted-0");
+    let running = broker::log_dir(&first).join("codec-none-0");
+    let mut adopting = Command::new(env!("CARGO_BIN_EXE_floodmark"));
+    let adopting_a_running_one = adopting.args(["log", "recover", "--adopt"]).arg(running).output().unwrap();
     let clean = broker.stop();
 
     copy_dir(&clean, &broker::log_dir(&second));
     let broker = kafka.start(&second);
     let written_more = kafka.write(&broker, Part::More);
     let killed = broker.kill();
-    Some(Reference { kafka, clean, written, killed, written_more, _lock: lock })
+    Some(Reference { kafka, clean, written, killed, written_more, adopting_a_running_one, _lock: lock })
 }
 
 /// The files in `dir` whose names end in one of `endings`, in order.

@@ -9,7 +9,7 @@ use floodmark_proto::batch::{
 use floodmark_proto::ids::{LeaderEpoch, ProducerId, TopicId};
 use floodmark_storage::clock::Clock;
 use floodmark_storage::compaction::choose::CompactWhen;
-use floodmark_storage::data_dir::{DataDir, PartitionName};
+use floodmark_storage::data_dir::{DataDir, PartitionName, lock};
 use floodmark_storage::fs::RealDisk;
 use floodmark_storage::log::append::AppendAs;
 use floodmark_storage::log::{CompactionControl, Log, LogContext};
@@ -38,6 +38,20 @@ pub(crate) fn config() -> LogConfig {
 /// The data directory below `root`.
 pub(crate) fn data_dir(root: &Path) -> DataDir {
     DataDir::open(context(), &root.join("data")).unwrap()
+}
+
+/// Lets other processes use the directory. A child that another test is starting at this moment has a copy of the lock's handle until
+/// it runs its own program.
+pub(crate) fn let_go(data: DataDir) {
+    let path = data.path().to_owned();
+    drop(data);
+    for _ in 0..1_000 {
+        if lock(&RealDisk, &path).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("{} stays locked", path.display());
 }
 
 /// The log of partition 0 of `topic`, and its directory.

@@ -47,14 +47,14 @@ fn damaged() -> (SimDisk, PathBuf, Vec<u8>) {
 fn a_whole_log_needs_no_plan() {
     let disk = SimDisk::new();
     open(&disk).unwrap().close().unwrap();
-    assert_eq!(plan(&disk, Path::new("t-0")).unwrap(), None);
+    assert_eq!(plan(&disk, Path::new("t-0"), &mut |_| {}).unwrap(), None);
 }
 
 #[test]
 fn the_log_opens_again_without_what_was_damaged_and_nothing_is_deleted() {
     let (disk, second, bytes) = damaged();
     let before = disk.files();
-    let plan = plan(&disk, Path::new("t-0")).unwrap().unwrap();
+    let plan = plan(&disk, Path::new("t-0"), &mut |_| {}).unwrap().unwrap();
     assert_eq!(disk.files(), before, "planning changes nothing");
     assert_eq!((plan.path.clone(), plan.known_end), (second, Offset(40)));
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
@@ -78,7 +78,7 @@ fn survives(skipped: Option<SyncPoint>) -> bool {
     if let Some(point) = skipped {
         disk.skip_sync(point);
     }
-    let plan = plan(&disk, Path::new("t-0")).unwrap().unwrap();
+    let plan = plan(&disk, Path::new("t-0"), &mut |_| {}).unwrap().unwrap();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     plan.carry_out(&shared).unwrap();
     open(&disk).unwrap().close().unwrap();

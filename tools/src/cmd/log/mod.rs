@@ -4,6 +4,7 @@ mod batch_rows;
 mod dump;
 mod place;
 mod recover;
+mod recovered;
 mod small_files;
 mod verify;
 

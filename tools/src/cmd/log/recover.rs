@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use floodmark_proto::ids::Offset;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::data_dir;
 use floodmark_storage::fs::{Disk, DiskLock, OverlayDisk, RealDisk};
-use floodmark_storage::log::recovery::RecoveryReport;
 use floodmark_storage::log::salvage::{self, SalvagePlan};
 use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::random::Random;
+use floodmark_storage::verify::data_bytes;
 use floodmark_storage::{LogConfig, TailBudget};
+use indicatif::ProgressBar;
 
 use super::place;
+use super::recovered::{Ended, Recovered, Totals};
 use crate::cmd::Outcome;
-use crate::output::Sink;
+use crate::output::{Format, Sink, progress_bar};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +33,8 @@ are unless --accept-loss is given, and even then they are set aside, not deleted
 Exit code: 0 where the logs are in order, 1 where one is damaged and was left alone, 2 where something could not be done.";
 
 const MANIFEST_FILE: &str = "log.manifest";
+/// Where Kafka notes the log start of each partition, once records were deleted by offset: beside the partitions' directories.
+const KAFKA_STARTS_FILE: &str = "log-start-offset-checkpoint";
 
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
@@ -46,6 +51,9 @@ pub(crate) struct RecoverArgs {
     /// Take over a directory that Kafka wrote, by writing a manifest into it. Stop Kafka for good first.
     #[arg(long)]
     adopt: bool,
+    /// Form of the output.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    output: Format,
 }
 
 pub(super) fn run(args: &RecoverArgs) -> anyhow::Result<Outcome> {
@@ -62,25 +70,30 @@ pub(super) fn run(args: &RecoverArgs) -> anyhow::Result<Outcome> {
             args.dir.display()
         );
     }
-    let mut recover = Recover { args, real, sink: Sink::stdout(), lock: None, damaged: 0 };
+    let bytes: u64 = partitions.iter().map(|dir| data_bytes(&*real, dir).unwrap_or(0)).sum();
+    let mut recover = Recover { args, real, bar: progress_bar(bytes), lock: None };
+    let (mut sink, mut totals) = (Sink::stdout(), Totals::default());
     for dir in &partitions {
-        recover.partition(dir)?;
-        recover.sink.flush()?;
+        let recovered = recover.partition(dir)?;
+        totals.count(&recovered);
+        recover.bar.suspend(|| recovered.tell(args.output, &mut sink).and_then(|()| sink.flush()))?;
     }
-    Ok(if recover.damaged > 0 { Outcome::Damaged } else { Outcome::Good })
+    recover.bar.finish_and_clear();
+    totals.tell(args.output, &mut sink)?;
+    sink.flush()?;
+    Ok(if totals.is_damaged() { Outcome::Damaged } else { Outcome::Good })
 }
 
 struct Recover<'a> {
     args: &'a RecoverArgs,
     real: Arc<dyn Disk>,
-    sink: Sink,
-    /// Of the data directory that the last partition lay in.
+    bar: ProgressBar,
+    /// Of the data directory that the last partition lay in, ours or Kafka's.
     lock: Option<(PathBuf, DiskLock)>,
-    damaged: u64,
 }
 
 impl Recover<'_> {
-    fn partition(&mut self, dir: &Path) -> anyhow::Result<()> {
+    fn partition(&mut self, dir: &Path) -> anyhow::Result<Recovered> {
         let is_ours = self.take_lock(dir)?;
         let has_manifest = self
             .real
@@ -88,28 +101,41 @@ impl Recover<'_> {
             .with_context(|| format!("cannot list {}", dir.display()))?
             .iter()
             .any(|e| e.name == MANIFEST_FILE);
-        if !has_manifest && !is_ours && !self.args.adopt {
+        let is_adopted = !has_manifest && !is_ours;
+        if is_adopted && !self.args.adopt {
             bail!(
                 "{} has no {MANIFEST_FILE}, so Kafka wrote it, or that file was deleted. Recovering it would write into it; if it is to be a log of Floodmark's from now on, stop Kafka and give --adopt",
                 dir.display()
             );
         }
-        self.say(&dir.display().to_string())?;
-        let plan =
-            salvage::plan(&*self.real, dir).with_context(|| format!("cannot recover {}", dir.display()))?;
-        if let Some(plan) = &plan {
-            self.tell_loss(plan)?;
-            if !self.args.accept_loss {
-                self.damaged += 1;
-                self.say("  left as it is. Take the partition from another broker if there is one; else --accept-loss gives these up")?;
-                return Ok(());
-            }
-            if self.args.dry_run {
-                return self.say("  dry run: nothing was changed");
-            }
-            plan.carry_out(&self.real)
-                .with_context(|| format!("cannot set aside the damage of {}", dir.display()))?;
+        if is_adopted {
+            self.take_lock_of_kafka(dir)?;
         }
+        let mut recovered = Recovered::new(dir, self.args.dry_run);
+        if let Some(plan) = self.plan(dir)? {
+            let is_given_up = self.args.accept_loss && !self.args.dry_run;
+            if is_given_up {
+                plan.carry_out(&self.real)
+                    .with_context(|| format!("cannot set aside the damage of {}", dir.display()))?;
+            }
+            recovered.damage = Some((plan, is_given_up));
+            if !is_given_up {
+                recovered.is_refused = !self.args.accept_loss;
+                return Ok(recovered);
+            }
+        }
+        recovered.ended = Some(self.open(dir, is_adopted)?);
+        Ok(recovered)
+    }
+
+    fn plan(&self, dir: &Path) -> anyhow::Result<Option<SalvagePlan>> {
+        let mut on_bytes = |bytes| self.bar.inc(bytes);
+        salvage::plan(&*self.real, dir, &mut on_bytes)
+            .with_context(|| format!("cannot recover {}", dir.display()))
+    }
+
+    /// Opens the log as a broker would, and closes it.
+    fn open(&self, dir: &Path, is_adopted: bool) -> anyhow::Result<Ended> {
         let disk: Arc<dyn Disk> = if self.args.dry_run {
             Arc::new(OverlayDisk::new(Arc::clone(&self.real)))
         } else {
@@ -121,13 +147,18 @@ impl Recover<'_> {
             random: Random::System,
             tail_budget: TailBudget::new(0),
         };
-        let (log, report) = Log::open(context, dir, LogConfig::default())
+        let (mut log, report) = Log::open(context, dir, LogConfig::default())
             .with_context(|| format!("cannot recover {}", dir.display()))?;
+        let mut start_of_kafka = None;
+        if is_adopted && let Some(start) = start_in_kafka(dir)?.filter(|start| *start > log.start()) {
+            log.on_high_watermark(log.end());
+            log.delete_before(start.min(log.end()))
+                .with_context(|| format!("cannot move the start of {}", dir.display()))?;
+            start_of_kafka = Some(log.start());
+        }
         let (start, end) = (log.start(), log.end());
         log.close().with_context(|| format!("cannot close {} after recovery", dir.display()))?;
-        self.tell_report(&report)?;
-        self.say(&format!("  the log holds offsets {start} to {end} (exclusive)"))?;
-        if self.args.dry_run { self.say("  dry run: nothing was changed") } else { Ok(()) }
+        Ok(Ended { report, start, end, start_of_kafka })
     }
 
     /// Locks the data directory that `dir` lies in; true where there is one of ours.
@@ -136,61 +167,46 @@ impl Recover<'_> {
         if data_dir::identity(&*self.real, data_dir)?.is_none() {
             return Ok(false);
         }
-        if self.lock.as_ref().is_none_or(|(held, _)| held != data_dir) {
-            self.lock = None;
-            self.lock = Some((data_dir.to_owned(), data_dir::lock(&*self.real, data_dir)?));
-        }
+        self.hold(data_dir, |disk, dir| data_dir::lock(disk, dir).map(Some))?;
         Ok(true)
     }
 
-    fn tell_loss(&mut self, plan: &SalvagePlan) -> anyhow::Result<()> {
-        self.say(&format!("  damaged: {} at byte {}: {}", plan.path.display(), plan.position, plan.reason))?;
-        let verb = if self.args.accept_loss && !self.args.dry_run { "lost" } else { "would be lost" };
-        self.say(&format!(
-            "  {verb}: {} offsets, {} to {} (exclusive), among them {} batches that are good themselves",
-            plan.lost_offsets(),
-            plan.end,
-            plan.known_end,
-            plan.batches_behind
-        ))?;
-        let verb =
-            if self.args.accept_loss && !self.args.dry_run { "set aside" } else { "would be set aside" };
-        for part in &plan.set_aside {
-            self.say(&format!(
-                "  {verb}: {} bytes of {} from byte {} on, as {}",
-                part.bytes,
-                part.from.display(),
-                part.from_byte,
-                part.to.display()
-            ))?;
+    fn take_lock_of_kafka(&mut self, dir: &Path) -> anyhow::Result<()> {
+        let Some(log_dir) = dir.parent() else { return Ok(()) };
+        self.hold(log_dir, data_dir::lock_of_kafka)
+    }
+
+    fn hold(
+        &mut self,
+        dir: &Path,
+        lock: impl FnOnce(&dyn Disk, &Path) -> Result<Option<DiskLock>, floodmark_storage::LogError>,
+    ) -> anyhow::Result<()> {
+        if self.lock.as_ref().is_none_or(|(held, _)| held != dir) {
+            self.lock = None;
+            self.lock = lock(&*self.real, dir)?.map(|lock| (dir.to_owned(), lock));
         }
         Ok(())
     }
+}
 
-    fn tell_report(&mut self, report: &RecoveryReport) -> anyhow::Result<()> {
-        if report.was_clean {
-            return self.say("  was closed cleanly; there was nothing to do");
-        }
-        let done = if self.args.dry_run { "would be" } else { "were" };
-        self.say(&format!(
-            "  {} bytes behind the recovery point {done} read and checked",
-            report.scanned_bytes
-        ))?;
-        if report.cut_bytes > 0 {
-            let reason = report.cut_reason.as_deref().unwrap_or("no batch");
-            self.say(&format!("  {} bytes of unfinished writes {done} cut off: {reason}", report.cut_bytes))?;
-        }
-        if let Some(from) = report.producers_replayed_from {
-            self.say(&format!("  producer state {done} replayed from offset {from} on"))?;
-        }
-        let done = if self.args.dry_run { "would be rebuilt" } else { "rebuilt" };
-        for path in &report.rebuilt {
-            self.say(&format!("  {done}: {}", path.display()))?;
-        }
-        Ok(())
-    }
-
-    fn say(&mut self, text: &str) -> anyhow::Result<()> {
-        Ok(self.sink.line(text)?)
-    }
+/// Where Kafka says that the log in `dir` starts. Lines of topic, partition and offset, behind a version and a count.
+fn start_in_kafka(dir: &Path) -> anyhow::Result<Option<Offset>> {
+    let Some(path) = dir.parent().map(|log_dir| log_dir.join(KAFKA_STARTS_FILE)) else { return Ok(None) };
+    let text = match std::fs::read_to_string(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let name = dir.file_name().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
+    let Some((topic, partition)) = name else { return Ok(None) };
+    let line = text.lines().skip(2).find_map(|line| {
+        let mut fields = line.split(' ');
+        (fields.next() == Some(topic) && fields.next() == Some(partition)).then(|| fields.next())
+    });
+    let Some(offset) = line else { return Ok(None) };
+    let offset: Option<i64> = offset.and_then(|text| text.parse().ok());
+    let offset = offset.filter(|offset| *offset >= 0);
+    let offset = offset.with_context(|| {
+        format!("{} names no offset for {topic} {partition}; correct or delete that line", path.display())
+    })?;
+    Ok(Some(Offset(offset)))
 }

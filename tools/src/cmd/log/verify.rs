@@ -1,19 +1,18 @@
 //! `floodmark log verify`: every byte of every log below some directories, and all that is wrong with them.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use floodmark_storage::data_dir;
 use floodmark_storage::fs::RealDisk;
 use floodmark_storage::verify::{Finding, Severity, Summary, Watch, data_bytes, verify_partition};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::place;
 use crate::cmd::Outcome;
 use crate::output::table::{Column, Pages};
-use crate::output::{Format, Sink, note};
+use crate::output::{Format, Sink, note, progress_bar};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -23,9 +22,6 @@ Examples:
 
 Exit code: 0 where nothing is damaged, 1 where something is, 2 where something could not be looked at.
 Warnings are no damage: opening the log puts them right. The log may be in use: nothing is written and no lock is taken.";
-
-/// Below this a bar would be gone before anybody has read it.
-const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
@@ -261,17 +257,4 @@ fn show(finding: &Finding, format: Format, sink: &mut Sink) -> std::io::Result<(
     sink.line(&format!("{severity}: {place}"))?;
     sink.line(&format!("  found:    {}", finding.found))?;
     sink.line(&format!("  expected: {}", finding.expected))
-}
-
-/// On standard error, and only where somebody looks at it and the work is long.
-fn progress_bar(bytes: u64) -> ProgressBar {
-    if bytes < PROGRESS_FROM_BYTES || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left");
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
