@@ -236,6 +236,10 @@ impl Parser {
             let nested = after.iter().take_while(|next| next.indent > indent).count();
             let (nested, after) = after.split_at(nested);
             self.nested(&field, line.number, indent, nested)?;
+            if field.tag.is_some() && self.holds_chunks(&field.kind) {
+                let why = "chunks cannot be tagged: their length would have to be known before they are";
+                return Err((line.number, why.to_owned()));
+            }
             fields.push(field);
             rest = after;
         }
@@ -263,6 +267,12 @@ impl Parser {
         }
     }
 
+    fn holds_chunks(&self, kind: &Kind) -> bool {
+        let part = struct_of(kind).and_then(|name| self.table.find(name));
+        *kind == Kind::Chunks
+            || part.is_some_and(|part| part.fields.iter().any(|f| self.holds_chunks(&f.kind)))
+    }
+
     fn check_field(&self, field: &Field, before: &[Field]) -> Result<(), String> {
         if before.iter().any(|f| f.name == field.name) {
             return Err(format!("field {} stands here twice", field.name));
@@ -273,11 +283,6 @@ impl Parser {
         }
         if before.iter().any(|f| f.tag == Some(tag)) {
             return Err(format!("tag {tag} stands here twice"));
-        }
-        if matches!(field.kind, Kind::Chunks) {
-            return Err(
-                "chunks cannot be tagged: their length would have to be known before they are".to_owned()
-            );
         }
         Ok(())
     }

@@ -5,8 +5,11 @@
 
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
+#[path = "../fuzz/src/kafka.rs"]
+mod kafka;
 #[path = "../fuzz/src/memory.rs"]
 mod memory;
+mod tables;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,10 @@ use std::path::{Path, PathBuf};
 use bodies::{INPUT_MAX, MEMORY_MAX};
 use floodmark_proto::batch::compression::{compress, decompress};
 use floodmark_proto::batch::{BatchError, CompressionType, DecompressLimits};
+use floodmark_proto::kafka::{ApiKey, Encoder, RequestHeader};
+use kafka::{ENTRIES, Entry};
+use tables::schema::Table;
+use tables::{Chance, Sample};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -120,4 +127,137 @@ fn the_largest_outputs_stay_within_memory() {
         }
     }
     assert_eq!(passed, 6, "each payload of exactly the cap decodes");
+}
+
+fn sample(tables: &[Table], entry: &Entry, version: i16, chance: Option<Chance>) -> Vec<u8> {
+    let holds = |table: &&Table| table.messages.iter().any(|message| message == entry.name);
+    Sample { table: tables.iter().find(holds).unwrap(), version, chance }.message(entry.name)
+}
+
+#[test]
+fn every_message_of_the_tables_is_in_the_list() {
+    let mut tables: Vec<String> = tables::all().into_iter().flat_map(|table| table.messages).collect();
+    let mut entries: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+    tables.sort();
+    entries.sort_unstable();
+    assert_eq!(entries, tables);
+}
+
+/// The seeds of the Kafka targets are the newest version of each message; `FLOODMARK_WRITE_SEEDS=1` writes them anew.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn kafka_seeds_are_those_of_the_tables() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let tables = tables::all();
+    let mut wanted: Vec<(PathBuf, Vec<u8>)> = Vec::new();
+    for (place, entry) in ENTRIES.iter().enumerate() {
+        let version = *entry.versions.end();
+        let body = sample(&tables, entry, version, Some(Chance::new(7)));
+        let key = ApiKey::ALL.iter().find(|key| entry.name.starts_with(key.name()));
+        let whole = |suffix| key.filter(|key| entry.name.strip_prefix(key.name()) == Some(suffix));
+        if let Some(key) = whole("Request") {
+            let header = RequestHeader {
+                api_key: key.code(),
+                api_version: version,
+                correlation_id: 1,
+                client_id: Some("c"),
+            };
+            let mut encoder = Encoder::new();
+            header.start_request(&mut encoder);
+            let frame = [&encoder.finish().unwrap().concat()[4..], &body].concat();
+            wanted.push((seeds.join("kafka_request").join(key.name()), frame));
+        } else if let Some(key) = whole("Response") {
+            let head = [key.code().to_be_bytes(), version.to_be_bytes()].concat();
+            wanted.push((seeds.join("kafka_response").join(key.name()), [&head[..], &body].concat()));
+        }
+        let head = [place as u8, version as u8];
+        wanted.push((seeds.join("kafka_round_trip").join(entry.name), [&head[..], &body].concat()));
+    }
+    if std::env::var("FLOODMARK_WRITE_SEEDS").is_ok_and(|value| value == "1") {
+        for target in ["kafka_request", "kafka_response", "kafka_round_trip"] {
+            std::fs::create_dir_all(seeds.join(target)).unwrap();
+        }
+        for (path, bytes) in &wanted {
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    let stale = |(path, bytes): &&(PathBuf, Vec<u8>)| std::fs::read(path).ok().as_ref() != Some(bytes);
+    let stale: Vec<_> = wanted.iter().filter(stale).map(|(path, _)| path).collect();
+    assert!(stale.is_empty(), "run once with FLOODMARK_WRITE_SEEDS=1: {stale:?}");
+}
+
+#[test]
+fn every_message_passes_there_and_back_whole_cut_and_damaged() {
+    let tables = tables::all();
+    for entry in ENTRIES {
+        for version in entry.versions.clone() {
+            for seed in 0..4 {
+                let bytes = sample(&tables, entry, version, Some(Chance::new(seed)));
+                assert!((entry.round_trip)(&bytes, version), "{} version {version}", entry.name);
+                let mut damaged = bytes.clone();
+                for at in (0..bytes.len()).step_by(1 + bytes.len() / 50) {
+                    // Nothing that is cut short is a message.
+                    assert!(!(entry.round_trip)(&bytes[..at], version), "{} version {version}", entry.name);
+                    damaged[at] ^= 0x41;
+                    (entry.round_trip)(&damaged, version);
+                }
+            }
+        }
+    }
+}
+
+/// What the decoder promises: eight times the frame, and 64 KiB.
+fn memory_max(frame: &[u8]) -> usize {
+    8 * frame.len() + (64 << 10)
+}
+
+fn decodes_within_memory(entry: &Entry, version: i16, bytes: &[u8]) {
+    let peak = memory::capped(MEMORY_MAX, || {
+        let _ = (entry.decode)(bytes, version);
+    });
+    let max = memory_max(bytes);
+    assert!(peak <= max, "{} version {version}: {peak} bytes of memory, {max} allowed", entry.name);
+}
+
+/// The largest counts and lengths, in each encoding.
+const HOSTILE: [&[u8]; 6] = [
+    &[0x7f, 0xff, 0xff, 0xff],
+    &[0x00, 0x0f, 0xff, 0xff],
+    &[0x7f, 0xff],
+    &[0xff, 0xff, 0xff, 0xff, 0x0f],
+    &[0xff, 0xff, 0xff, 0xff, 0x07],
+    &[0xff, 0xff, 0x3f],
+];
+
+#[test]
+fn hostile_counts_take_no_more_memory_than_the_frame_allows() {
+    let tables = tables::all();
+    for entry in ENTRIES {
+        for version in entry.versions.clone() {
+            let message = sample(&tables, entry, version, Some(Chance::new(3)));
+            for hostile in HOSTILE {
+                for at in (0..message.len()).step_by(1 + message.len() / 60) {
+                    let behind = message.get(at + hostile.len()..).unwrap_or_default();
+                    decodes_within_memory(entry, version, &[&message[..at], hostile, behind].concat());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn large_frames_of_the_smallest_elements_take_no_more_memory_than_they_may() {
+    for entry in ENTRIES {
+        for version in entry.versions.clone() {
+            for filler in [0, 1, 2, 3] {
+                // Up to where a count may stand, and then as much of the smallest elements as it announces.
+                for skipped in [0, 1, 2, 4, 6, 8, 10, 14, 16] {
+                    for count in [&[0x00, 0x00, 0x40, 0x00][..], &[0x81, 0x80, 0x01]] {
+                        let frame = [&vec![filler; skipped], count, &vec![filler; 60_000]].concat();
+                        decodes_within_memory(entry, version, &frame);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -62,6 +62,10 @@ fn what_is_wrong_is_told_with_its_line() {
             api(&["  bad  chunks  2+  tag=1"]),
             "some.txt:3: chunks cannot be tagged: their length would have to be known before they are",
         ),
+        (
+            api(&["  bad  []Inner  2+  tag=1", "    x  chunks"]),
+            "some.txt:3: chunks cannot be tagged: their length would have to be known before they are",
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(refused(&text), expected, "{text}");

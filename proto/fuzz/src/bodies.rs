@@ -11,6 +11,8 @@ use floodmark_proto::batch::{
 };
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
+use crate::kafka::{kafka_request, kafka_response, kafka_round_trip};
+
 /// Enough for any input of [`INPUT_MAX`] bytes.
 pub const MEMORY_MAX: usize = 32 << 20;
 /// Longest input that the promise of [`MEMORY_MAX`] covers.
@@ -23,7 +25,7 @@ const LIMITS: DecompressLimits = DecompressLimits::DEFAULT;
 pub type Body = fn(&[u8]);
 
 /// Every body by the name of its target and of its folder of seeds.
-pub const ALL: [(&str, Body); 7] = [
+pub const ALL: [(&str, Body); 10] = [
     ("batch_header_and_check", batch_header_and_check),
     ("records", records),
     ("decompress_gzip", decompress_gzip),
@@ -31,6 +33,9 @@ pub const ALL: [(&str, Body); 7] = [
     ("decompress_lz4", decompress_lz4),
     ("decompress_zstd", decompress_zstd),
     ("round_trip", round_trip),
+    ("kafka_request", kafka_request),
+    ("kafka_response", kafka_response),
+    ("kafka_round_trip", kafka_round_trip),
 ];
 
 /// Headers and whole-batch checks, on the bytes as they are and with length, magic and CRC made right.

@@ -4,6 +4,7 @@
 //! `cargo +nightly fuzz run records fuzz/corpus/records fuzz/seeds/records -- -max_len=1048576 -max_total_time=600`
 
 pub mod bodies;
+pub mod kafka;
 pub mod memory;
 
 #[global_allocator]

@@ -273,15 +273,26 @@ fn lengths_and_counts_are_held_against_the_bytes_that_remain() {
 
 #[test]
 fn memory_is_bounded_by_the_length_of_the_frame() {
-    // Empty names: three bytes each, and many times that in memory.
-    let count = 1_000_000u32;
-    let mut encoder = Encoder::new();
-    encoder.varint(count + 1);
-    let head = encoder.finish().unwrap().concat();
-    let bytes = [head, [1, 0].repeat(count as usize), vec![1, 1, 1, 0]].concat();
-    let (field, _, why) = reason::<MetadataRequest<'_>>(&bytes, 9);
-    assert_eq!(field, "MetadataRequest.topics");
-    assert!(matches!(why, DecodeReason::Memory { .. }), "{why}");
+    // Topics with empty names: two bytes each, and sixteen times that in memory.
+    for count in 4000..4200 {
+        let mut encoder = Encoder::new();
+        encoder.varint(count + 1);
+        let head = encoder.finish().unwrap().concat();
+        let bytes = [head, [1, 0].repeat(count as usize), vec![1, 1, 1, 0]].concat();
+        let need_bytes = count as usize * size_of::<MetadataRequestTopic<'_>>();
+        let have_bytes = 8 * bytes.len() + 64 * 1024;
+        match decoded::<MetadataRequest<'_>>(&bytes, 9) {
+            Ok(request) => {
+                assert_eq!(request.topics.map(|topics| topics.len()), Some(count as usize));
+                assert!(need_bytes <= have_bytes);
+            }
+            Err(error) => {
+                assert_eq!(error.field, "MetadataRequest.topics");
+                assert_eq!(error.reason, DecodeReason::Memory { need_bytes, have_bytes });
+                assert!(need_bytes > have_bytes);
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,8 +52,8 @@ impl Fetched {
             let mut pip = Command::new("python3");
             pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "-d", "."]);
             run(pip.arg(KAFKA_PYTHON), home, "pip")?;
-            let wheels = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
-            let wheel = wheels.filter(|path| path.extension().is_some_and(|e| e == "whl")).next();
+            let mut wheels = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+            let wheel = wheels.find(|path| path.extension().is_some_and(|e| e == "whl"));
             let wheel = wheel.ok_or("pip left no wheel")?;
             run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg("."), home, "zipfile")?;
             Ok(home.join("kafka/protocol/schemas/resources"))

@@ -1,7 +1,7 @@
 //! The message tables as tests read them, and bytes made from a table alone, by neither codec.
 
-// Each test takes what it needs.
-#![allow(dead_code, clippy::unwrap_used)]
+// Each test takes what it needs, and all read the sources of the crate.
+#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "../../build/schema.rs"]
 pub(crate) mod schema;
@@ -11,7 +11,6 @@ use std::path::Path;
 use schema::{Field, Kind, Literal, Struct, Table};
 
 /// All tables of `schema/kafka`, by name of the file.
-#[expect(clippy::disallowed_methods, reason = "a test reads the sources of the crate")]
 pub(crate) fn all() -> Vec<Table> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/kafka");
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
