@@ -12,8 +12,8 @@ const STRING_LEN_MAX: usize = i16::MAX as usize;
 
 /// Memory that the arrays of one frame may take: so many times its length, and a little more for frames that are small.
 ///
-/// Requests of real clients take two to four times their length. The shortest legal elements (a topic with an empty name and no
-/// partitions) take 16 times theirs, so that without this bound a frame of 100 MiB would come to 1.6 GiB.
+/// Names of three letters, of which there can be many, come to seven times their length at most. The shortest legal elements (a topic with
+/// an empty name) take 16 times theirs, so that without this bound a frame of 100 MiB would come to 1.6 GiB.
 const MEMORY_RATIO: usize = 8;
 const MEMORY_FLOOR: usize = 64 * 1024;
 

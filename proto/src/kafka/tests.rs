@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::header::decode_response_header;
 use super::messages::api_versions::ApiVersionsRequest;
+use super::messages::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use super::messages::describe_topic_partitions::{Cursor, DescribeTopicPartitionsRequest};
 use super::messages::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use super::messages::heartbeat::{HeartbeatRequest, HeartbeatResponse};
@@ -293,6 +294,22 @@ fn memory_is_bounded_by_the_length_of_the_frame() {
             }
         }
     }
+}
+
+/// What takes the most memory for its length of all that a client may ask in earnest.
+#[test]
+fn many_short_names_pass_the_bound_on_memory() {
+    let names: Vec<String> = (0..20_000).map(|n| format!("{n:03x}")).collect();
+    let topics = names.iter().map(|name| MetadataRequestTopic { name: Some(name), ..Default::default() });
+    let request = MetadataRequest { topics: Some(topics.collect()), ..Default::default() };
+    assert_eq!(decoded(&encoded(&request, 9), 9), Ok(request));
+    let resources = names.iter().map(|name| DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: name,
+        configuration_keys: None,
+    });
+    let request = DescribeConfigsRequest { resources: resources.collect(), ..Default::default() };
+    assert_eq!(decoded(&encoded(&request, 4), 4), Ok(request));
 }
 
 #[test]
