@@ -180,3 +180,6 @@ fn set_feature_level(image: &mut ClusterImage, level: u16) -> Result<Output, Com
     image.feature_level = level;
     Ok(Output::Done)
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,3 +151,6 @@ fn put_all<T>(held: &mut ById<T>, changes: &BTreeMap<BrokerId, Option<Arc<T>>>) 
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

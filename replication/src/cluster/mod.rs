@@ -22,3 +22,6 @@ pub use apply::apply;
 pub use command::{Command, CommandError, Output};
 pub use delta::ClusterDelta;
 pub use image::{Broker, ClusterImage, Endpoint, Partition, Topic};
+
+#[cfg(test)]
+mod generate;

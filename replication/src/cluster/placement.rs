@@ -97,3 +97,6 @@ fn replicas(ring: &[(BrokerId, Option<&str>)], wanted: Wanted, partition: u64) -
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,18 +130,14 @@ impl<K: Ord, V> SortedMap<K, V> {
         let chunks = Arc::make_mut(&mut self.chunks);
         let chunk = Arc::make_mut(chunks.get_mut(at)?);
         let (_, value) = chunk.remove(found);
-        let left = chunk.len();
+        let is_empty = chunk.is_empty();
         self.len -= 1;
-        if left == 0 {
+        if is_empty {
             chunks.remove(at);
-        } else if let Some(next) = chunks.get(at + 1)
-            && left + next.len() <= CHUNK_ENTRIES_MAX / 2
-        {
+        } else {
             // Without this a map that shrank would keep as many chunks as it ever had.
-            let mut next = chunks.remove(at + 1);
-            if let Some(chunk) = chunks.get_mut(at) {
-                Arc::make_mut(chunk).append(Arc::make_mut(&mut next));
-            }
+            merge(chunks, at);
+            merge(chunks, at.saturating_sub(1));
         }
         Some(value)
     }
@@ -189,6 +185,18 @@ impl<K: Ord, V> SortedMap<K, V> {
     }
 }
 
+/// Puts two neighbours together where both are small.
+fn merge<K: Clone, V: Clone>(chunks: &mut Vec<Chunk<K, V>>, at: usize) {
+    let (Some(first), Some(second)) = (chunks.get(at), chunks.get(at + 1)) else { return };
+    if first.len() + second.len() > CHUNK_ENTRIES_MAX / 2 {
+        return;
+    }
+    let mut second = chunks.remove(at + 1);
+    if let Some(first) = chunks.get_mut(at) {
+        Arc::make_mut(first).append(Arc::make_mut(&mut second));
+    }
+}
+
 impl<K: Ord, V: PartialEq> PartialEq for SortedMap<K, V> {
     fn eq(&self, other: &SortedMap<K, V>) -> bool {
         self.len == other.len && (Arc::ptr_eq(&self.chunks, &other.chunks) || self.iter().eq(other.iter()))
@@ -206,3 +214,6 @@ impl<K: Ord + Clone, V: Clone> FromIterator<(K, V)> for SortedMap<K, V> {
         map
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ pub fn decode<M: prost::Message + Default>(message: &'static str, bytes: Bytes) 
 pub fn command_len(command: &Command) -> usize {
     write::command(command).encoded_len()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Commands by chance, for properties: few brokers, topics and epochs, so that they meet.
+
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::apply;
+use super::command::{Command, ConfigChange, ConfigResource, Election, ExpectedValue};
+use super::image::{ClusterImage, Endpoint};
+
+fn broker() -> impl Strategy<Value = BrokerId> {
+    (0..4).prop_map(BrokerId)
+}
+
+/// Versions are small in these runs, and so are the epochs made of them.
+fn broker_epoch() -> impl Strategy<Value = BrokerEpoch> {
+    prop_oneof![(0i64..40).prop_map(BrokerEpoch), any::<i64>().prop_map(BrokerEpoch)]
+}
+
+pub(crate) fn topic_id() -> impl Strategy<Value = TopicId> {
+    (2u128..8).prop_filter_map("reserved", |n| TopicId::from_bytes(n.to_be_bytes()).ok())
+}
+
+fn name() -> impl Strategy<Value = String> {
+    const NAMES: [&str; 8] = ["a", "b", "a.b", "a_b", "", "..", "__consumer_offsets", "no spaces"];
+    proptest::sample::select(&NAMES[..]).prop_map(str::to_owned)
+}
+
+fn settings() -> impl Strategy<Value = Vec<(String, String)>> {
+    vec((setting_name(), "[0-9]{0,3}"), 0..3)
+}
+
+fn setting_name() -> impl Strategy<Value = String> {
+    proptest::sample::select(&["retention.ms", "cleanup.policy", "anything"][..]).prop_map(str::to_owned)
+}
+
+fn assignments() -> impl Strategy<Value = Vec<Vec<BrokerId>>> {
+    vec(vec(broker(), 0..4), 0..4)
+}
+
+fn config_change() -> impl Strategy<Value = ConfigChange> {
+    let expected = prop_oneof![
+        4 => Just(ExpectedValue::Any),
+        1 => Just(ExpectedValue::Unset),
+        1 => "[0-9]{0,2}".prop_map(ExpectedValue::Is),
+    ];
+    (setting_name(), option::of("[0-9]{0,2}"), expected).prop_map(|(name, value, only_over)| ConfigChange {
+        name,
+        value,
+        only_over,
+    })
+}
+
+fn resource() -> impl Strategy<Value = ConfigResource> {
+    prop_oneof![
+        topic_id().prop_map(ConfigResource::Topic),
+        broker().prop_map(ConfigResource::Broker),
+        Just(ConfigResource::Cluster),
+    ]
+}
+
+fn election() -> impl Strategy<Value = Election> {
+    prop_oneof![Just(Election::Preferred), Just(Election::InSync), Just(Election::Unclean)]
+}
+
+fn register() -> impl Strategy<Value = Command> {
+    let rack = option::of(proptest::sample::select(&["east", "west"][..]).prop_map(str::to_owned));
+    (broker(), 0u128..3, rack, any::<u16>(), (0u16..3, 0u16..3)).prop_map(
+        |(broker, incarnation, rack, port, feature_levels)| Command::RegisterBroker {
+            broker,
+            incarnation: uuid::Uuid::from_u128(incarnation),
+            rack,
+            endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port }],
+            feature_levels,
+        },
+    )
+}
+
+fn change_isr() -> impl Strategy<Value = Command> {
+    (topic_id(), 0u32..3, broker(), -1i32..4, -1i32..4, vec((broker(), broker_epoch()), 0..4)).prop_map(
+        |(topic, partition, leader, leader_epoch, partition_epoch, isr)| Command::ChangeIsr {
+            topic,
+            partition,
+            leader,
+            leader_epoch: LeaderEpoch(leader_epoch),
+            partition_epoch,
+            isr,
+        },
+    )
+}
+
+/// Any command, sensible or not.
+pub(crate) fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        3 => register(),
+        1 => (broker(), broker_epoch()).prop_map(|(broker, epoch)| Command::FenceBroker { broker, epoch }),
+        2 => (broker(), broker_epoch()).prop_map(|(broker, epoch)| Command::UnfenceBroker { broker, epoch }),
+        4 => (name(), topic_id(), assignments(), settings()).prop_map(
+            |(name, id, assignments, settings)| Command::CreateTopic { name, id, assignments, settings }
+        ),
+        1 => topic_id().prop_map(|topic| Command::DeleteTopic { topic }),
+        1 => (topic_id(), 0u32..4, assignments()).prop_map(
+            |(topic, count_now, assignments)| Command::AddPartitions { topic, count_now, assignments }
+        ),
+        1 => (resource(), vec(config_change(), 0..3))
+            .prop_map(|(resource, changes)| Command::SetConfig { resource, changes }),
+        2 => change_isr(),
+        1 => (topic_id(), 0u32..3, election()).prop_map(
+            |(topic, partition, election)| Command::ElectLeader { topic, partition, election }
+        ),
+        1 => (broker(), broker_epoch(), any::<u32>()).prop_map(
+            |(broker, epoch, count)| Command::AllocateProducerIds { broker, epoch, count }
+        ),
+        1 => any::<u16>().prop_map(|level| Command::SetFeatureLevel { level }),
+    ]
+}
+
+/// What a command is to name instead, so that it meets what the image holds: an epoch that is current, the leader's own word.
+fn made_current(image: &ClusterImage, command: Command) -> Command {
+    let current = |broker: BrokerId, epoch| image.broker(broker).map_or(epoch, |b| b.epoch);
+    match command {
+        Command::FenceBroker { broker, epoch } => {
+            Command::FenceBroker { broker, epoch: current(broker, epoch) }
+        }
+        Command::UnfenceBroker { broker, epoch } => {
+            Command::UnfenceBroker { broker, epoch: current(broker, epoch) }
+        }
+        Command::AllocateProducerIds { broker, epoch, count } => {
+            Command::AllocateProducerIds { broker, epoch: current(broker, epoch), count }
+        }
+        Command::ChangeIsr { topic, partition, leader, leader_epoch, partition_epoch, isr } => {
+            let isr: Vec<_> = isr.into_iter().map(|(b, e)| (b, current(b, e))).collect();
+            match image.topic_by_id(topic).and_then(|t| t.partition(partition)) {
+                Some(held) => Command::ChangeIsr {
+                    topic,
+                    partition,
+                    leader: held.leader.unwrap_or(leader),
+                    leader_epoch: held.leader_epoch,
+                    partition_epoch: held.partition_epoch,
+                    isr,
+                },
+                None => Command::ChangeIsr { topic, partition, leader, leader_epoch, partition_epoch, isr },
+            }
+        }
+        other => other,
+    }
+}
+
+/// Commands, most of which name what is current when their turn comes.
+pub(crate) fn commands() -> impl Strategy<Value = Vec<(bool, Command)>> {
+    vec((proptest::bool::weighted(0.8), command()), 0..60)
+}
+
+/// Applies commands in turn and shows each step.
+pub(crate) fn run(
+    commands: Vec<(bool, Command)>,
+    mut look: impl FnMut(&ClusterImage, &Command, &ClusterImage),
+) -> ClusterImage {
+    let mut image = ClusterImage::new(floodmark_proto::ids::ClusterId::from_bytes([3; 16]));
+    for (is_current, command) in commands {
+        let command = if is_current { made_current(&image, command) } else { command };
+        let (next, _) = apply(&image, &command);
+        look(&image, &command, &next);
+        image = next;
+    }
+    image
+}
