@@ -6,8 +6,8 @@
 
 mod broker;
 mod dump;
-mod process;
-mod toolchain;
+pub(crate) mod process;
+pub(crate) mod toolchain;
 mod writer;
 
 use std::fs::{self, File};
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+pub(crate) use broker::Broker;
 pub(crate) use dump::{Dump, DumpMode, DumpedBatch, DumpedRecord};
 pub(crate) use toolchain::Kafka;
 pub(crate) use writer::{Part, Transaction, Written, WrittenHeader};

@@ -36,7 +36,8 @@ impl Kafka {
         }
     }
 
-    fn try_obtain() -> Result<Kafka, String> {
+    /// The jars, or why there are none.
+    pub(crate) fn try_obtain() -> Result<Kafka, String> {
         for (program, version) in [("java", "-version"), ("javac", "-version"), ("mvn", "-version")] {
             let mut command = Command::new(program);
             command.arg(version).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -88,11 +89,21 @@ impl Kafka {
         self.home.join("pom.xml")
     }
 
+    /// Pattern of all jars, as Java takes it.
+    pub(crate) fn class_path(&self) -> PathBuf {
+        self.lib().join("*")
+    }
+
     /// `java` with the jars on its class path; the main class or source file comes next. Set up for short runs.
     pub(crate) fn java(&self) -> Command {
+        self.java_with(&self.home)
+    }
+
+    /// The same with the classes in `classes`, too.
+    pub(crate) fn java_with(&self, classes: &Path) -> Command {
         let mut command = Command::new("java");
         command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-Djava.awt.headless=true"]);
-        command.arg("-cp").arg(self.lib().join("*"));
+        command.arg("-cp").arg(format!("{}:{}", classes.display(), self.class_path().display()));
         command
     }
 

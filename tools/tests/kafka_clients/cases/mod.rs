@@ -1,0 +1,62 @@
+//! The cases: what every client has to do, and what the outcome has to be. One list, in the order in which they run.
+
+pub(crate) mod admin;
+mod data;
+mod groups;
+
+use crate::adapter::{Failure, Header, Record};
+use crate::session::Session;
+
+/// A case by name.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) run: fn(&mut Session) -> Result<String, Failure>,
+}
+
+/// All cases. What a case returns is a remark for the report, empty for none.
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "create_topic", run: admin::create_topic },
+    Case { name: "codecs", run: data::codecs },
+    Case { name: "keys_headers", run: data::keys_headers },
+    Case { name: "acks", run: data::acks },
+    Case { name: "idempotent", run: data::idempotent },
+    Case { name: "from_start", run: data::from_start },
+    Case { name: "from_end", run: data::from_end },
+    Case { name: "by_time", run: data::by_time },
+    Case { name: "large_message", run: data::large_message },
+    Case { name: "group_two", run: groups::two },
+    Case { name: "group_three", run: groups::three_join_leave },
+    Case { name: "group_cooperative", run: groups::cooperative },
+    Case { name: "static_member", run: groups::static_member },
+    Case { name: "commit_resume", run: groups::commit_resume },
+    Case { name: "admin", run: admin::admin },
+    Case { name: "many_topics", run: admin::many_topics },
+];
+
+/// `count` records for each of `partitions`, told apart by `word`, without keys.
+fn records(word: &str, partitions: i32, count: usize) -> Vec<Record> {
+    let text = |p, n| format!("{word} {p}/{n} {}", "abcdefgh".repeat(n % 30)).into_bytes();
+    (0..count).flat_map(|n| (0..partitions).map(move |p| record(p, None, Some(text(p, n))))).collect()
+}
+
+fn record(partition: i32, key: Option<Vec<u8>>, value: Option<Vec<u8>>) -> Record {
+    Record { partition: Some(partition), key, value, headers: Vec::new(), timestamp: None }
+}
+
+fn header(name: &str, value: Option<&[u8]>) -> Header {
+    Header(name.to_owned(), value.map(<[u8]>::to_vec))
+}
+
+/// Bytes that no codec makes smaller, the same in every run.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(count + 8);
+    while bytes.len() < count {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(count);
+    bytes
+}

@@ -1,0 +1,202 @@
+//! Unmodified Kafka clients of many languages, driven against a broker; docs/TESTING.md tells how to run one case of one client.
+//!
+//! - `cases`: what is done and what must come of it, once for all clients
+//! - `session`, `adapter`: a client's running programs and how they are spoken to; the programs are in `tests/clients`
+//! - `install`: the list of clients, and how each becomes a program
+//! - `server`: the broker under test; `report`: what came of it
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test looks at files from outside, and waits for other programs"
+)]
+#![allow(clippy::unwrap_used, reason = "the harness is test code as a whole; a panic is its answer")]
+
+mod adapter;
+mod cases;
+mod install;
+#[allow(dead_code, unused_imports, reason = "shared with the interop tests, which use the rest of it")]
+#[path = "../kafka_reference/mod.rs"]
+mod kafka_reference;
+mod report;
+mod server;
+mod session;
+
+use std::collections::VecDeque;
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::json;
+
+use adapter::Failure;
+use cases::{CASES, Case};
+use install::{CLIENTS, Client, HELPER};
+use report::{Ending, Outcome};
+use server::Server;
+use session::{Session, Size, Start};
+
+/// Clients at work at the same time.
+const JOBS: usize = 2;
+
+/// Cases in which a client fails against Apache Kafka 4.3.1 in the same way; they are not run.
+const FAILS_AGAINST_KAFKA_TOO: &[(&str, &str, &str)] = &[];
+
+/// What the environment asks for: lists of names with commas between them, all where unset.
+fn is_wanted(variable: &str, name: &str) -> bool {
+    env::var(variable).map_or(true, |names| names.split(',').any(|n| n == name))
+}
+
+/// Where the programs' own words and the results go.
+fn out_dir() -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-clients");
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// A client that cannot be run here: said aloud, and a failure where nothing may be left out.
+fn skip(client: &str, why: &str) {
+    let must = env::var("FLOODMARK_REQUIRE_CLIENTS").is_ok_and(|v| v == "1");
+    assert!(!must, "FLOODMARK_REQUIRE_CLIENTS=1, but {client} cannot be run: {why}");
+    // `eprintln!` would be hidden by the test harness while tests pass.
+    std::io::stderr().write_all(format!("SKIPPED: {client}: {why}\n").as_bytes()).unwrap();
+}
+
+/// How to start a client's program.
+fn start(client: &Client, bootstrap: &str) -> Result<Start, String> {
+    Ok(Start { program: client.install()?, bootstrap: bootstrap.to_owned(), dir: out_dir() })
+}
+
+/// Runs the cases of one client.
+fn run_client(client: &Client, start: &Start, helper: Option<&Start>, size: &Size) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let mut session = None;
+    for case in CASES.iter().filter(|c| is_wanted("FLOODMARK_CASES", c.name)) {
+        let began = Instant::now();
+        let known = FAILS_AGAINST_KAFKA_TOO.iter().find(|k| k.0 == client.name && k.1 == case.name);
+        let (version, ended) = match known {
+            Some((.., why)) => (String::new(), Err(Failure::Unsupported((*why).to_owned()))),
+            None => run_case(case, &mut session, || {
+                let prefix = format!("fm{}-{}-{}", std::process::id(), client.name, outcomes.len());
+                Session::open(start.clone(), helper.cloned(), &prefix, size.clone())
+            }),
+        };
+        let (ending, detail) = match ended {
+            Ok(remark) => (Ending::Ok, remark),
+            Err(Failure::Unsupported(why)) => (Ending::Unsupported, why),
+            Err(Failure::Refused { text, .. } | Failure::Wrong(text)) => (Ending::Failed, text),
+        };
+        if ending == Ending::Failed {
+            // What it is in the middle of must not reach the next case.
+            session = None;
+        }
+        let outcome = Outcome {
+            client: client.name.to_owned(),
+            version,
+            case: case.name.to_owned(),
+            ending,
+            detail,
+            ms: began.elapsed().as_millis() as u64,
+        };
+        outcome.print();
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+fn run_case(
+    case: &Case,
+    session: &mut Option<Session>,
+    open: impl FnOnce() -> Result<Session, Failure>,
+) -> (String, Result<String, Failure>) {
+    let session = match session {
+        Some(session) => session,
+        None => match open() {
+            Ok(opened) => session.insert(opened),
+            Err(failure) => return (String::new(), Err(failure)),
+        },
+    };
+    (session.hello.version.clone(), (case.run)(session))
+}
+
+/// Makes the topics of `many_topics`.
+fn make_many_topics(helper: &Start, size: &Size) {
+    let prefix = size.many_prefix.trim_end_matches('-').to_owned();
+    let mut session = Session::open(helper.clone(), None, &prefix, size.clone()).unwrap();
+    let names: Vec<String> =
+        (0..size.many_count).map(|n| cases::admin::many_name(&size.many_prefix, n)).collect();
+    for names in names.chunks(500) {
+        session.call(json!({"op": "create_topics", "topics": names})).unwrap();
+    }
+}
+
+/// Runs all wanted clients against the server, some at a time; what each said, in the order of the list.
+fn run_all(server: &Server, many_count: usize) -> Vec<Outcome> {
+    let bootstrap = server.bootstrap();
+    let size = Size { many_prefix: format!("many{}-", std::process::id()), many_count };
+    let helper = match start(Client::named(HELPER), &bootstrap) {
+        Ok(helper) => Some(helper),
+        Err(why) => {
+            skip("the helper of other clients", &why);
+            None
+        }
+    };
+    if let Some(helper) = &helper
+        && is_wanted("FLOODMARK_CASES", "many_topics")
+    {
+        make_many_topics(helper, &size);
+    }
+    let wanted: VecDeque<_> =
+        CLIENTS.iter().enumerate().filter(|(_, c)| is_wanted("FLOODMARK_CLIENTS", c.name)).collect();
+    let queue = Mutex::new(wanted);
+    let found = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..JOBS {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap().pop_front();
+                    let Some((at, client)) = next else { break };
+                    match start(client, &bootstrap) {
+                        Ok(start) => {
+                            let outcomes = run_client(client, &start, helper.as_ref(), &size);
+                            found.lock().unwrap().push((at, outcomes));
+                        }
+                        Err(why) => skip(client.name, &why),
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap();
+    found.sort_by_key(|(at, _)| *at);
+    found.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
+}
+
+fn assert_none_failed(outcomes: &[Outcome]) {
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter(|o| o.ending == Ending::Failed)
+        .map(|o| format!("{} {}: {}", o.client, o.case, o.detail))
+        .collect();
+    assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+#[test]
+fn clients_find_nothing_amiss() {
+    let server = Server::start();
+    assert_none_failed(&run_all(&server, 200));
+}
+
+#[test]
+#[ignore = "takes long; writes docs/COMPATIBILITY.md"]
+fn full_run_for_the_table() {
+    let server = Server::start();
+    let outcomes = run_all(&server, 10_000);
+    let command = "cargo test -p floodmark-tools --test kafka_clients full -- --ignored";
+    let text = report::table(&outcomes, &server.describe(), command);
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMPATIBILITY.md");
+    fs::write(docs, text).unwrap();
+    assert_none_failed(&outcomes);
+}

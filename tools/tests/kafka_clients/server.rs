@@ -1,0 +1,109 @@
+//! The broker that the clients are driven against.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::kafka_reference::process::{await_exit, poll, read};
+use crate::kafka_reference::{Broker, Kafka};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A broker; dropped, it is ended unless it was there before.
+pub(crate) enum Server {
+    /// Somebody else's, by its address.
+    Given(String),
+    Kafka {
+        broker: Broker,
+        _dir: TempDir,
+    },
+    Floodmark {
+        process: Child,
+        port: u16,
+        dir: TempDir,
+    },
+}
+
+impl Server {
+    /// `FLOODMARK_TEST_BOOTSTRAP` names a broker that runs; `FLOODMARK_CLIENTS_AGAINST=kafka` asks for Apache Kafka; otherwise it is ours.
+    pub(crate) fn start() -> Server {
+        if let Ok(bootstrap) = env::var("FLOODMARK_TEST_BOOTSTRAP") {
+            return Server::Given(bootstrap);
+        }
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        match env::var("FLOODMARK_CLIENTS_AGAINST").as_deref() {
+            Ok("kafka") => {
+                let kafka = Kafka::try_obtain().unwrap_or_else(|why| panic!("Kafka cannot be run: {why}"));
+                kafka.format(dir.path());
+                Server::Kafka { broker: kafka.start(dir.path()), _dir: dir }
+            }
+            Ok(other) => panic!("FLOODMARK_CLIENTS_AGAINST={other}: only `kafka` is known"),
+            Err(_) => Server::floodmark(dir),
+        }
+    }
+
+    fn floodmark(dir: TempDir) -> Server {
+        let port = free_port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
+        command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
+        command.args(["--kafka-listen", &format!("127.0.0.1:{port}"), "--http-listen", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(File::create(dir.path().join("serve.out")).unwrap());
+        command.stderr(File::create(dir.path().join("serve.err")).unwrap());
+        let mut process = command.spawn().unwrap();
+        let is_up = poll(DEADLINE, || {
+            assert!(process.try_wait().unwrap().is_none(), "`floodmark serve` ended: {}", said(dir.path()));
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+        });
+        let server = Server::Floodmark { process, port, dir };
+        assert!(is_up, "`floodmark serve` takes no connections after {DEADLINE:?}");
+        server
+    }
+
+    /// Address for clients.
+    pub(crate) fn bootstrap(&self) -> String {
+        match self {
+            Server::Given(bootstrap) => bootstrap.clone(),
+            Server::Kafka { broker, .. } => broker.bootstrap(),
+            Server::Floodmark { port, .. } => format!("127.0.0.1:{port}"),
+        }
+    }
+
+    /// What it is, for the report.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Server::Given(bootstrap) => format!("the broker at {bootstrap}"),
+            Server::Kafka { .. } => "Apache Kafka".to_owned(),
+            Server::Floodmark { .. } => "`floodmark serve`".to_owned(),
+        }
+    }
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn said(dir: &Path) -> String {
+    read(&dir.join("serve.out")) + &read(&dir.join("serve.err"))
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let Server::Floodmark { process, dir, .. } = self else { return };
+        // Asked first, so that its log tells how it ended; a broker that does not end is a fault of its own, found elsewhere.
+        let _ = Command::new("kill").args(["-TERM", &process.id().to_string()]).status();
+        if await_exit(process, Duration::from_secs(20)).is_none() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        // Kept for a look after a failure.
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kafka-clients");
+        let _ = fs::create_dir_all(&kept);
+        let _ = fs::write(kept.join("serve.log"), said(dir.path()));
+    }
+}
