@@ -193,25 +193,28 @@ pub(crate) fn produce_request(
 
 #[expect(clippy::ref_option, reason = "serde's signature")]
 fn as_hex<S: serde::Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    match bytes {
-        None => serializer.serialize_none(),
-        Some(bytes) => serializer
-            .serialize_str(&bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect::<String>()),
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let Some(bytes) = bytes else { return serializer.serialize_none() };
+    // Plain loops here and below: values have millions of bytes, and tests are built without optimization.
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[(byte >> 4) as usize]);
+        text.push(DIGITS[(byte & 15) as usize]);
     }
+    serializer.serialize_str(&text)
 }
 
 fn from_hex<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let nibble = |c: u8| char::from(c).to_digit(16);
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => Some((nibble(*high)? << 4 | nibble(*low)?) as u8),
-            _ => None,
-        })
-        .collect::<Option<Vec<u8>>>()
-        .map(Some)
-        .ok_or_else(|| serde::de::Error::custom("not hex"))
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) || !text.bytes().all(|c| c.is_ascii_hexdigit()) {
+        return Err(serde::de::Error::custom("not hex"));
+    }
+    let nibble = |c: u8| if c <= b'9' { c - b'0' } else { (c | 0x20) - b'a' + 10 };
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        bytes.push(nibble(pair[0]) << 4 | nibble(pair[1]));
+    }
+    Ok(Some(bytes))
 }

@@ -1,6 +1,6 @@
 //! Unmodified Kafka clients of many languages, driven against a broker; docs/TESTING.md tells how to run one case of one client.
 //!
-//! - `cases`: what is done and what must come of it, once for all clients
+//! - `cases`: what is done and what must come of it, once for all clients; `console`: Kafka's own tools, and Connect
 //! - `session`, `adapter`: a client's running programs and how they are spoken to; the programs are in `tests/clients`
 //! - `install`: the list of clients, and how each becomes a program
 //! - `server`: the broker under test; `report`: what came of it
@@ -12,6 +12,7 @@
 
 mod adapter;
 mod cases;
+mod console;
 mod install;
 #[allow(dead_code, unused_imports, reason = "shared with the interop tests, which use the rest of it")]
 #[path = "../kafka_reference/mod.rs"]
@@ -33,13 +34,18 @@ use serde_json::json;
 
 use adapter::Failure;
 use cases::{CASES, Case};
+use console::{TOOL_CASES, ToolCase, Tools};
 use install::{CLIENTS, Client, HELPER};
+use kafka_reference::Kafka;
 use report::{Ending, Outcome};
 use server::Server;
 use session::{Session, Size, Start};
 
 /// Clients at work at the same time.
 const JOBS: usize = 2;
+
+/// Kafka's own tools, as a client.
+const TOOLS: &str = "kafka-tools";
 
 /// Cases in which a client fails against Apache Kafka 4.3.1 in the same way; they are not run.
 const FAILS_AGAINST_KAFKA_TOO: &[(&str, &str, &str)] = &[];
@@ -83,23 +89,24 @@ fn run_client(client: &Client, start: &Start, helper: Option<&Start>, size: &Siz
                 Session::open(start.clone(), helper.cloned(), &prefix, size.clone())
             }),
         };
-        let (ending, detail) = match ended {
-            Ok(remark) => (Ending::Ok, remark),
-            Err(Failure::Unsupported(why)) => (Ending::Unsupported, why),
-            Err(Failure::Refused { text, .. } | Failure::Wrong(text)) => (Ending::Failed, text),
-        };
-        if ending == Ending::Failed {
+        let outcome = Outcome::of(client.name, &version, case.name, ended, began.elapsed());
+        if outcome.ending == Ending::Failed {
             // What it is in the middle of must not reach the next case.
             session = None;
         }
-        let outcome = Outcome {
-            client: client.name.to_owned(),
-            version,
-            case: case.name.to_owned(),
-            ending,
-            detail,
-            ms: began.elapsed().as_millis() as u64,
-        };
+        outcome.print();
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+/// Runs Kafka's own tools, all of them or the short set.
+fn run_tools(tools: &Tools, is_full: bool) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let is_due = |c: &&ToolCase| (is_full || c.is_short) && is_wanted("FLOODMARK_CASES", c.name);
+    for case in TOOL_CASES.iter().filter(is_due) {
+        let began = Instant::now();
+        let outcome = Outcome::of(TOOLS, tools.version(), case.name, (case.run)(tools), began.elapsed());
         outcome.print();
         outcomes.push(outcome);
     }
@@ -132,10 +139,24 @@ fn make_many_topics(helper: &Start, size: &Size) {
     }
 }
 
-/// Runs all wanted clients against the server, some at a time; what each said, in the order of the list.
-fn run_all(server: &Server, many_count: usize) -> Vec<Outcome> {
+/// What one of the workers does.
+enum Job {
+    Client(&'static Client),
+    Tools,
+}
+
+/// How much of everything is done.
+#[derive(Clone, Copy)]
+struct Extent {
+    is_full: bool,
+    many_topics: usize,
+}
+
+/// Runs all that is wanted against the server, some at a time; what came of it, in the order of the lists.
+fn run_all(server: &Server, extent: Extent) -> Vec<Outcome> {
     let bootstrap = server.bootstrap();
-    let size = Size { many_prefix: format!("many{}-", std::process::id()), many_count };
+    let many_prefix = format!("many{}-", std::process::id());
+    let size = Size { many_prefix, many_count: extent.many_topics };
     let helper = match start(Client::named(HELPER), &bootstrap) {
         Ok(helper) => Some(helper),
         Err(why) => {
@@ -148,23 +169,18 @@ fn run_all(server: &Server, many_count: usize) -> Vec<Outcome> {
     {
         make_many_topics(helper, &size);
     }
-    let wanted: VecDeque<_> =
-        CLIENTS.iter().enumerate().filter(|(_, c)| is_wanted("FLOODMARK_CLIENTS", c.name)).collect();
-    let queue = Mutex::new(wanted);
+    let clients = CLIENTS.iter().filter(|c| is_wanted("FLOODMARK_CLIENTS", c.name)).map(Job::Client);
+    let tools = is_wanted("FLOODMARK_CLIENTS", TOOLS).then_some(Job::Tools);
+    let queue: Mutex<VecDeque<_>> = Mutex::new(clients.chain(tools).enumerate().collect());
     let found = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..JOBS {
             scope.spawn(|| {
                 loop {
                     let next = queue.lock().unwrap().pop_front();
-                    let Some((at, client)) = next else { break };
-                    match start(client, &bootstrap) {
-                        Ok(start) => {
-                            let outcomes = run_client(client, &start, helper.as_ref(), &size);
-                            found.lock().unwrap().push((at, outcomes));
-                        }
-                        Err(why) => skip(client.name, &why),
-                    }
+                    let Some((at, job)) = next else { break };
+                    let outcomes = run_job(&job, &bootstrap, helper.as_ref(), &size, extent);
+                    found.lock().unwrap().push((at, outcomes));
                 }
             });
         }
@@ -172,6 +188,28 @@ fn run_all(server: &Server, many_count: usize) -> Vec<Outcome> {
     let mut found = found.into_inner().unwrap();
     found.sort_by_key(|(at, _)| *at);
     found.into_iter().flat_map(|(_, outcomes)| outcomes).collect()
+}
+
+fn run_job(job: &Job, bootstrap: &str, helper: Option<&Start>, size: &Size, extent: Extent) -> Vec<Outcome> {
+    let (name, done) = match job {
+        Job::Client(client) => {
+            (client.name, start(client, bootstrap).map(|start| run_client(client, &start, helper, size)))
+        }
+        Job::Tools => {
+            let prefix = format!("fm{}-{TOOLS}", std::process::id());
+            let tools = Kafka::try_obtain().map(|kafka| Tools {
+                kafka,
+                bootstrap: bootstrap.to_owned(),
+                dir: out_dir(),
+                prefix,
+            });
+            (TOOLS, tools.map(|tools| run_tools(&tools, extent.is_full)))
+        }
+    };
+    done.unwrap_or_else(|why| {
+        skip(name, &why);
+        Vec::new()
+    })
 }
 
 fn assert_none_failed(outcomes: &[Outcome]) {
@@ -186,14 +224,14 @@ fn assert_none_failed(outcomes: &[Outcome]) {
 #[test]
 fn clients_find_nothing_amiss() {
     let server = Server::start();
-    assert_none_failed(&run_all(&server, 200));
+    assert_none_failed(&run_all(&server, Extent { is_full: false, many_topics: 200 }));
 }
 
 #[test]
 #[ignore = "takes long; writes docs/COMPATIBILITY.md"]
 fn full_run_for_the_table() {
     let server = Server::start();
-    let outcomes = run_all(&server, 10_000);
+    let outcomes = run_all(&server, Extent { is_full: true, many_topics: 10_000 });
     let command = "cargo test -p floodmark-tools --test kafka_clients full -- --ignored";
     let text = report::table(&outcomes, &server.describe(), command);
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMPATIBILITY.md");

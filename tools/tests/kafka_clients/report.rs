@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::adapter::Failure;
 
 /// How a case ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -30,6 +33,29 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn of(
+        client: &str,
+        version: &str,
+        case: &str,
+        ended: Result<String, Failure>,
+        took: Duration,
+    ) -> Outcome {
+        let (ending, detail) = match ended {
+            Ok(remark) => (Ending::Ok, remark),
+            Err(Failure::Unsupported(why)) => (Ending::Unsupported, why),
+            Err(Failure::Refused { text, .. } | Failure::Wrong(text)) => (Ending::Failed, text),
+        };
+        let ms = took.as_millis() as u64;
+        Outcome {
+            client: client.to_owned(),
+            version: version.to_owned(),
+            case: case.to_owned(),
+            ending,
+            detail,
+            ms,
+        }
+    }
+
     /// Prints it as one line, also where the test harness keeps output of tests that pass to itself.
     pub(crate) fn print(&self) {
         let line = serde_json::to_string(self).unwrap() + "\n";

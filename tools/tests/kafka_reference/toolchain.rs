@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::process;
 
-const VERSION: &str = "4.3.1";
+pub(crate) const VERSION: &str = "4.3.1";
 const POM: &str = include_str!("pom.xml");
 const FETCH_DEADLINE: Duration = Duration::from_secs(600);
 

@@ -63,8 +63,8 @@ class Platformatic {
     this.stream = await this.consumer.consume({ topics: [topic], ...stream })
     const inbox = this.inbox
     this.stream.on('data', message => {
-      // A fetch that was under way in a rebalance is not cancelled, and gives what the next one gives again.
-      if (this.next.get(message.partition)?.offset > message.offset) return
+      // A fetch that was under way in a rebalance is not cancelled, and gives what others get, or the next fetch gives again.
+      if (!this.held.includes(message.partition) || this.next.get(message.partition)?.offset > message.offset) return
       const headers = message.headerEntries.map(([name, value]) => [name.toString(), value])
       inbox.add(message.partition, message.offset, message.timestamp, message.key, message.value, headers)
       this.next.set(message.partition, { topic, partition: message.partition, offset: message.offset + 1n, leaderEpoch: message.leaderEpoch })
