@@ -1,5 +1,7 @@
 //! What a broker counts, each broker for itself. Counting touches atomics alone; names and labels are dealt with at the scrape.
 
+mod state;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +13,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
+
+pub(crate) use state::StateSource;
 
 /// Upper bounds of the buckets of a time, in microseconds; one without a bound follows.
 const BOUNDS_US: [u64; 16] = [
@@ -30,6 +34,8 @@ pub(crate) struct Metrics {
     opened: Counter,
     closed: Family<Reason, Counter>,
     errors: Family<ErrorOf, Counter>,
+    /// To be set once logs are open.
+    pub(crate) state: StateSource,
 }
 
 /// What is counted for an API.
@@ -65,6 +71,8 @@ impl Metrics {
         let response_bytes = Family::<Api, Counter>::default();
         let (connections, request_memory, opened) = (Gauge::default(), Gauge::default(), Counter::default());
         let (closed, errors) = (Family::default(), Family::default());
+        let state = StateSource::default();
+        registry.register_collector(Box::new(state.clone()));
         registry.register(
             "kafka_request_seconds",
             "Time from a request's last byte to its reply",
@@ -86,7 +94,7 @@ impl Metrics {
             request_bytes: request_bytes.get_or_create_owned(&Api { api }),
             response_bytes: response_bytes.get_or_create_owned(&Api { api }),
         });
-        Metrics { apis: apis.collect(), registry, connections, request_memory, opened, closed, errors }
+        Metrics { apis: apis.collect(), registry, connections, request_memory, opened, closed, errors, state }
     }
 
     pub(crate) fn on_opened(&self) {

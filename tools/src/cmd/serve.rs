@@ -1,15 +1,15 @@
 //! `floodmark serve`: one broker, from the first line of its log to the signal that ends it.
 
+mod log;
+
 use std::io::{self, Write as _};
 use std::thread;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use floodmark_broker::config::{BrokerConfig, LogFormat};
-use floodmark_broker::{Broker, HostPort};
+use floodmark_broker::{Broker, BrokerConfig, HostPort};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing_subscriber::EnvFilter;
 
 use super::Outcome;
 use super::settings::SettingArgs;
@@ -30,7 +30,8 @@ pub(crate) struct ServeArgs {
 
 pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     let config = args.settings.load()?;
-    start_log(&config)?;
+    // Dropped last: it writes what others said.
+    let _log = log::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is started, so that a signal that comes early is not lost.
@@ -77,17 +78,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-fn start_log(config: &BrokerConfig) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.logging_filter)
-        .with_context(|| format!("logging.filter cannot be {:?}", config.logging_filter))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match config.logging_format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
-    };
-    started.map_err(|e| anyhow::anyhow!("the log cannot be started: {e}"))
 }
 
 /// Where it can be reached, on standard output, since ports may have been chosen by the system.

@@ -71,7 +71,7 @@ impl Args for SettingArgs {
             .action(ArgAction::Append)
             .help("Any setting by its name; `floodmark config show` lists them");
         let defaults = BrokerConfig::default();
-        let flags = defaults.effective().filter_map(|e| Some(flag(e.setting, &e.value)?));
+        let flags = defaults.effective().filter_map(|e| flag(e.setting, &e.value));
         command.arg(config).args(flags).arg(set)
     }
 
