@@ -13,6 +13,7 @@ mod admission;
 mod cluster;
 pub mod config;
 mod error;
+pub mod groups;
 mod http;
 mod kafka;
 mod member;
