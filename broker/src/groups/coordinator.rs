@@ -439,6 +439,3 @@ fn describe(group: &super::group::Group) -> DescribedGroup {
         members: members.collect(),
     }
 }
-
-#[cfg(test)]
-mod tests;
