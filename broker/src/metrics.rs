@@ -29,7 +29,7 @@ pub(crate) struct Metrics {
     /// One for each API that is served, in the order of the table.
     pub(crate) apis: Vec<ApiMetrics>,
     /// Connections that are open.
-    pub(crate) connections: Gauge,
+    connections: Gauge,
     request_memory: Gauge,
     opened: Counter,
     closed: Family<Reason, Counter>,
@@ -97,14 +97,12 @@ impl Metrics {
         Metrics { apis: apis.collect(), registry, connections, request_memory, opened, closed, errors, state }
     }
 
-    pub(crate) fn on_opened(&self) {
+    /// Counts a connection as open until the answer is dropped.
+    pub(crate) fn open_connection(self: &Arc<Self>) -> OpenConnection {
         self.connections.inc();
         self.opened.inc();
-    }
-
-    pub(crate) fn on_closed(&self, reason: &'static str) {
-        self.connections.dec();
-        self.on_refused(reason);
+        // Nobody says why where a handler panics.
+        OpenConnection { metrics: Arc::clone(self), reason: "fault" }
     }
 
     /// A connection that was not taken.
@@ -123,6 +121,21 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+/// A connection that is counted as open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    metrics: Arc<Metrics>,
+    /// Why it ends.
+    pub(crate) reason: &'static str,
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+        self.metrics.on_refused(self.reason);
     }
 }
 
@@ -199,16 +212,17 @@ mod tests {
 
     #[test]
     fn connections_and_errors_are_told_by_reason() {
-        let metrics = Metrics::new(["Fetch"].into_iter());
-        metrics.on_opened();
-        metrics.on_opened();
-        metrics.on_closed("idle");
+        let metrics = Arc::new(Metrics::new(["Fetch"].into_iter()));
+        let _open = metrics.open_connection();
+        metrics.open_connection().reason = "idle";
+        drop(metrics.open_connection());
         metrics.on_refused("limit");
         metrics.on_error("Fetch", "OFFSET_OUT_OF_RANGE");
         let text = metrics.text(0).unwrap();
         for line in [
             "floodmark_kafka_connections 1",
-            "floodmark_kafka_connections_opened_total 2",
+            "floodmark_kafka_connections_opened_total 3",
+            r#"floodmark_kafka_connections_closed_total{reason="fault"} 1"#,
             r#"floodmark_kafka_connections_closed_total{reason="idle"} 1"#,
             r#"floodmark_kafka_connections_closed_total{reason="limit"} 1"#,
             r#"floodmark_kafka_errors_total{api="Fetch",error="OFFSET_OUT_OF_RANGE"} 1"#,

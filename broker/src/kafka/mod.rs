@@ -137,7 +137,7 @@ async fn serve(
             return;
         }
     };
-    metrics.on_opened();
+    let mut open = metrics.open_connection();
     let config = &context.shared.config;
     let limits = Limits {
         frame_bytes_max: config.request_bytes_max.as_usize(),
@@ -154,7 +154,7 @@ async fn serve(
     } else {
         tracing::debug!(%peer, client_id, reason = %closed, "connection closed");
     }
-    metrics.on_closed(reason(&closed));
+    open.reason = reason(&closed);
 }
 
 /// Whether it is worth a line that somebody reads.

@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use floodmark_broker::{Broker, BrokerConfig, HostPort};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -32,6 +33,7 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     let config = args.settings.load()?;
     // Dropped last: it writes what others said.
     let _log = log::start(&config)?;
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Before anything is started, so that a signal that comes early is not lost.
@@ -77,6 +79,16 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// Each connection and each segment takes a descriptor. The limit that a shell gives is low for the sake of old programs; up to the hard
+/// one a process may raise it itself.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(error = %e, "the limit of open files stays as it is");
     }
 }
 

@@ -41,7 +41,7 @@ fn is_software_name(name: &str) -> bool {
     let name = name.as_bytes();
     name.first().is_some_and(is_plain)
         && name.last().is_some_and(is_plain)
-        && name.iter().all(|b| is_inner(b))
+        && name.iter().all(is_inner)
 }
 
 #[cfg(test)]
