@@ -204,7 +204,8 @@ impl FetchSessions {
     }
 
     /// Sessions and the partitions in them.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    #[cfg(test)]
+    fn counts(&self) -> (usize, usize) {
         let cache = self.cache.lock();
         (cache.sessions.len(), cache.partitions)
     }

@@ -55,7 +55,7 @@ impl SyncJob {
             if let Some(poison) = self.shared.poison.get() {
                 return Err(LogError::Poisoned(poison.clone()));
             }
-            self.sync_data().map_err(|e| self.shared.poison(e))?;
+            self.sync_batches().map_err(|e| self.shared.poison(e))?;
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| {
@@ -68,7 +68,7 @@ impl SyncJob {
         checkpoint.snapshots.iter().try_for_each(|path| sync(path, SyncPoint::ProducerSnapshot))
     }
 
-    fn sync_data(&self) -> Result<(), LogError> {
+    fn sync_batches(&self) -> Result<(), LogError> {
         // Settled meanwhile means synced by another job, and perhaps removed since.
         for segment in self.sealed.iter().filter(|s| !s.is_settled()) {
             let path = segment.path(FileKind::Data);

@@ -1,3 +1,5 @@
+//! Who is told what, request by request.
+
 use super::*;
 
 fn name(topic: &str, partition: i32) -> PartitionRef {

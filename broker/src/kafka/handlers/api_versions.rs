@@ -39,9 +39,7 @@ fn is_software_name(name: &str) -> bool {
     let is_plain = |b: &u8| b.is_ascii_alphanumeric();
     let is_inner = |b: &u8| is_plain(b) || matches!(b, b'-' | b'.');
     let name = name.as_bytes();
-    name.first().is_some_and(is_plain)
-        && name.last().is_some_and(is_plain)
-        && name.iter().all(is_inner)
+    name.first().is_some_and(is_plain) && name.last().is_some_and(is_plain) && name.iter().all(is_inner)
 }
 
 #[cfg(test)]

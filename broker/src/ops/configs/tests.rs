@@ -1,3 +1,5 @@
+//! Changes of settings, one by one.
+
 use super::*;
 
 const TOPIC: Resource<'static> = Resource::Topic("t");

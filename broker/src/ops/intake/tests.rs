@@ -1,3 +1,5 @@
+//! What is taken, what is changed, and what is refused, batch by batch.
+
 use floodmark_proto::batch::NewRecord;
 use floodmark_proto::ids::ProducerId;
 

@@ -1,3 +1,5 @@
+//! What is planned for a request, and the error of each mistake.
+
 use floodmark_proto::ids::ClusterId;
 use floodmark_replication::cluster::{Command, apply};
 
