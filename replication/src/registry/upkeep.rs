@@ -15,8 +15,8 @@ use crate::partition::PartitionHandle;
 
 /// Between two looks at what is due. `flush.ms` is kept to this.
 const TICK: Duration = Duration::from_millis(200);
-/// Kafka looks every five minutes (`log.retention.check.interval.ms`); looking costs less here.
-const RETENTION_EVERY: Duration = Duration::from_secs(30);
+/// As Kafka's `log.retention.check.interval.ms`.
+const RETENTION_EVERY: Duration = Duration::from_secs(300);
 /// As Kafka's `log.cleaner.backoff.ms`.
 const COMPACTION_EVERY: Duration = Duration::from_secs(15);
 const PRODUCERS_EVERY: Duration = Duration::from_secs(600);

@@ -1,7 +1,7 @@
 //! The log of a broker: lines go to a thread of their own, so that a terminal or pipe that takes no more stops nobody but itself. Lines that
 //! find the queue full are lost, and counted.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -34,6 +34,8 @@ pub(super) fn start(config: &BrokerConfig) -> anyhow::Result<Log> {
         .with_context(|| format!("logging.filter cannot be {:?}", config.logging_filter))?;
     let queue = start_writer(io::stderr(), config.logging_format)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(queue.clone());
+    // Colours are for eyes; in a file they are noise.
+    let log = log.with_ansi(io::stderr().is_terminal());
     let started = match config.logging_format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
