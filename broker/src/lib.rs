@@ -114,6 +114,9 @@ impl Broker {
         let shared = Arc::clone(&self.shared);
         let serving = self.threads.wait_for(async move { shared.cluster.serve().await });
         serving.ok_or(StartError::Ended)??;
+        let (groups, cluster) = (self.shared.groups.clone(), &self.shared.cluster);
+        let following = ops::groups::follow(groups, cluster.quorum().clone(), cluster.registry().clone());
+        self.threads.control().spawn(following);
         let door = Door {
             listener,
             advertised,
@@ -162,6 +165,7 @@ impl Broker {
             if tokio::time::timeout(timeout, tasks.wait()).await.is_err() && !timeout.is_zero() {
                 tracing::warn!(connections = tasks.len(), "requests in progress did not finish in time");
             }
+            shared.groups.stop();
             shared.cluster.stop().await;
         });
         if closed.is_none() {

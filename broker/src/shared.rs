@@ -7,9 +7,11 @@ use floodmark_storage::clock::Clock;
 use crate::admission::ByteBudget;
 use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
+use crate::groups::Coordinator;
 use crate::kafka::dispatch::SERVED;
 use crate::kafka::fetch_sessions::{FetchSessions, SessionLimits};
 use crate::metrics::Metrics;
+use crate::ops::groups;
 use crate::ops::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
 use crate::shutdown::Drain;
@@ -22,6 +24,7 @@ pub(crate) struct Shared {
     /// What the cluster has agreed on, and the partitions that this broker holds.
     pub(crate) cluster: Cluster,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) groups: Coordinator,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) ground: Ground,
 }
@@ -29,7 +32,16 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: BrokerConfig, clock: Clock, cluster: Cluster, ground: Ground) -> Shared {
         let fetch_sessions = FetchSessions::new(SessionLimits::default(), cluster.random().clone());
-        Shared { config, clock, cluster, fetch_sessions, producer_ids: ProducerIds::default(), ground }
+        let groups = groups::coordinator(&config, clock.clone(), cluster.random().clone());
+        Shared {
+            config,
+            clock,
+            cluster,
+            fetch_sessions,
+            groups,
+            producer_ids: ProducerIds::default(),
+            ground,
+        }
     }
 }
 

@@ -340,11 +340,14 @@ impl Coordinator {
         told.await.unwrap_or(Err(GroupError::CoordinatorNotAvailable))
     }
 
-    /// A topic has been deleted: its offsets go, in the background.
-    pub fn topic_deleted(&self, topic: &str) {
+    /// Forgets offsets of topics that `is_gone` says are gone, by name and id; an id of zeros is not known. False where some shard could
+    /// not be asked, because it is being loaded.
+    pub fn delete_orphans(&self, is_gone: &dyn Fn(&str, [u8; 16]) -> bool) -> bool {
+        let mut all = true;
         for shard in self.shards() {
-            shard.act(|state, _| state.topic_deleted(topic));
+            all &= shard.act(|state, _| state.delete_orphans(is_gone)).is_ok();
         }
+        all
     }
 
     /// Calls `each` with group, topic, partition and offset of everything that is committed. Groups that are being loaded are left out.

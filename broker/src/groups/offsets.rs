@@ -163,27 +163,21 @@ impl GroupOffsets {
         self.slots().any(|(.., slot)| slot.in_transactions.iter().any(|(other, _)| *other == producer))
     }
 
-    /// Producers with offsets in open transactions.
-    pub fn producers(&self) -> impl Iterator<Item = ProducerId> {
-        self.slots().flat_map(|(.., slot)| slot.in_transactions.iter().map(|(producer, _)| *producer))
-    }
-
     /// All there is to delete, what is on its way into the log among it.
     #[must_use]
     pub fn all(&self) -> Vec<TopicPartition> {
         self.slots().map(|(topic, partition, _)| (Arc::clone(topic), partition)).collect()
     }
 
-    /// The same for one topic.
+    /// Partitions with nothing on its way whose topic, by name and by the id that was committed, is gone.
     #[must_use]
-    pub fn all_of(&self, topic: &str) -> Vec<TopicPartition> {
-        let slots = self.topics.get_key_value(topic).into_iter();
-        slots.flat_map(|(topic, slots)| slots.keys().map(|p| (Arc::clone(topic), *p))).collect()
-    }
-
-    /// Topics with offsets.
-    pub fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.topics.keys()
+    pub fn orphans(&self, is_gone: impl Fn(&str, [u8; 16]) -> bool) -> Vec<TopicPartition> {
+        let is_orphan = |topic: &str, slot: &Slot| {
+            let id = slot.committed.as_ref().map_or([0; 16], |stored| stored.offset.topic_id);
+            slot.in_flight == 0 && is_gone(topic, id)
+        };
+        let orphans = self.slots().filter(|(topic, _, slot)| is_orphan(topic, slot));
+        orphans.map(|(topic, partition, _)| (Arc::clone(topic), partition)).collect()
     }
 
     /// Whether there is anything to delete for the partition.

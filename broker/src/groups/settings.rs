@@ -15,6 +15,8 @@ pub struct GroupSettings {
     pub offset_metadata_bytes_max: usize,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
+    /// `offsets.retention.check.interval.ms`.
+    pub expiry_interval_ms: i64,
     /// Groups on this broker.
     pub groups_max: usize,
     /// Bytes that the members of one group may bring: their protocols and assignments.
@@ -33,6 +35,7 @@ impl Default for GroupSettings {
             members_max: 10_000,
             offset_metadata_bytes_max: 4_096,
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1000,
+            expiry_interval_ms: 10 * 60 * 1000,
             groups_max: 100_000,
             group_bytes_max: 32 << 20,
         }

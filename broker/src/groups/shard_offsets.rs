@@ -57,7 +57,7 @@ impl ShardState {
         self.check_active()?;
         let is_new = !self.groups.contains_key(group);
         if is_new && commit.from.generation >= 0 {
-            return Err(GroupError::IllegalGeneration);
+            return Err(GroupError::GroupNotFound);
         }
         let id = self.entry_or_new(group)?;
         let verdicts = self.commit_to(&id, commit, now, reply);
@@ -197,19 +197,20 @@ impl ShardState {
         }
     }
 
-    /// A topic is gone, and the offsets of its partitions with it.
-    pub(super) fn topic_deleted(&mut self, topic: &str) {
-        if self.check_active().is_err() {
-            return;
-        }
-        let with = |entry: &Entry| entry.offsets.all_of(topic);
+    /// Forgets offsets of topics that are gone. `is_gone` is asked under the shard's lock, so that it knows of every topic for which
+    /// something was committed.
+    pub(super) fn delete_orphans(
+        &mut self,
+        is_gone: &dyn Fn(&str, [u8; 16]) -> bool,
+    ) -> Result<(), GroupError> {
+        self.check_active()?;
+        let orphans = |entry: &Entry| entry.offsets.orphans(is_gone);
         let found: Vec<(Arc<str>, Vec<TopicPartition>)> =
-            self.groups.iter().map(|(id, entry)| (Arc::clone(id), with(entry))).collect();
+            self.groups.iter().map(|(id, entry)| (Arc::clone(id), orphans(entry))).collect();
         for (id, partitions) in found.into_iter().filter(|(_, partitions)| !partitions.is_empty()) {
-            if self.delete(&id, partitions, false, None).is_err() {
-                tracing::warn!(group = %id, topic, "offsets of a deleted topic cannot be deleted");
-            }
+            self.delete(&id, partitions, false, None)?;
         }
+        Ok(())
     }
 
     fn delete(

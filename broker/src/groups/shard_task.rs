@@ -30,8 +30,6 @@ const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 const REPLAY_READ_BYTES: usize = 4 << 20;
 /// A log that cannot be read, or written, may be so for long.
 const LOAD_RETRY: Duration = Duration::from_secs(1);
-/// How often offsets are looked at for their age, as in Kafka.
-const EXPIRY_INTERVAL_MS: i64 = 10 * 60 * 1000;
 const SLEEP_MAX_MS: u64 = 60_000;
 
 /// Both clocks of a coordinator.
@@ -122,7 +120,7 @@ impl Shard {
         groups_in_all: Arc<AtomicUsize>,
         time: Arc<Time>,
     ) -> Shard {
-        let expire_at = time.now().steady_ms + EXPIRY_INTERVAL_MS;
+        let expire_at = time.now().steady_ms.saturating_add(settings.expiry_interval_ms);
         let state = ShardState::new(settings, groups_in_all);
         let inner = Inner { state, queue: VecDeque::new(), in_flight_bytes: 0, expire_at };
         Shard { epoch, partition, time, inner: Mutex::new(inner), wake: Notify::new() }
@@ -346,7 +344,7 @@ impl Shard {
             self.with(&mut inner, |state, now| state.on_timer(now));
         }
         if inner.expire_at <= now.steady_ms {
-            inner.expire_at = now.steady_ms + EXPIRY_INTERVAL_MS;
+            inner.expire_at = now.steady_ms.saturating_add(inner.state.settings.expiry_interval_ms);
             self.with(&mut inner, |state, now| state.expire(now));
         }
     }

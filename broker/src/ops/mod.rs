@@ -3,12 +3,14 @@
 //! - [`produce`], [`fetch`]: the data path; [`intake`] judges what producers send
 //! - [`offsets`], [`records`]: where things are in a partition, and what is removed from its front
 //! - [`topics`], [`configs`]: what is made of the cluster's metadata
+//! - [`groups`]: where groups are coordinated, and what becomes of their offsets with the cluster
 //! - [`producer_ids`]: who is who among idempotent producers
 //! - [`error`]: why something was refused
 
 pub(crate) mod configs;
 pub(crate) mod error;
 pub(crate) mod fetch;
+pub(crate) mod groups;
 pub(crate) mod intake;
 pub(crate) mod offsets;
 pub(crate) mod produce;

@@ -5,33 +5,48 @@ pub(crate) mod api_versions;
 mod configs;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
+pub(crate) mod delete_groups;
 pub(crate) mod delete_records;
 pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
 pub(crate) mod describe_configs;
+pub(crate) mod describe_groups;
 pub(crate) mod describe_log_dirs;
 pub(crate) mod describe_producers;
 pub(crate) mod describe_topic_partitions;
 pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod heartbeat;
 pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
+pub(crate) mod join_group;
+pub(crate) mod leave_group;
 pub(crate) mod list_config_resources;
+pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod metadata;
+pub(crate) mod offset_commit;
+pub(crate) mod offset_delete;
+pub(crate) mod offset_fetch;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
+pub(crate) mod sync_group;
 
 use floodmark_proto::ids::TopicId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::ClusterImage;
 
 use super::request::RequestContext;
+use crate::groups::GroupError;
 use crate::ops::topics::TopicKey;
 
 /// Everything that may be done to a topic, as bits: without access control everybody may.
 pub(crate) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 /// Everything that may be done to the cluster.
 pub(crate) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
+
+/// Everything that may be done to a group.
+pub(crate) const GROUP_OPERATIONS: i32 = bits(&[3, 6, 8, 10, 11]);
 
 /// Kafka's numbers of operations as one field.
 const fn bits(operations: &[u8]) -> i32 {
@@ -49,6 +64,17 @@ pub(crate) fn topic_key(name: &str, id: [u8; 16]) -> Result<TopicKey<'_>, ErrorC
         return Ok(TopicKey::Name(name));
     }
     TopicId::from_bytes(id).map(TopicKey::Id).map_err(|_| ErrorCode::UnknownTopicId)
+}
+
+/// The code of an outcome about a group, counted where it is an error.
+pub(crate) fn code_of(ctx: &RequestContext, outcome: Result<(), GroupError>) -> i16 {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            ctx.count_error(error.code());
+            error.code().code()
+        }
+    }
 }
 
 /// True for the topics that brokers keep their own state in.
