@@ -31,6 +31,8 @@ const METADATA_FILE: &str = "partition.metadata";
 const KAFKA_MARKER_FILE: &str = "meta.properties";
 /// A partition that is being removed; Kafka's ending.
 const REMOVED_SUFFIX: &str = "-delete";
+/// A partition that was taken out of the way; Kafka's ending.
+const STRAY_SUFFIX: &str = "-stray";
 /// Kafka's limit for a topic's name.
 const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Identity files are a few lines.
@@ -177,41 +179,54 @@ impl DataDir {
         config: LogConfig,
     ) -> Result<(Log, RecoveryReport), LogError> {
         let dir = self.partition_path(name);
-        let disk = &*self.context.disk;
-        let path = dir.join(METADATA_FILE);
-        let found =
-            read_small_file(disk, &path, SMALL_FILE_BYTES_MAX).map_err(LogError::io("read", &path))?;
-        let is_known = found.is_some();
-        match found.map(|content| partition_metadata::parse(&content)) {
-            Some(Ok(held)) if held != topic_id => {
-                let reason = format!(
-                    "holds records of topic id {held}, not of {topic_id}: another topic of this name"
-                );
-                return Err(refused(&dir, reason));
-            }
-            Some(Err(source)) => return Err(LogError::BadFile { path, source }),
-            _ => {}
+        let held = self.topic_of(name)?;
+        if let Some(held) = held.filter(|held| *held != topic_id) {
+            let reason =
+                format!("holds records of topic id {held}, not of {topic_id}: another topic of this name");
+            return Err(refused(&dir, reason));
         }
         let opened = Log::open(self.context.clone(), &dir, config)?;
         // Nothing can be appended before this returns, so a log without the file is an empty one.
-        if !is_known {
-            write_identity(disk, &path, &partition_metadata::format(topic_id))?;
+        if held.is_none() {
+            let path = dir.join(METADATA_FILE);
+            write_identity(&*self.context.disk, &path, &partition_metadata::format(topic_id))?;
         }
         Ok(opened)
     }
 
+    /// The incarnation of the topic that a partition's directory belongs to. `None` where there is no directory, and for a log
+    /// to which nothing was ever appended, because whoever made it was stopped before it could say so.
+    pub fn topic_of(&self, name: &PartitionName) -> Result<Option<TopicId>, LogError> {
+        let path = self.partition_path(name).join(METADATA_FILE);
+        let found = read_small_file(&*self.context.disk, &path, SMALL_FILE_BYTES_MAX)
+            .map_err(LogError::io("read", &path))?;
+        let parse = |content: Vec<u8>| partition_metadata::parse(&content);
+        found.map(parse).transpose().map_err(|source| LogError::BadFile { path, source })
+    }
+
     /// Removes a partition and its records. Durable when it returns; the files go after that.
     pub fn remove_partition(&self, name: &PartitionName) -> Result<(), LogError> {
+        let aside = self.move_away(name, REMOVED_SUFFIX)?;
+        self.remove_tree(&aside)
+    }
+
+    /// Takes a partition's directory out of the way of another one of its name, with everything in it; says where it is now.
+    /// Durable when it returns.
+    pub fn set_aside(&self, name: &PartitionName) -> Result<PathBuf, LogError> {
+        self.move_away(name, STRAY_SUFFIX)
+    }
+
+    fn move_away(&self, name: &PartitionName, suffix: &str) -> Result<PathBuf, LogError> {
         let dir = self.partition_path(name);
         let logs = self.path.join(LOGS_DIR);
         let unique = self.context.random.next_u64();
-        let aside = logs.join(format!("{name}.{unique:016x}{REMOVED_SUFFIX}"));
-        self.context.disk.rename(&dir, &aside).map_err(LogError::io("remove", &dir))?;
+        let aside = logs.join(format!("{name}.{unique:016x}{suffix}"));
+        self.context.disk.rename(&dir, &aside).map_err(LogError::io("move away", &dir))?;
         self.context
             .disk
             .sync_dir(&logs, SyncPoint::PartitionRemoved)
             .map_err(LogError::io("sync", &logs))?;
-        self.remove_tree(&aside)
+        Ok(aside)
     }
 
     /// Finishes removals.

@@ -173,3 +173,20 @@ fn a_new_partition_goes_where_fewest_are_and_most_space_is() {
     assert_eq!(choose(&[]), None);
     assert_eq!(choose(&[load(2, 9), load(1, 1), load(1, 5), load(1, 5)]), Some(2));
 }
+
+#[test]
+fn a_partition_set_aside_keeps_its_files_and_gives_up_its_name() {
+    let disk = SimDisk::new();
+    let data = DataDir::open(context(&disk), Path::new("data")).unwrap();
+    let name = PartitionName::new("t", 0).unwrap();
+    assert_eq!(data.topic_of(&name).unwrap(), None);
+    data.open_partition(&name, topic(9), LogConfig::default()).unwrap().0.close().unwrap();
+    assert_eq!(data.topic_of(&name).unwrap(), Some(topic(9)));
+    let aside = data.set_aside(&name).unwrap();
+    assert!(data.partitions().unwrap().is_empty());
+    assert_eq!(data.topic_of(&name).unwrap(), None);
+    data.open_partition(&name, topic(10), LogConfig::default()).unwrap();
+    drop(data);
+    DataDir::open(context(&disk), Path::new("data")).unwrap();
+    assert!(disk.files().keys().any(|file| file.starts_with(&aside)), "nothing of it was removed");
+}

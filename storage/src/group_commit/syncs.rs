@@ -10,6 +10,7 @@ use super::disk_threads::Job;
 use super::request::{Answer, Then};
 use super::{GroupCommit, Shared};
 use crate::error::LogError;
+use crate::log::Log;
 
 /// What is wanted of the disk threads.
 #[derive(Debug, Default)]
@@ -45,6 +46,12 @@ impl GroupCommit {
     /// Has everything before `up_to` made durable soon. Does not wait.
     pub fn sync_soon(&self, up_to: Offset) {
         self.0.want_sync(up_to);
+    }
+
+    /// Moves the recovery point to the end of the log where `is_due` says so. Appends go on meanwhile; the caller waits for the
+    /// disk.
+    pub fn checkpoint_if(&self, is_due: impl FnOnce(&Log) -> bool) -> Result<(), LogError> {
+        self.0.checkpoint_if(is_due)
     }
 }
 
@@ -135,13 +142,17 @@ impl Shared {
             // Zeros that could not be written cost speed, nothing else; the next append meets the disk's error itself.
             let _ = job.run();
         }
-        let due = self.with(|log| log.is_checkpoint_due().then(|| log.begin_checkpoint()));
+        self.checkpoint_if(|log| log.is_checkpoint_due())
+    }
+
+    fn checkpoint_if(self: &Arc<Self>, is_due: impl FnOnce(&Log) -> bool) -> Result<(), LogError> {
+        let due = self.with(|log| is_due(log).then(|| log.begin_checkpoint()));
         let Some(job) = due.transpose()? else { return Ok(()) };
         let outcome = job.run();
         self.with(|log| log.finish_sync(job, outcome))
     }
 
-    fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut crate::log::Log) -> R) -> R {
+    fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Log) -> R) -> R {
         GroupCommit(Arc::clone(self)).with_log(f)
     }
 

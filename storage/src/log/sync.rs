@@ -120,6 +120,12 @@ impl Log {
             && self.active.prewrite.is_due(self.active.position, ahead, limit)
     }
 
+    /// True where segments were rolled since the recovery point last moved. They are not compacted before it has passed them.
+    #[must_use]
+    pub fn has_segments_past_recovery_point(&self) -> bool {
+        self.manifest.active.base_offset < self.active.segment.base
+    }
+
     /// The sync of everything appended so far that no finished one has covered. Must be handed back to
     /// [`Log::finish_sync`]; others may begin and finish meanwhile.
     pub fn begin_sync(&mut self) -> Result<SyncJob, LogError> {
