@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerEpoch, BrokerId};
 use floodmark_proto::kafka::ErrorCode;
@@ -9,7 +10,7 @@ use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::{ClusterImage, Command, Output};
 use floodmark_replication::partition::PartitionHandle;
 use floodmark_replication::quorum::QuorumHandle;
-use floodmark_replication::registry::{Registry, RegistryOptions};
+use floodmark_replication::registry::{Periods, Registry, RegistryOptions};
 use floodmark_storage::LogConfig;
 use floodmark_storage::data_dir::DataDir;
 use floodmark_storage::random::Random;
@@ -24,6 +25,9 @@ use crate::ops::topics::{TopicDefaults, TopicKey, find};
 
 /// Threads that sync logs. More of them help where syncs of many partitions wait for one disk that takes several at a time.
 const DISK_THREADS: usize = 4;
+
+/// How long closing logs may take; each takes a few syncs.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Metadata and partitions.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ impl Cluster {
             disk_threads: DISK_THREADS,
             log: LogConfig::default(),
             file_settings: config.file_settings().clone(),
+            periods: Periods::default(),
         };
         let (registry, unusable) = Registry::open(options, &image)?;
         for partition in unusable {
@@ -86,8 +91,10 @@ impl Cluster {
         self.member.fence().await;
         self.follower.abort();
         let registry = self.registry.clone();
-        if spawn_blocking(move || registry.close()).await.is_err() {
-            tracing::error!("closing the logs panicked");
+        match spawn_blocking(move || registry.close(CLOSING_TIMEOUT)).await {
+            Ok(closed) if closed.uncleanly == 0 => {}
+            Ok(closed) => tracing::warn!(logs = closed.uncleanly, "not closed; the next start recovers them"),
+            Err(_) => tracing::error!("closing the logs panicked"),
         }
         self.member.leave().await;
     }
@@ -148,6 +155,9 @@ impl Cluster {
         let topic = find(&image, topic).map_err(|e| e.code)?;
         if let Some(partition) = self.registry.get(topic.id, index) {
             return Ok(partition);
+        }
+        if self.registry.unusable(topic.id, index).is_some() {
+            return Err(ErrorCode::KafkaStorageError);
         }
         let exists = u32::try_from(index).is_ok_and(|index| topic.partition(index).is_some());
         Err(if exists { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition })

@@ -13,6 +13,7 @@ mod progress;
 mod role;
 mod upkeep;
 
+use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +58,12 @@ pub struct PartitionId {
     pub topic: Arc<str>,
     /// The partition's number.
     pub index: i32,
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.index)
+    }
 }
 
 /// In which way records are appended.

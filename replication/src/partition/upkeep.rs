@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use floodmark_storage::LogError;
 use floodmark_storage::compaction::choose::CompactWhen;
-use floodmark_storage::log::{CompactionControl, CompactionReport};
+use floodmark_storage::log::{CompactionControl, CompactionReport, Log};
 use floodmark_storage::retention::DeletionReason;
 
 use super::progress::Duty;
@@ -33,6 +33,10 @@ impl PartitionHandle {
 
     /// Makes a compaction pass where one is due. Appends and reads go on meanwhile.
     pub fn compact(&self, control: CompactionControl) -> Result<Option<CompactionReport>, PartitionError> {
+        // Else a log that grows slowly would keep its superseded records until it has grown by a checkpoint's interval.
+        if self.settings().cleanup.compact {
+            self.0.log.checkpoint_if(Log::has_segments_past_recovery_point)?;
+        }
         let begun = self.0.log.with_log(|log| log.begin_compaction(CompactWhen::Due, control))?;
         let Some(mut pass) = begun else { return Ok(None) };
         while let Some(group) = pass.clean_next()? {
@@ -48,9 +52,9 @@ impl PartitionHandle {
         }
     }
 
-    /// Forgets producers that have been silent for long; says how many.
-    pub fn expire_producers(&self) -> usize {
-        self.0.log.with_log(|log| log.expire_producers())
+    /// Forgets producers that have been silent for long.
+    pub fn expire_producers(&self) {
+        self.0.log.with_log(|log| log.expire_producers());
     }
 
     /// Closes files that nobody uses now.

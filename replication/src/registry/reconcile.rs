@@ -1,95 +1,119 @@
-//! What has to be done so that the partitions of a broker are as an image says. Pure.
+//! What has to be done so that the partitions of a broker are as an image says: which are to be held, as what, and which are to go. Pure.
 
 use std::sync::Arc;
 
-use floodmark_proto::ids::{BrokerId, LeaderEpoch};
+use floodmark_proto::ids::BrokerId;
 use floodmark_storage::LogConfig;
 
 use crate::cluster::delta::TopicDelta;
 use crate::cluster::image::Settings;
 use crate::cluster::settings::{Layers, TopicSettings};
-use crate::cluster::{ClusterDelta, ClusterImage, Topic};
-use crate::partition::{Duty, Role};
+use crate::cluster::{ClusterDelta, ClusterImage, Partition, Topic};
+use crate::partition::{Duty, PartitionId, Role};
 
-/// One thing to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
-    /// Open the partition, or make it.
-    Hold(Arc<Topic>, u32),
-    /// Its leader or its settings are others.
-    Change(Arc<Topic>, u32),
-    /// Close it and remove its files.
-    Remove(Arc<Topic>, u32),
+/// The broker in whose place the images are looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Viewer {
+    pub(super) node: BrokerId,
+    /// Its own defaults for topic settings.
+    pub(super) file: Settings,
+    /// What logs have in common that no topic setting says.
+    pub(super) log: LogConfig,
 }
 
-/// The way from one image to the next one for broker `node`. What goes stands before what comes: a topic may have been deleted and made
-/// again under its name.
-pub(super) fn steps(old: &ClusterImage, new: &ClusterImage, node: BrokerId) -> Vec<Step> {
-    let delta = ClusterDelta::between(old, new);
-    let holds =
-        |topic: &Topic, index: u32| topic.partition(index).is_some_and(|p| p.replicas.contains(&node));
-    let (mut removed, mut others) = (Vec::new(), Vec::new());
-    // Defaults of brokers reach into every topic.
-    let has_new_defaults = delta.cluster_settings.is_some() || delta.broker_settings.contains_key(&node);
-    if has_new_defaults {
-        for topic in new.topics() {
-            others.extend(held(topic, node).map(|index| Step::Change(Arc::clone(topic), index)));
+/// What is to be done, the first part first: a name that one topic gave up may be another's now.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// To be removed, with their records.
+    pub(super) release: Vec<PartitionId>,
+    /// To be held from now on, or held otherwise than before.
+    pub(super) hold: Vec<(PartitionId, Duty)>,
+}
+
+impl Viewer {
+    /// What leads from `old` to `new`. Costs as much as they differ, unless settings of this broker or of all brokers do.
+    pub(super) fn plan(&self, old: &ClusterImage, new: &ClusterImage) -> Plan {
+        let delta = ClusterDelta::between(old, new);
+        let mut plan = Plan::default();
+        for topic in &delta.topics {
+            plan.release.extend(self.left_by(topic));
         }
-    }
-    for change in &delta.topics {
-        match change {
-            TopicDelta::Deleted(topic) => {
-                removed.extend(held(topic, node).map(|index| Step::Remove(Arc::clone(topic), index)));
+        if delta.cluster_settings.is_some() || delta.broker_settings.contains_key(&self.node) {
+            for topic in new.topics() {
+                self.hold(new, topic, topic.partitions.iter(), &mut plan);
             }
-            TopicDelta::Created(topic) => {
-                others.retain(|step| !matches!(step, Step::Change(changed, _) if changed.id == topic.id));
-                others.extend(held(topic, node).map(|index| Step::Hold(Arc::clone(topic), index)));
-            }
-            TopicDelta::Changed { old, new } => {
-                let all = new.partitions.iter().map(|(index, _)| *index).collect();
-                let touched = if change.has_other_settings() { all } else { change.partitions() };
-                for index in touched {
-                    match (holds(old, index), holds(new, index)) {
-                        (false, true) => others.push(Step::Hold(Arc::clone(new), index)),
-                        (true, true) => others.push(Step::Change(Arc::clone(new), index)),
-                        (true, false) => removed.push(Step::Remove(Arc::clone(old), index)),
-                        (false, false) => {}
-                    }
+            return plan;
+        }
+        for change in &delta.topics {
+            match change {
+                TopicDelta::Deleted(_) => {}
+                TopicDelta::Changed { new: topic, .. } if !change.has_other_settings() => {
+                    let changed = change.partitions();
+                    let entries = changed.iter().filter_map(|i| topic.partition(*i).map(|p| (i, p)));
+                    self.hold(new, topic, entries, &mut plan);
+                }
+                TopicDelta::Changed { new: topic, .. } | TopicDelta::Created(topic) => {
+                    self.hold(new, topic, topic.partitions.iter(), &mut plan);
                 }
             }
         }
+        plan
     }
-    removed.append(&mut others);
-    removed
+
+    /// Partitions that were this broker's and are not any more.
+    fn left_by(&self, change: &TopicDelta) -> Vec<PartitionId> {
+        let (old, new) = match change {
+            TopicDelta::Created(_) => return Vec::new(),
+            TopicDelta::Deleted(old) => (old, None),
+            TopicDelta::Changed { old, new } => (old, Some(new)),
+        };
+        let is_held = |topic: &Arc<Topic>, index| topic.partition(index).is_some_and(|p| self.holds(p));
+        let left = |index: &u32| is_held(old, *index) && !new.is_some_and(|new| is_held(new, *index));
+        change.partitions().into_iter().filter(left).filter_map(|index| id(old, index)).collect()
+    }
+
+    fn hold<'a>(
+        &self,
+        image: &ClusterImage,
+        topic: &Topic,
+        partitions: impl Iterator<Item = (&'a u32, &'a Partition)>,
+        plan: &mut Plan,
+    ) {
+        let mut held = partitions.filter(|(_, partition)| self.holds(partition)).peekable();
+        if held.peek().is_none() {
+            return;
+        }
+        let none = Settings::new();
+        let layers = Layers {
+            topic: &topic.settings,
+            broker: image.broker_settings(self.node).map_or(&none, |settings| settings),
+            cluster: image.cluster_settings(),
+            file: &self.file,
+        };
+        // One for all partitions of the topic: resolving reads texts.
+        let settings = Arc::new(TopicSettings::resolve(&layers, &self.log));
+        plan.hold.extend(held.filter_map(|(index, partition)| {
+            let epoch = partition.leader_epoch;
+            let role = match partition.leader {
+                Some(leader) if leader == self.node => Role::Leader { epoch },
+                _ => Role::NotLeader { epoch },
+            };
+            let replicas_in_sync = u32::try_from(partition.isr.len()).unwrap_or(u32::MAX);
+            let duty = Duty { role, replicas_in_sync, settings: Arc::clone(&settings) };
+            Some((id(topic, *index)?, duty))
+        }));
+    }
+
+    fn holds(&self, partition: &Partition) -> bool {
+        partition.replicas.contains(&self.node)
+    }
 }
 
-fn held(topic: &Topic, node: BrokerId) -> impl Iterator<Item = u32> {
-    topic.partitions.iter().filter(move |(_, p)| p.replicas.contains(&node)).map(|(index, _)| *index)
+/// `None` for a number that no protocol has room for; topics have none such.
+fn id(topic: &Topic, index: u32) -> Option<PartitionId> {
+    let index = i32::try_from(index).ok()?;
+    Some(PartitionId { topic_id: topic.id, topic: Arc::clone(&topic.name), index })
 }
 
-/// What the cluster wants of broker `node` in one partition.
-pub(super) fn duty(
-    image: &ClusterImage,
-    topic: &Topic,
-    index: u32,
-    node: BrokerId,
-    file_settings: &Settings,
-    log: &LogConfig,
-) -> Duty {
-    let nothing = Settings::new();
-    let layers = Layers {
-        topic: &topic.settings,
-        broker: image.broker_settings(node).map_or(&nothing, |settings| settings),
-        cluster: image.cluster_settings(),
-        file: file_settings,
-    };
-    let settings = Arc::new(TopicSettings::resolve(&layers, log));
-    let partition = topic.partition(index);
-    let epoch = partition.map_or(LeaderEpoch(0), |p| p.leader_epoch);
-    let leads = partition.is_some_and(|p| p.leader == Some(node));
-    Duty {
-        role: if leads { Role::Leader { epoch } } else { Role::NotLeader { epoch } },
-        replicas_in_sync: partition.map_or(0, |p| p.isr.len() as u32),
-        settings,
-    }
-}
+#[cfg(test)]
+mod tests;

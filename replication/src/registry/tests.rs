@@ -7,14 +7,14 @@ use floodmark_proto::batch::{BatchBuilder, NewRecord, RecordBatch};
 use floodmark_proto::ids::{ClusterId, LeaderEpoch, Offset};
 use floodmark_storage::TailBudget;
 use floodmark_storage::clock::Clock;
-use floodmark_storage::fs::{Disk, SimDisk};
+use floodmark_storage::fs::{Disk, OpenMode, SimDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 
 use super::*;
 use crate::cluster::command::{ConfigChange, ConfigResource, ExpectedValue};
 use crate::cluster::{Command, Output, apply};
-use crate::partition::{AppendOptions, Role};
+use crate::partition::{AppendOptions, PartitionError, Role};
 
 const NODE: BrokerId = BrokerId(1);
 
@@ -44,14 +44,33 @@ impl Cluster {
     }
 
     fn create(&mut self, name: &str, id: u8, partitions: usize) -> TopicId {
+        self.create_with(name, id, partitions, &[])
+    }
+
+    fn create_with(&mut self, name: &str, id: u8, partitions: usize, settings: &[(&str, &str)]) -> TopicId {
         let id = TopicId::from_bytes([id; 16]).unwrap();
         let assignments = vec![vec![NODE]; partitions];
-        self.change(Command::CreateTopic { name: name.to_owned(), id, assignments, settings: Vec::new() });
+        let settings = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self.change(Command::CreateTopic { name: name.to_owned(), id, assignments, settings });
         id
     }
 }
 
+const OFTEN: Periods = Periods {
+    flush: Duration::from_millis(2),
+    release: Duration::from_millis(5),
+    retention: Duration::from_millis(5),
+    expiry: Duration::from_millis(5),
+    compaction: Duration::from_millis(5),
+};
+
 fn open(disk: &SimDisk, cluster: &Cluster) -> Registry {
+    let (registry, unusable) = open_all(disk, cluster);
+    assert!(unusable.is_empty(), "{unusable:?}");
+    registry
+}
+
+fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartition>) {
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::manual(1_000),
@@ -65,10 +84,9 @@ fn open(disk: &SimDisk, cluster: &Cluster) -> Registry {
         disk_threads: 2,
         log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
         file_settings: Settings::new(),
+        periods: OFTEN,
     };
-    let (registry, unusable) = Registry::open(options, &cluster.0).unwrap();
-    assert!(unusable.is_empty(), "{unusable:?}");
-    registry
+    Registry::open(options, &cluster.0).unwrap()
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -76,8 +94,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 fn batch() -> RecordBatch {
+    batch_of(b"v")
+}
+
+fn batch_of(value: &[u8]) -> RecordBatch {
     let mut builder = BatchBuilder::new();
-    builder.push(&NewRecord { timestamp: 5, key: None, value: Some(b"v"), headers: &[] }).unwrap();
+    builder.push(&NewRecord { timestamp: 5, key: Some(b"k"), value: Some(value), headers: &[] }).unwrap();
     builder.build().unwrap()
 }
 
@@ -90,7 +112,11 @@ fn names(registry: &Registry) -> Vec<String> {
 
 /// Appends and waits until it is committed.
 async fn append(partition: &PartitionHandle) -> Offset {
-    let appended = partition.append(vec![batch()], AppendOptions::CLIENT).await.unwrap();
+    append_value(partition, b"v").await
+}
+
+async fn append_value(partition: &PartitionHandle, value: &[u8]) -> Offset {
+    let appended = partition.append(vec![batch_of(value)], AppendOptions::CLIENT).await.unwrap();
     partition.committed(appended.end).await.unwrap();
     appended.batches[0].as_ref().unwrap().base_offset
 }
@@ -132,7 +158,7 @@ fn records_are_there_after_a_stop_and_a_topic_made_again_has_none_of_the_old_one
     let registry = open(&disk, &cluster);
     let partition = registry.get(id, 0).unwrap();
     assert_eq!(runtime.block_on(append(&partition)), Offset(0));
-    registry.close();
+    registry.close(Duration::from_secs(20));
     drop((registry, partition));
 
     let registry = open(&disk, &cluster);
@@ -201,11 +227,131 @@ fn a_folder_of_no_topic_is_left_alone() {
     let id = cluster.create("t", 1, 1);
     let registry = open(&disk, &cluster);
     runtime().block_on(append(&registry.get(id, 0).unwrap()));
-    registry.close();
+    registry.close(Duration::from_secs(20));
     drop(registry);
     // Metadata that was lost, or another cluster's.
     let registry = open(&disk, &Cluster::new());
     assert!(registry.all().is_empty());
     let left = ["a/logs/t-0", "b/logs/t-0"].iter().filter(|path| disk.list(Path::new(path)).is_ok()).count();
     assert_eq!(left, 1);
+}
+
+#[test]
+fn a_folder_of_another_topic_makes_room_and_is_kept() {
+    let (disk, mut before) = (SimDisk::new(), Cluster::new());
+    let id = before.create("t", 1, 1);
+    let registry = open(&disk, &before);
+    runtime().block_on(append_value(&registry.get(id, 0).unwrap(), b"precious"));
+    drop(registry);
+    let mut after = Cluster::new();
+    let again = after.create("t", 2, 1);
+    let registry = open(&disk, &after);
+    assert_eq!(registry.get(again, 0).unwrap().log_end(), Offset::ZERO);
+    let strays = registry.strays();
+    let holds_data = |(path, bytes): (&PathBuf, &Vec<u8>)| {
+        path.starts_with(&strays[0]) && bytes.windows(8).any(|window| window == b"precious")
+    };
+    assert!(strays.len() == 1 && disk.files().iter().any(holds_data), "{strays:?}");
+}
+
+#[test]
+fn what_was_not_closed_in_time_is_recovered() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let id = cluster.create("t", 1, 8);
+    let registry = open(&disk, &cluster);
+    registry.all().iter().for_each(|partition| assert_eq!(runtime.block_on(append(partition)), Offset(0)));
+    assert_eq!(registry.close(Duration::ZERO), Closed { cleanly: 0, uncleanly: 8 });
+    let registry = open(&disk.image().power_cut(4), &cluster);
+    for partition in (0..8).map(|n| registry.get(id, n).unwrap()) {
+        assert_eq!(partition.high_watermark(), Offset(1), "what was acknowledged is there");
+    }
+    assert_eq!(registry.close(Duration::from_secs(20)), Closed { cleanly: 8, uncleanly: 0 });
+    let late = runtime.block_on(registry.get(id, 0).unwrap().append(vec![batch()], AppendOptions::CLIENT));
+    assert!(matches!(late, Err(PartitionError::Closed)), "{late:?}");
+}
+
+#[test]
+fn a_partition_for_which_there_is_no_space_is_made_once_there_is() {
+    let (disk, mut cluster) = (SimDisk::new(), Cluster::new());
+    let registry = open(&disk, &cluster);
+    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64);
+    let id = cluster.create("t", 1, 1);
+    assert_eq!(registry.0.follow(&cluster.0).len(), 1);
+    assert!(registry.get(id, 0).is_none() && registry.unusable(id, 0).is_some());
+    assert!(registry.0.has_to_retry() && registry.strays().is_empty());
+    disk.limit_capacity(u64::MAX);
+    assert!(registry.0.follow(&cluster.0).is_empty());
+    assert!(registry.get(id, 0).is_some() && registry.unusable(id, 0).is_none());
+}
+
+#[test]
+fn a_partition_that_lies_in_two_directories_is_left_as_it_is() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let id = cluster.create("t", 1, 1);
+    let registry = open(&disk, &cluster);
+    runtime.block_on(append(&registry.get(id, 0).unwrap()));
+    let (dir, other) = match disk.list(Path::new("a/logs/t-0")).is_ok() {
+        true => ("a/logs/t-0", "b/logs/t-0"),
+        false => ("b/logs/t-0", "a/logs/t-0"),
+    };
+    drop(registry);
+    disk.create_dir_all(Path::new(other)).unwrap();
+    for entry in disk.list(Path::new(dir)).unwrap() {
+        let content = disk.files()[&Path::new(dir).join(&entry.name)].clone();
+        let copy = disk.open(&Path::new(other).join(entry.name), OpenMode::Create).unwrap();
+        copy.write_at(&[std::io::IoSlice::new(&content)], 0).unwrap();
+    }
+    let files = disk.files();
+    let (registry, unusable) = open_all(&disk, &cluster);
+    assert!(unusable[0].to_string().contains("lies in"), "{unusable:?}");
+    assert!(registry.get(id, 0).is_none() && !registry.0.has_to_retry());
+    assert_eq!(disk.files().len(), files.len());
+}
+
+/// Runs `condition` again until it holds.
+fn until(condition: impl Fn() -> bool) {
+    let begun = floodmark_storage::clock::Stopwatch::start();
+    while !condition() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it takes too long");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn old_segments_go_and_what_nobody_waits_for_is_flushed_in_the_background() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let settings = [("segment.bytes", "1048576"), ("retention.bytes", "1"), ("retention.ms", "-1")];
+    let old = cluster.create_with("old", 1, 1, &settings);
+    let lazy = cluster.create_with("lazy", 2, 1, &[("floodmark.sync", "none"), ("flush.ms", "1")]);
+    let registry = open(&disk, &cluster);
+    let old = registry.get(old, 0).unwrap();
+    for _ in 0..3 {
+        runtime.block_on(append_value(&old, &[7; 600_000]));
+    }
+    until(|| old.log_start() > Offset::ZERO);
+    let lazy = registry.get(lazy, 0).unwrap();
+    runtime.block_on(append(&lazy));
+    until(|| lazy.reader().durable() == Offset(1));
+}
+
+#[test]
+fn a_log_is_compacted_in_the_background_and_a_pass_ends_with_its_topic() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let settings =
+        [("cleanup.policy", "compact"), ("segment.bytes", "1048576"), ("min.cleanable.dirty.ratio", "0.0")];
+    let id = cluster.create_with("c", 1, 1, &settings);
+    let registry = open(&disk, &cluster);
+    let partition = registry.get(id, 0).unwrap();
+    let append = || runtime.block_on(append_value(&partition, &[7; 500_000]));
+    for _ in 0..4 {
+        append();
+    }
+    until(|| partition.size_bytes() < 4 * 500_000);
+    for _ in 0..10 {
+        append();
+    }
+    cluster.change(Command::DeleteTopic { topic: id });
+    registry.0.follow(&cluster.0);
+    let files = disk.files();
+    assert!(!files.keys().any(|path| path.to_string_lossy().contains("c-0")), "{:?}", files.keys());
 }

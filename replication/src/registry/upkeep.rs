@@ -1,153 +1,248 @@
-//! One thread that keeps all partitions in order: flushes what a policy wants flushed, removes what is too old, compacts, forgets
-//! producers, closes files that nobody reads. An idle partition costs a look every so often, and no thread, task or timer of its own.
+//! What is done for all partitions beside serving them, by two threads and no timer of any partition: one for what is short, one
+//! for compaction, a pass at a time.
 
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
+use floodmark_storage::LogError;
 use floodmark_storage::clock::Stopwatch;
 use floodmark_storage::log::CompactionControl;
+use parking_lot::{Condvar, Mutex};
 
 use super::Shared;
-use crate::partition::PartitionHandle;
+use crate::partition::{PartitionError, PartitionHandle, PartitionId};
 
-/// Between two looks at what is due. `flush.ms` is kept to this.
-const TICK: Duration = Duration::from_millis(200);
-/// As Kafka's `log.retention.check.interval.ms`.
-const RETENTION_EVERY: Duration = Duration::from_secs(300);
-/// As Kafka's `log.cleaner.backoff.ms`.
-const COMPACTION_EVERY: Duration = Duration::from_secs(15);
-const PRODUCERS_EVERY: Duration = Duration::from_secs(600);
-const IDLE_FILES_EVERY: Duration = Duration::from_secs(60);
+/// How often something is done for each partition that may need it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Periods {
+    /// A look for logs whose flush policy demands a sync; only at topics that have one.
+    pub flush: Duration,
+    /// Closing files of partitions that nobody used in between.
+    pub release: Duration,
+    /// Retention: `log.retention.check.interval.ms`.
+    pub retention: Duration,
+    /// Forgetting silent producers: `producer.id.expiration.check.interval.ms`.
+    pub expiry: Duration,
+    /// A look for logs to compact: `log.cleaner.backoff.ms`.
+    pub compaction: Duration,
+}
 
-/// The thread; dropped, it has ended.
+impl Default for Periods {
+    /// Kafka's where it has such.
+    fn default() -> Periods {
+        Periods {
+            flush: Duration::from_millis(200),
+            release: Duration::from_secs(60),
+            retention: Duration::from_secs(300),
+            expiry: Duration::from_secs(600),
+            compaction: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The two threads, as others see them.
 #[derive(Debug)]
 pub(super) struct Upkeep {
-    is_over: Arc<AtomicBool>,
-    control: CompactionControl,
-    thread: Option<JoinHandle<()>>,
+    periods: Periods,
+    stop: Arc<Stop>,
+    pass: Arc<Pass>,
+}
+
+/// Whether the threads are to end, and how many have not yet.
+#[derive(Debug, Default)]
+struct Stop {
+    state: Mutex<StopState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    is_asked: bool,
+    running: usize,
+}
+
+/// The compaction pass under way.
+#[derive(Debug, Default)]
+struct Pass {
+    of: Mutex<Option<(PartitionId, CompactionControl)>>,
+    ended: Condvar,
+}
+
+impl Stop {
+    /// True once the threads are to end; waits for that, `period` at most.
+    fn wait(&self, period: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.is_asked {
+            self.changed.wait_for(&mut state, period);
+        }
+        state.is_asked
+    }
+
+    fn is_asked(&self) -> bool {
+        self.state.lock().is_asked
+    }
+
+    fn ask(&self) {
+        self.state.lock().is_asked = true;
+        self.changed.notify_all();
+    }
 }
 
 impl Upkeep {
-    pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Upkeep> {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let control = CompactionControl::default();
-        let rounds = Rounds {
-            shared: Arc::downgrade(shared),
-            is_over: Arc::clone(&is_over),
-            control: control.clone(),
-        };
-        let thread = thread::Builder::new().name("fm-upkeep".to_owned()).spawn(move || rounds.run())?;
-        Ok(Upkeep { is_over, control, thread: Some(thread) })
+    pub(super) fn new(periods: Periods) -> Upkeep {
+        Upkeep { periods, stop: Arc::default(), pass: Arc::default() }
+    }
+
+    /// Has the threads end, and waits for that, `timeout` at most.
+    pub(super) fn stop(&self, timeout: Duration) {
+        self.stop.ask();
+        if let Some((_, control)) = &*self.pass.of.lock() {
+            control.cancel();
+        }
+        let begun = Stopwatch::start();
+        let mut state = self.stop.state.lock();
+        while state.running > 0 && begun.elapsed() < timeout {
+            self.stop.changed.wait_for(&mut state, timeout.saturating_sub(begun.elapsed()));
+        }
+    }
+
+    /// Returns once no pass is under way in this partition.
+    pub(super) fn end_compaction_of(&self, id: &PartitionId) {
+        let mut of = self.pass.of.lock();
+        while let Some((_, control)) = of.as_ref().filter(|(held, _)| held == id) {
+            control.cancel();
+            self.pass.ended.wait(&mut of);
+        }
     }
 }
 
 impl Drop for Upkeep {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Release);
-        self.control.cancel();
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            if thread.join().is_err() {
-                tracing::error!("the thread that keeps partitions in order panicked");
-            }
+        self.stop.ask();
+        if let Some((_, control)) = &*self.pass.of.lock() {
+            control.cancel();
         }
     }
 }
 
-struct Rounds {
-    /// Whoever holds the registry ends this thread; it must not keep the registry.
-    shared: Weak<Shared>,
-    is_over: Arc<AtomicBool>,
-    control: CompactionControl,
+/// Starts the two threads. They end when asked to, or when nobody has the registry any more.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<(), LogError> {
+    let periods = shared.upkeep.periods;
+    spawn(shared, "fm-upkeep", move |shared, stop| keep_up(&shared, &stop, periods))?;
+    spawn(shared, "fm-compaction", move |shared, stop| compact(&shared, &stop, periods))
 }
 
-/// What is done every so often, and when it was done last.
-struct Every {
-    period: Duration,
-    last: Stopwatch,
+fn spawn(
+    shared: &Arc<Shared>,
+    name: &str,
+    run: impl FnOnce(Weak<Shared>, Arc<Stop>) + Send + 'static,
+) -> Result<(), LogError> {
+    let (weak, stop) = (Arc::downgrade(shared), Arc::clone(&shared.upkeep.stop));
+    stop.state.lock().running += 1;
+    let running = Running(Arc::clone(&stop));
+    let work = move || {
+        let _running = running;
+        run(weak, stop);
+    };
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map(drop).map_err(|e| LogError::NoThread { source: Arc::new(e) })
 }
 
-impl Every {
-    fn new(period: Duration) -> Every {
-        Every { period, last: Stopwatch::start() }
+/// A thread that has not ended.
+struct Running(Arc<Stop>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.state.lock().running -= 1;
+        self.0.changed.notify_all();
     }
+}
 
-    fn is_due(&mut self) -> bool {
-        let is_due = self.last.elapsed() >= self.period;
+fn keep_up(shared: &Weak<Shared>, stop: &Stop, periods: Periods) {
+    let start = Stopwatch::start;
+    let (mut released, mut retained, mut expired) = (start(), start(), start());
+    let is_due = |last: &mut Stopwatch, period: Duration| {
+        let is_due = last.elapsed() >= period;
         if is_due {
-            self.last = Stopwatch::start();
+            *last = start();
         }
         is_due
-    }
-}
-
-impl Rounds {
-    fn run(&self) {
-        let mut retention = Every::new(RETENTION_EVERY);
-        let mut compaction = Every::new(COMPACTION_EVERY);
-        let mut producers = Every::new(PRODUCERS_EVERY);
-        let mut idle_files = Every::new(IDLE_FILES_EVERY);
-        while !self.is_over.load(Ordering::Acquire) {
-            self.each(|partition| partition.flush_if_due());
-            if retention.is_due() {
-                self.each(retain);
-            }
-            if compaction.is_due() {
-                self.each(|partition| self.compact(partition));
-            }
-            if producers.is_due() {
-                self.each(|partition| {
-                    partition.expire_producers();
-                });
-            }
-            if idle_files.is_due() {
-                self.each(PartitionHandle::release_idle);
-            }
-            thread::park_timeout(TICK);
+    };
+    while !stop.wait(periods.flush) {
+        let Some(shared) = shared.upgrade() else { return };
+        let flushes = shared.all_with(|s| s.log.flush.records.is_some() || s.log.flush.interval.is_some());
+        flushes.iter().for_each(PartitionHandle::flush_if_due);
+        if is_due(&mut released, periods.release) {
+            each(shared.all_with(|_| true), stop, PartitionHandle::release_idle);
         }
-    }
-
-    fn each(&self, work: impl Fn(&PartitionHandle)) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let partitions = shared.partitions.load_full();
-        drop(shared);
-        for partition in partitions.values() {
-            if self.is_over.load(Ordering::Acquire) {
-                return;
-            }
-            // Whoever does not take writes any more is left as it is.
-            if partition.stopped().is_none() {
-                work(partition);
-            }
+        if is_due(&mut retained, periods.retention) {
+            each(shared.all_with(|_| true), stop, apply_retention);
         }
-    }
-
-    fn compact(&self, partition: &PartitionHandle) {
-        if partition.settings().log.compaction.is_none() {
-            return;
-        }
-        match partition.compact(self.control.clone()) {
-            Ok(Some(report)) => tracing::debug!(partition = %name(partition), ?report, "compacted"),
-            Ok(None) => {}
-            Err(e) => tracing::error!(partition = %name(partition), error = %e, "compaction failed"),
+        if is_due(&mut expired, periods.expiry) {
+            each(shared.all_with(|_| true), stop, PartitionHandle::expire_producers);
         }
     }
 }
 
-fn retain(partition: &PartitionHandle) {
+/// Calls `act` on the partitions that are not out of order, until the threads are to end.
+fn each(partitions: Vec<PartitionHandle>, stop: &Stop, act: impl Fn(&PartitionHandle)) {
+    let in_order = partitions.iter().filter(|partition| partition.stopped().is_none());
+    in_order.take_while(|_| !stop.is_asked()).for_each(act);
+}
+
+fn apply_retention(partition: &PartitionHandle) {
     match partition.apply_retention() {
-        Ok(removed) if !removed.is_empty() => {
-            tracing::info!(partition = %name(partition), segments = removed.len(), "removed what was too old or too much");
+        Ok(reasons) if reasons.is_empty() => {}
+        Ok(reasons) => {
+            tracing::info!(partition = %partition.id(), segments = reasons.len(), start = %partition.log_start(), "retention removed segments");
         }
-        Ok(_) => {}
-        Err(e) => tracing::error!(partition = %name(partition), error = %e, "retention failed"),
+        // It may have been closed since.
+        Err(PartitionError::Closed) => {}
+        Err(reason) => {
+            tracing::error!(partition = %partition.id(), error = %reason, "retention failed");
+        }
     }
 }
 
-fn name(partition: &PartitionHandle) -> String {
-    let id = partition.id();
-    format!("{}-{}", id.topic, id.index)
+fn compact(shared: &Weak<Shared>, stop: &Arc<Stop>, periods: Periods) {
+    while !stop.wait(periods.compaction) {
+        let Some(shared) = shared.upgrade() else { return };
+        let pass = Arc::clone(&shared.upkeep.pass);
+        let compacted = shared.all_with(|settings| settings.cleanup.compact);
+        drop(shared);
+        each(compacted, stop, |partition| compact_one(partition, &pass, stop));
+    }
+}
+
+fn compact_one(partition: &PartitionHandle, pass: &Arc<Pass>, stop: &Arc<Stop>) {
+    let pauses = Arc::clone(stop);
+    let control = CompactionControl::new(move |pause| {
+        // Whoever ends the threads cancels the pass as well.
+        pauses.wait(pause);
+    });
+    *pass.of.lock() = Some((partition.id().clone(), control.clone()));
+    let _under_way = UnderWay(pass);
+    if stop.is_asked() {
+        return;
+    }
+    match partition.compact(control) {
+        Ok(None) | Err(PartitionError::Closed) => {}
+        Ok(Some(report)) => {
+            tracing::info!(partition = %partition.id(), end = ?report.end, saved_bytes = report.bytes_saved, "compacted");
+        }
+        Err(reason) => {
+            tracing::error!(partition = %partition.id(), error = %reason, "compaction failed");
+        }
+    }
+}
+
+/// A pass that has not ended, whether it will end well or not.
+struct UnderWay<'a>(&'a Pass);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        *self.0.of.lock() = None;
+        self.0.ended.notify_all();
+    }
 }

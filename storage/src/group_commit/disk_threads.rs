@@ -48,7 +48,7 @@ impl DiskThreads {
         for n in 0..count.max(1) {
             let work = Arc::clone(&work);
             thread::Builder::new()
-                .name(format!("disk-{n}"))
+                .name(format!("fm-disk-{n}"))
                 .spawn(move || work.run())
                 .map_err(|e| LogError::NoThread { source: Arc::new(e) })?;
         }
