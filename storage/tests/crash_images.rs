@@ -64,9 +64,9 @@ const PROVEN_ELSEWHERE: [(SyncPoint, &str); 11] = [
     (SyncPoint::DataDirCreated, "data directory: data_dir/tests.rs"),
     (SyncPoint::PartitionRemoved, "data directory: data_dir/tests.rs"),
     (SyncPoint::SetAside, "salvage: log/salvage/tests.rs"),
-    (SyncPoint::MetadataDirCreated, "metadata: replication/src/quorum/tests/crash.rs"),
-    (SyncPoint::NodeStateData, "metadata: replication/src/quorum/tests/crash.rs"),
-    (SyncPoint::NodeStateRenamed, "metadata: replication/src/quorum/tests/crash.rs"),
+    (SyncPoint::MetadataDirCreated, "metadata: replication/src/quorum/tests/raft_log.rs"),
+    (SyncPoint::NodeStateData, "metadata: replication/src/quorum/tests/raft_log.rs"),
+    (SyncPoint::NodeStateRenamed, "metadata: replication/src/quorum/tests/raft_log.rs"),
     (SyncPoint::ImageSnapshotData, "metadata: replication/src/quorum/tests/crash.rs"),
     (SyncPoint::ImageSnapshotRenamed, "metadata: replication/src/quorum/tests/crash.rs"),
 ];

@@ -110,6 +110,7 @@ struct Shared {
     waiting: mpsc::Sender<Pending>,
     images: watch::Receiver<Arc<ClusterImage>>,
     pressure: Arc<DiskPressure>,
+    snapshots: Arc<SnapshotFile>,
     housekeeping: JoinHandle<()>,
     closed: Mutex<Option<Closed>>,
 }
@@ -135,7 +136,8 @@ impl QuorumHandle {
         let is_large = Arc::new(Notify::new());
         let growth =
             Growth { bytes: 0, limit_bytes: options.snapshots.log_bytes, is_large: Arc::clone(&is_large) };
-        let (machine, images) = StateMachine::new(opened.state, opened.snapshots, growth);
+        let snapshots = opened.snapshots;
+        let (machine, images) = StateMachine::new(opened.state, Arc::clone(&snapshots), growth);
         let (store, closed) =
             LogStore::spawn(opened.log, Arc::clone(&pressure)).map_err(|e| QuorumError::Io {
                 action: "start a thread for",
@@ -154,6 +156,7 @@ impl QuorumHandle {
             waiting,
             images,
             pressure,
+            snapshots,
             housekeeping,
             closed: Mutex::new(Some(closed)),
         };
@@ -266,6 +269,8 @@ impl QuorumHandle {
         self.shared.pressure.close();
         self.shared.housekeeping.abort();
         self.shared.raft.shutdown().await.map_err(stopped)?;
+        let snapshots = Arc::clone(&self.shared.snapshots);
+        spawn_blocking(move || snapshots.close()).await.map_err(stopped)?;
         let closed = self.shared.closed.lock().take();
         match closed {
             None => Ok(()),
@@ -276,8 +281,9 @@ impl QuorumHandle {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // It holds Raft, which would otherwise go on for ever.
+        // It holds Raft, and a write to a full disk holds the log's thread: both would go on for ever.
         self.housekeeping.abort();
+        self.pressure.close();
     }
 }
 

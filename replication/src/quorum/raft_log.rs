@@ -83,9 +83,14 @@ impl RaftLog {
             prewrite_bytes: 0,
             ..LogConfig::default()
         };
-        let (log, _) = Log::open(place.context.clone(), &dir.join(LOG_DIR), config)?;
+        let (log, report) = Log::open(place.context.clone(), &dir.join(LOG_DIR), config)?;
         let mut opened = RaftLog { context: place.context.clone(), log, file, last: None, committed: None };
         opened.settle(&dir)?;
+        // A vote is saved only behind the first entry.
+        if opened.vote().is_some() && (report.was_new || opened.last.is_none()) {
+            let reason = "there is no log, but this node has voted".to_owned();
+            return Err(QuorumError::Lost { path: dir, reason });
+        }
         Ok(opened)
     }
 
@@ -122,11 +127,6 @@ impl RaftLog {
             let (entry, committed_count) = self.read_one(self.log.end().0 - 1)?;
             self.last = Some(entry.log_id);
             self.committed = self.committed_of(committed_count)?;
-        }
-        if self.vote().is_some() && self.last.is_none() {
-            // A vote is saved only behind the first entry.
-            let reason = "the log is empty, but this node has voted".to_owned();
-            return Err(QuorumError::Lost { path: dir.to_owned(), reason });
         }
         Ok(())
     }

@@ -37,8 +37,15 @@ pub(crate) struct SnapshotFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     pressure: Arc<DiskPressure>,
-    /// The last entry of the one on the disk; held while another takes its place.
-    newest: Mutex<Option<LogId>>,
+    /// Held while another takes its place.
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The last entry of the snapshot on the disk.
+    last: Option<LogId>,
+    is_closed: bool,
 }
 
 impl State {
@@ -85,7 +92,7 @@ pub(crate) fn decode_state(file: Bytes) -> Result<State, SnapshotError> {
 
 impl SnapshotFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, metadata_dir: &Path, pressure: Arc<DiskPressure>) -> SnapshotFile {
-        SnapshotFile { disk, path: metadata_dir.join(FILE), pressure, newest: Mutex::new(None) }
+        SnapshotFile { disk, path: metadata_dir.join(FILE), pressure, held: Mutex::default() }
     }
 
     /// What the file holds, where there is one.
@@ -99,15 +106,18 @@ impl SnapshotFile {
             SnapshotError::Seal(source) => QuorumError::BadFile { path: path(), source },
             SnapshotError::Wire(source) => QuorumError::BadMessage { path: path(), source },
         })?;
-        let mut newest = self.newest.lock();
-        *newest = (*newest).max(state.last);
+        let mut held = self.held.lock();
+        held.last = held.last.max(state.last);
         Ok(Some((state, file)))
     }
 
     /// Replaces the file, unless it holds a newer one already. Durable when it returns.
     pub(crate) fn write(&self, last: Option<LogId>, file: &Bytes) -> Result<(), QuorumError> {
-        let mut newest = self.newest.lock();
-        if last < *newest {
+        let mut held = self.held.lock();
+        if held.is_closed {
+            return Err(QuorumError::Stopped { reason: "it was shut down".to_owned() });
+        }
+        if last < held.last {
             // One that came from the leader overtook one that was built here.
             return Ok(());
         }
@@ -116,7 +126,12 @@ impl SnapshotFile {
         self.pressure.until_space(|| {
             replace_file(&*self.disk, &self.path, file, syncs).map_err(QuorumError::io("replace", &self.path))
         })?;
-        *newest = last;
+        held.last = last;
         Ok(())
+    }
+
+    /// Waits for a write that is under way, and lets no other begin: the directory may be another's after this.
+    pub(crate) fn close(&self) {
+        self.held.lock().is_closed = true;
     }
 }

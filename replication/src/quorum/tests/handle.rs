@@ -147,6 +147,24 @@ fn the_log_is_replaced_by_a_snapshot_while_commands_are_under_way() {
 }
 
 #[test]
+fn after_shutting_down_nothing_is_written() {
+    for _ in 0..20 {
+        let disk = new_disk();
+        let operations = block_on(async {
+            let mut options = options(&disk);
+            options.snapshots = SnapshotRule { log_bytes: 0, keep_entries: 0 };
+            let quorum = QuorumHandle::start(options).await.unwrap();
+            join(&quorum).await;
+            quorum.propose(create_topic(1)).await.unwrap();
+            quorum.shutdown().await.unwrap();
+            disk.operations()
+        });
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(disk.operations(), operations);
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_new_commands_and_goes_on_when_there_is_space() {
     let disk = new_disk();
     block_on(async {
