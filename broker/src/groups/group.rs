@@ -1,7 +1,7 @@
 //! A group of members that divide work among themselves: Kafka's classic protocol as a machine without clock, I/O or
 //! waiting. Inputs take the time in milliseconds, of a clock that never goes back; what is to be done comes out as effects.
 //!
-//! [`join`](super::join), [`sync`](super::sync), [`leave`](super::leave) and [`rebalance`](super::rebalance) hold the inputs.
+//! [`join`](super::join), [`sync`](super::sync), [`leave`](super::leave) and `rebalance` hold the inputs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

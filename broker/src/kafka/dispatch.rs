@@ -157,12 +157,10 @@ pub(super) fn is_produce(frame: &[u8]) -> bool {
     frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
 }
 
-/// A whole body, to its last byte.
+/// A body. Bytes behind it are left alone, as Kafka leaves them: librdkafka's Metadata carries fields of later versions there.
 fn message<'a, M: Message<'a>>(body: &'a [u8], version: i16) -> Result<M, Refusal> {
     let mut decoder = Decoder::new(body);
-    let message = M::decode(&mut decoder, version)?;
-    decoder.finish()?;
-    Ok(message)
+    Ok(M::decode(&mut decoder, version)?)
 }
 
 #[cfg(test)]

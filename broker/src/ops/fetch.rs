@@ -122,6 +122,14 @@ async fn read_all(positions: &Arc<[Position]>, wanted: Wanted) -> Vec<Part> {
     rest.await.unwrap_or_else(|_| vec![Part::failed(ErrorCode::UnknownServerError); count])
 }
 
+/// What is known of a position before anything is read from it.
+enum Begun<'a> {
+    /// So many bytes may be read from this partition.
+    Read(&'a PartitionHandle, Part, usize),
+    /// Nothing will be.
+    Answered(Part),
+}
+
 /// One look at all positions, under one budget of bytes.
 struct Round {
     parts: Vec<Part>,
@@ -133,8 +141,8 @@ impl Round {
     /// False where only the disk can tell.
     fn read_memory(&mut self, position: &Position) -> bool {
         let (partition, part, max_bytes) = match self.begin(position) {
-            Ok(begun) => begun,
-            Err(part) => {
+            Begun::Read(partition, part, max_bytes) => (partition, part, max_bytes),
+            Begun::Answered(part) => {
                 self.parts.push(part);
                 return true;
             }
@@ -157,8 +165,8 @@ impl Round {
 
     fn read_anywhere(&mut self, position: &Position) {
         let (partition, part, max_bytes) = match self.begin(position) {
-            Ok(begun) => begun,
-            Err(part) => return self.parts.push(part),
+            Begun::Read(partition, part, max_bytes) => (partition, part, max_bytes),
+            Begun::Answered(part) => return self.parts.push(part),
         };
         let read = match partition.read(position.from, max_bytes, self.wanted.isolation) {
             Ok(read) => read,
@@ -175,8 +183,11 @@ impl Round {
     }
 
     /// Checks a position; says how many bytes may be read from it.
-    fn begin<'a>(&self, position: &'a Position) -> Result<(&'a PartitionHandle, Part, usize), Part> {
-        let partition = position.partition.as_ref().map_err(|code| Part::failed(*code))?;
+    fn begin<'a>(&self, position: &'a Position) -> Begun<'a> {
+        let partition = match &position.partition {
+            Ok(partition) => partition,
+            Err(code) => return Begun::Answered(Part::failed(*code)),
+        };
         let mut part = Part {
             high_watermark: Some(partition.high_watermark()),
             last_stable_offset: Some(partition.last_stable_offset()),
@@ -184,20 +195,20 @@ impl Round {
             ..Part::default()
         };
         if let Err(code) = check_epoch(position.leader_epoch, partition.leader_epoch()) {
-            return Err(Part { error: Some(code), ..part });
+            return Begun::Answered(Part { error: Some(code), ..part });
         }
         if let Some(epoch) = position.last_fetched_epoch {
             match partition.end_of_epoch(epoch) {
                 Some((known, end)) if known < epoch || end < position.from => {
                     part.diverges_at = Some((known, end));
-                    return Err(part);
+                    return Begun::Answered(part);
                 }
                 Some(_) => {}
-                None => return Err(Part { error: Some(ErrorCode::OffsetOutOfRange), ..part }),
+                None => return Begun::Answered(Part { error: Some(ErrorCode::OffsetOutOfRange), ..part }),
             }
         }
         let left = self.wanted.max_bytes.saturating_sub(self.bytes);
-        Ok((partition, part, position.max_bytes.min(left)))
+        Begun::Read(partition, part, position.max_bytes.min(left))
     }
 
     /// A batch larger than what is left is given only where nothing else is: somebody must come forward.

@@ -131,13 +131,16 @@ pub(crate) struct TopicDefaults {
     pub(crate) replication_factor: i16,
 }
 
-/// The replicas of each partition, and the settings. Pure; `start` is any number.
+/// The replicas of each partition, and the settings.
+type Plan = (Vec<Vec<BrokerId>>, Vec<(String, String)>);
+
+/// What is to be proposed for a new topic. Pure; `start` is any number.
 fn plan(
     image: &ClusterImage,
     topic: &NewTopic<'_>,
     defaults: &TopicDefaults,
     start: u64,
-) -> Result<(Vec<Vec<BrokerId>>, Vec<(String, String)>), OpError> {
+) -> Result<Plan, OpError> {
     if topic.name == RESERVED_NAME {
         return Err(OpError::new(
             ErrorCode::InvalidRequest,

@@ -2,10 +2,10 @@
 //! to change an image that others see.
 //!
 //! - this file: [`QuorumHandle`]: propose, read, watch, stop
-//! - [`raft_log`]: entries on storage's log; [`node_state`] the vote; [`log_store`] the thread that owns both
-//! - [`state_machine`]: entries applied; [`snapshot_file`] what stands for those that were removed
-//! - [`proposer`]: commands that wait share an entry; [`network`]: other voters
-//! - [`types`], [`sealed_file`], [`disk_pressure`], [`error`]
+//! - `raft_log`: entries on storage's log; `node_state` the vote; `log_store` the thread that owns both
+//! - `state_machine`: entries applied; `snapshot_file` what stands for those that were removed
+//! - `proposer`: commands that wait share an entry; `network`: other voters
+//! - `types`, `sealed_file`, `disk_pressure`, `error`
 
 mod disk_pressure;
 mod error;

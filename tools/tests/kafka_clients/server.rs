@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use crate::kafka_reference::Kafka;
+use crate::kafka_reference::broker::Broker;
 use crate::kafka_reference::process::{await_exit, poll, read};
-use crate::kafka_reference::{Broker, Kafka};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

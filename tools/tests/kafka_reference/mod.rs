@@ -4,7 +4,7 @@
 //! - [`Kafka`]: the jars; [`Kafka::start`] runs a broker, [`Kafka::dump`] reads any files as `DumpLogSegments` does.
 //! - [`Written`]: what the broker acknowledged, record by record.
 
-mod broker;
+pub(crate) mod broker;
 mod dump;
 pub(crate) mod process;
 pub(crate) mod toolchain;
@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-pub(crate) use broker::Broker;
 pub(crate) use dump::{Dump, DumpMode, DumpedBatch, DumpedRecord};
 pub(crate) use toolchain::Kafka;
 pub(crate) use writer::{Part, Transaction, Written, WrittenHeader};

@@ -70,7 +70,8 @@ fn session_timeouts_out_of_bounds_are_refused() {
 
 #[test]
 fn protocols_must_go_with_those_of_the_others() {
-    let cases: [(&str, &[(&str, &str)], bool); 5] = [
+    type Case = (&'static str, &'static [(&'static str, &'static str)], bool);
+    let cases: [Case; 5] = [
         ("consumer", &[("range", "")], true),
         ("consumer", &[("sticky", ""), ("roundrobin", "")], true),
         ("consumer", &[("sticky", "")], false),

@@ -133,7 +133,7 @@ impl World {
             instance_id: INSTANCES[who].map(Arc::from),
             protocols: protocols(lists[usize::from(taste)]),
             needs_known_member_id: is_new_client,
-            may_skip_assignment: taste % 2 == 0,
+            may_skip_assignment: taste.is_multiple_of(2),
             ..consumer("c")
         };
         let request = self.table.join(join);

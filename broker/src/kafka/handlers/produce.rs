@@ -67,7 +67,6 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
     let mut partitions = Vec::new();
     let mut decoder = Decoder::new(&body);
     let request = ProduceRequest::decode(&mut decoder, ctx.version())?;
-    decoder.finish()?;
     for topic in &request.topic_data {
         let key = topic_key(topic.name, topic.topic_id);
         for part in &topic.partition_data {
