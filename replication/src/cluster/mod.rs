@@ -3,7 +3,7 @@
 //!
 //! - [`image`]: brokers, topics, settings; [`sorted_map`] makes copies of it cheap
 //! - [`command`]: what may be proposed, what comes of it, why it may be refused
-//! - [`apply`]: image and command to image; the only place that changes one
+//! - [`mod@apply`]: image and command to image; the only place that changes one
 //! - [`delta`]: what differs between two images
 //! - [`placement`]: which brokers get a new partition
 //! - [`settings`]: the one table of topic settings
