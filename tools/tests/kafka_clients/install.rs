@@ -71,7 +71,8 @@ impl Client {
         match self.language {
             Language::Python => {
                 let python = install_python(&home)?;
-                Ok(vec![text(python), text(sources("python").join(self.adapter))])
+                // `-B`: it must not leave its bytecode beside the sources.
+                Ok(vec![text(python), "-B".to_owned(), text(sources("python").join(self.adapter))])
             }
             Language::Java => install_java(&home, self.adapter),
             Language::Go => Ok(vec![text(install_go(&home)?.join(self.adapter))]),

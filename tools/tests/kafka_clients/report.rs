@@ -63,45 +63,60 @@ impl Outcome {
     }
 }
 
-/// The text of docs/COMPATIBILITY.md.
-pub(crate) fn table(outcomes: &[Outcome], server: &str, command: &str) -> String {
+/// The text of docs/COMPATIBILITY.md: a table of clients and cases, a list of Kafka's own tools, and what is to be said of single cases.
+pub(crate) fn table(outcomes: &[Outcome], tools: &str, server: &str, command: &str) -> String {
+    let (of_tools, of_clients): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|o| o.client == tools);
     let mut text = format!(
         "# Compatibility\n\nUnmodified clients against {server}. Written by `{command}`; not edited by hand.\n\
-         What each case does is told in `tools/tests/kafka_clients/cases`; every case passes against Apache Kafka with the same client first.\n\n"
+         What a case does is told in `tools/tests/kafka_clients/cases`; each passed against Apache Kafka 4.3.1 with the same client first.\n\
+         librdkafka's own test-suite has a run of its own, see [TESTING.md](TESTING.md).\n\n\
+         `+` passed, `–` the client cannot do it, **x** failed.\n\n"
     );
-    let clients: BTreeMap<&str, &str> =
-        outcomes.iter().map(|o| (o.client.as_str(), o.version.as_str())).collect();
-    let mut cases: Vec<&str> = Vec::new();
-    for outcome in outcomes {
-        if !cases.contains(&outcome.case.as_str()) {
-            cases.push(&outcome.case);
-        }
-    }
-    let find = |client: &str, case: &str| outcomes.iter().find(|o| o.client == client && o.case == case);
-    text.push_str("`+` passed, `–` the client cannot do it, **x** failed.\n\n| client | version |");
-    for case in &cases {
-        let _ = write!(text, " {} |", case.replace('_', " "));
-    }
-    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(cases.len()));
-    for (client, version) in &clients {
-        let _ = write!(text, "| {client} | {version} |");
-        for case in &cases {
-            let mark = match find(client, case).map(|o| o.ending) {
-                Some(Ending::Ok) => "+",
-                Some(Ending::Failed) => "**x**",
-                Some(Ending::Unsupported) => "–",
-                None => "",
-            };
-            let _ = write!(text, " {mark} |");
-        }
-        text.push('\n');
+    write_matrix(&mut text, &of_clients);
+    let version = of_tools.first().map_or("", |o| &o.version);
+    let _ = writeln!(text, "\n## Apache Kafka's tools and Connect, {version}\n\n| tools | |\n|---|---|");
+    for outcome in &of_tools {
+        let _ = writeln!(text, "| {} | {} |", outcome.case.replace('_', " "), mark(outcome.ending));
     }
     text.push_str("\n## Remarks\n\n| client | case | |\n|---|---|---|\n");
     for outcome in outcomes.iter().filter(|o| !o.detail.is_empty()) {
         let detail = outcome.detail.replace(['\n', '|'], " ");
         let word = if outcome.ending == Ending::Failed { "failed: " } else { "" };
-        let _ =
-            writeln!(text, "| {} | {} | {word}{detail} |", outcome.client, outcome.case.replace('_', " "));
+        let _ = writeln!(text, "| {} | {} | {word}{detail} |", outcome.client, outcome.case.replace('_', " "));
     }
     text
+}
+
+fn mark(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Ok => "+",
+        Ending::Failed => "**x**",
+        Ending::Unsupported => "–",
+    }
+}
+
+fn write_matrix(text: &mut String, outcomes: &[&Outcome]) {
+    let mut cases: Vec<&str> = Vec::new();
+    let mut clients: BTreeMap<&str, (&str, BTreeMap<&str, Ending>)> = BTreeMap::new();
+    for outcome in outcomes {
+        if !cases.contains(&outcome.case.as_str()) {
+            cases.push(&outcome.case);
+        }
+        let (_, endings) =
+            clients.entry(&outcome.client).or_insert_with(|| (&outcome.version, BTreeMap::new()));
+        endings.insert(&outcome.case, outcome.ending);
+    }
+    text.push_str("| client | version |");
+    for case in &cases {
+        let _ = write!(text, " {} |", case.replace('_', " "));
+    }
+    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(cases.len()));
+    for (client, (version, endings)) in clients {
+        let _ = write!(text, "| {client} | {version} |");
+        for case in &cases {
+            let _ = write!(text, " {} |", endings.get(case).copied().map_or("", mark));
+        }
+        text.push('\n');
+    }
 }

@@ -52,7 +52,9 @@ impl Server {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
         command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
-        command.args(["--kafka-listen", &format!("127.0.0.1:{port}"), "--http-listen", "127.0.0.1:0"]);
+        command.args(["--kafka-listen", &format!("127.0.0.1:{port}"), "--http-listen", "off"]);
+        // Each of the many groups would wait for three seconds.
+        command.args(["--set", "group.initial.rebalance.delay.ms=0"]);
         command.stdin(Stdio::null()).stdout(File::create(dir.path().join("serve.out")).unwrap());
         command.stderr(File::create(dir.path().join("serve.err")).unwrap());
         let mut process = command.spawn().unwrap();

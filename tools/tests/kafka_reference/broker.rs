@@ -156,7 +156,6 @@ fn properties(dir: &Path, [port, controller_port]: [u16; 2]) -> String {
         "transaction.state.log.num.partitions=1",
         "share.coordinator.state.topic.replication.factor=1",
         "share.coordinator.state.topic.min.isr=1",
-        "group.initial.rebalance.delay.ms=0",
         "num.partitions=4",
         "log.retention.ms=-1",
         "log.segment.delete.delay.ms=200",

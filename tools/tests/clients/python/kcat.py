@@ -1,8 +1,10 @@
 """kcat: each request is one run of the program, a consumer one that goes on in the background."""
+import ctypes
 import itertools
 import json
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,11 +19,18 @@ FORMAT = "%p %o %T %K %S %h\n%k%s\n"
 COMMIT_INTERVAL_MS = 300
 
 
+def die_with_parent():
+    """Where this program is killed, kcat is, too, and does not stay in its group."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Stream:
     """A kcat that consumes: its records and what it says of its group."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        preexec_fn=die_with_parent)
         self.records, self.said = queue.Queue(), []
         self.assigned, self.revoked = set(), []
         for reader in self.read_records, self.read_messages:
@@ -121,7 +130,7 @@ class Kcat:
 
     def commit(self):
         # It commits by itself, after a while.
-        time.sleep(COMMIT_INTERVAL_MS * 4 / 1000)
+        time.sleep(COMMIT_INTERVAL_MS * 6 / 1000)
 
     def close(self):
         stream, self.stream = self.stream, None

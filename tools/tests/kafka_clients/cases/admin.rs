@@ -97,13 +97,10 @@ pub(crate) fn admin(session: &mut Session) -> Result<String, Failure> {
     offsets(session, &mut remarks, &topic)?;
     groups(session, &mut remarks, &topic)?;
     if remarks.ask(session, json!({"op": "delete_topic", "topic": topic}))?.is_some() {
-        let gone = session.call(json!({"op": "describe_topic", "topic": topic}));
-        match gone {
-            Err(Failure::Refused { .. } | Failure::Unsupported(_)) => {}
-            // Some clients answer with an empty description.
-            Ok(told) => ensure!(told["partitions"] == json!([]), "the topic is still there: {told}"),
-            Err(other) => return Err(other),
-        }
+        // Among all topics, because some clients have the broker make the topic that they ask for.
+        let gone = |told: &Value| told["topics"].as_array().is_some_and(Vec::is_empty);
+        let told = session.ask_until(&json!({"op": "metadata", "prefix": topic}), gone)?;
+        ensure!(gone(&told), "the topic is still there: {told}");
     }
     Ok(remarks.text())
 }
@@ -154,7 +151,8 @@ fn topics(session: &mut Session, remarks: &mut Remarks, topic: &str) -> Result<(
 fn offsets(session: &mut Session, remarks: &mut Remarks, topic: &str) -> Result<(), Failure> {
     let expect = |session: &mut Session, remarks: &mut Remarks, at: &str, expected: [i64; 2]| {
         let asked = json!({"op": "list_offsets", "topic": topic, "partitions": [0, 1], "at": at});
-        let Some(mut told) = remarks.ask(session, asked)? else { return Ok(()) };
+        // Some clients ask for all partitions, and Apache Kafka's newest ones have no leader for a moment.
+        let Some(mut told) = remarks.ask_until(session, &asked, |_| true)? else { return Ok(()) };
         let mut offsets: Vec<(i32, i64)> = parse(told["offsets"].take())?;
         offsets.sort_unstable();
         let expected = [(0, expected[0]), (1, expected[1])];

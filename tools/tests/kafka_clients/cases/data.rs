@@ -46,7 +46,8 @@ fn within(what: &str, failure: Failure) -> Failure {
 
 /// Null, empty and binary keys and values, headers of every kind, timestamps; and the client's own choice of partitions by key.
 pub(crate) fn keys_headers(session: &mut Session) -> Result<String, Failure> {
-    let topic = session.topic("keys", 3, json!({}))?;
+    // Some records are older than what a broker keeps by default.
+    let topic = session.topic("keys", 3, json!({"retention.ms": "-1"}))?;
     let binary: Vec<u8> = (0..=255).collect();
     let text = |t: &str| Some(t.as_bytes().to_vec());
     let mut sent = vec![
@@ -203,7 +204,7 @@ pub(crate) fn from_end(session: &mut Session) -> Result<String, Failure> {
 
 /// A consumer that starts at a time gets the first record of that time or later, in each partition.
 pub(crate) fn by_time(session: &mut Session) -> Result<String, Failure> {
-    let topic = session.topic("time", 2, json!({}))?;
+    let topic = session.topic("time", 2, json!({"retention.ms": "-1"}))?;
     let mut sent = records("timed", 2, 100);
     let time = if session.lacks("timestamp") {
         session.produce(&topic, &sent[..100])?;

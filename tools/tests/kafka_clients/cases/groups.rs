@@ -12,7 +12,8 @@ use crate::session::{Session, expect_same};
 
 /// Long enough for a rebalance that waits for a member which is gone.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SESSION_MS: u64 = 6000;
+/// Short, because cases wait for it; long enough for a busy machine.
+const SESSION_MS: u64 = 8000;
 
 /// What a member was seen to hold and get.
 #[derive(Default)]

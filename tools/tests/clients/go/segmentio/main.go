@@ -37,7 +37,7 @@ func hello(request) (answer, error) {
 			}
 		}
 	}
-	return answer{"version": version, "codecs": adapter.Codecs, "lacks": []string{"empty header"}}, nil
+	return answer{"version": version, "codecs": adapter.Codecs, "lacks": []string{"empty", "empty header"}}, nil
 }
 
 // Which request's record a message is, and the partition that it asks for.
