@@ -211,7 +211,7 @@ fn configs(tools: &Tools) -> Result<String, Failure> {
     tools.fail(
         CONFIG,
         &with(&["--alter", "--add-config", "nonsense=1"]),
-        "Unknown topic config name: nonsense",
+        "InvalidConfigurationException",
     )?;
     let out = tools
         .succeed(CONFIG, &["--entity-type", "topics", "--entity-name", &topic, "--describe", "--all"])?;

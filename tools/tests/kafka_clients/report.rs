@@ -83,7 +83,8 @@ pub(crate) fn table(outcomes: &[Outcome], tools: &str, server: &str, command: &s
     for outcome in outcomes.iter().filter(|o| !o.detail.is_empty()) {
         let detail = outcome.detail.replace(['\n', '|'], " ");
         let word = if outcome.ending == Ending::Failed { "failed: " } else { "" };
-        let _ = writeln!(text, "| {} | {} | {word}{detail} |", outcome.client, outcome.case.replace('_', " "));
+        let _ =
+            writeln!(text, "| {} | {} | {word}{detail} |", outcome.client, outcome.case.replace('_', " "));
     }
     text
 }
