@@ -157,7 +157,7 @@ pub(super) fn is_produce(frame: &[u8]) -> bool {
     frame.starts_with(&ApiKey::Produce.code().to_be_bytes())
 }
 
-/// A body. Bytes behind it are left alone, as Kafka leaves them: librdkafka's Metadata carries fields of later versions there.
+/// A body. Bytes behind it are left alone, as Kafka leaves them: some of librdkafka's Metadata requests carry three too many.
 fn message<'a, M: Message<'a>>(body: &'a [u8], version: i16) -> Result<M, Refusal> {
     let mut decoder = Decoder::new(body);
     Ok(M::decode(&mut decoder, version)?)

@@ -208,11 +208,7 @@ fn configs(tools: &Tools) -> Result<String, Failure> {
     let out = tools.succeed(CONFIG, &with(&["--describe"]))?;
     ensure!(!out.contains("max.message.bytes"), "a deleted setting is still there: {out}");
     ensure!(out.contains("retention.ms=1000000"), "a setting went with another: {out}");
-    tools.fail(
-        CONFIG,
-        &with(&["--alter", "--add-config", "nonsense=1"]),
-        "InvalidConfigurationException",
-    )?;
+    tools.fail(CONFIG, &with(&["--alter", "--add-config", "nonsense=1"]), "InvalidConfigurationException")?;
     let out = tools
         .succeed(CONFIG, &["--entity-type", "topics", "--entity-name", &topic, "--describe", "--all"])?;
     for wanted in ["cleanup.policy=delete", "compression.type=producer", "min.insync.replicas=1"] {
