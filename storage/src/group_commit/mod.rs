@@ -31,6 +31,8 @@ use syncs::Syncs;
 
 /// Bytes written in one group. Past this a larger write is no cheaper by the byte, and those who wait for it wait longer.
 const GROUP_BYTES: usize = 1 << 20;
+/// Bytes that are worth a write of their own beside a sync, so that the disk thread has less to write when that has ended.
+const WRITE_BESIDE_BYTES: usize = 128 << 10;
 /// Groups that a caller writes for others before a disk thread takes over: it has work of its own.
 const GROUPS_FOR_OTHERS: usize = 16;
 
@@ -134,10 +136,7 @@ impl GroupCommit {
             shared.moved(wants_sync);
             then.give(outcome);
         } else {
-            let request = Request::new(batches, append_as, Box::new(then));
-            let bytes = request.bytes;
-            shared.waiting.lock().push_back(request);
-            shared.queued.fetch_add(bytes, Ordering::AcqRel);
+            shared.queue(batches, append_as, then);
         }
         shared.serve();
     }
@@ -158,9 +157,14 @@ impl GroupCommit {
         take.recv().unwrap_or(Err(LogError::Abandoned))
     }
 
-    /// Appends and returns once the batches are durable.
+    /// Appends and returns once the batches are durable. Waking a disk thread and being woken by it can cost as much as the sync, so
+    /// the calling thread sees to the disk itself where no other does.
     pub fn append_synced(&self, batches: Vec<RecordBatch>, append_as: AppendAs) -> Result<Receipt, LogError> {
-        let receipt = self.append(batches, append_as)?;
+        let (give, take) = sync_channel(1);
+        self.0.queue(batches, append_as, move |outcome| drop(give.send(outcome)));
+        self.0.round_here();
+        self.0.serve();
+        let receipt = take.recv().unwrap_or(Err(LogError::Abandoned))?;
         self.wait_synced(receipt.end)?;
         Ok(receipt)
     }
@@ -195,6 +199,18 @@ impl Shared {
         self.log.try_lock().map(Held)
     }
 
+    fn queue(
+        &self,
+        batches: Vec<RecordBatch>,
+        append_as: AppendAs,
+        then: impl FnOnce(Result<Receipt, LogError>) + Send + 'static,
+    ) {
+        let request = Request::new(batches, append_as, Box::new(then));
+        let bytes = request.bytes;
+        self.waiting.lock().push_back(request);
+        self.queued.fetch_add(bytes, Ordering::AcqRel);
+    }
+
     /// Writes groups until nobody waits, unless somebody else is at it.
     fn serve(self: &Arc<Self>) {
         for _ in 0..GROUPS_FOR_OTHERS {
@@ -210,8 +226,7 @@ impl Shared {
 
     /// True where a round will do what there is to do. Asked after [`Shared::has_work`], as a round asks that when it has ended.
     fn is_left_to_a_round(&self) -> bool {
-        // A group that is full is worth a write of its own beside the sync.
-        self.syncs.gather() && self.queued.load(Ordering::Acquire) < GROUP_BYTES
+        self.syncs.gather() && self.queued.load(Ordering::Acquire) < WRITE_BESIDE_BYTES
     }
 
     /// Writes all that waits now.
@@ -274,11 +289,16 @@ impl Shared {
 
     /// The log has moved and is free again.
     fn moved(self: &Arc<Self>, wants_sync: bool) {
+        self.note_wish(wants_sync);
+        (self.owner.announce)();
+    }
+
+    /// The owner wants what is appended durable, or does not.
+    fn note_wish(self: &Arc<Self>, wants_sync: bool) {
         self.syncs.set_eager(wants_sync);
         if wants_sync {
             self.want_sync(self.reader.end());
         }
-        (self.owner.announce)();
     }
 }
 

@@ -41,6 +41,11 @@ impl GroupCommit {
         let then: Then<()> = Box::new(then);
         self.0.syncs.waiters.lock().push(Waiter { up_to, then: Answer::new(then) });
         self.0.want_sync(up_to);
+        // Whoever moved the log meanwhile either found the waiter, or is seen here.
+        fence(Ordering::SeqCst);
+        if self.0.fate_of(up_to).is_some() {
+            self.0.answer_waiters();
+        }
     }
 
     /// Has everything before `up_to` made durable soon. Does not wait.
@@ -97,6 +102,7 @@ impl Shared {
 
     /// Tells those whose fate is known.
     pub(super) fn answer_waiters(&self) {
+        fence(Ordering::SeqCst);
         let told: Vec<_> = {
             let mut waiters = self.syncs.waiters.lock();
             let mut told = Vec::with_capacity(waiters.len());
@@ -113,21 +119,59 @@ impl Shared {
         }
     }
 
-    /// Everything that a disk has to do for this log now. On a disk thread; `schedule` has been called.
-    pub(super) fn round(self: &Arc<Self>) {
-        let _ended = Round(self);
-        self.write_waiting();
-        // A failure is kept in the log, where all who wait find it.
-        let _ = self.sync();
-        if self.with(|log| log.is_tending_due()) && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
-            self.disks.push(Job::Tend(Arc::clone(self)));
+    /// What a disk has to do for this log, until it is done or another log wants the thread. On a disk thread; `schedule` has been
+    /// called.
+    pub(super) fn rounds(self: &Arc<Self>) {
+        self.round_while(|| self.is_round_due() && self.disks.is_queue_empty());
+    }
+
+    /// One round on the calling thread, which may wait for the disk, unless a disk thread is at it or about to be.
+    pub(super) fn round_here(self: &Arc<Self>) {
+        if !self.syncs.is_scheduled.swap(true, Ordering::AcqRel) {
+            self.round_while(|| false);
         }
     }
 
-    fn sync(self: &Arc<Self>) -> Result<(), LogError> {
-        let job = self.with(|log| log.begin_sync())?;
+    fn round_while(self: &Arc<Self>, goes_on: impl Fn() -> bool) {
+        {
+            let _ended = Round(self);
+            let mut has_to_tell = false;
+            loop {
+                self.write_waiting();
+                // A failure is kept in the log, where all who wait find it.
+                let _ = self.sync(has_to_tell);
+                if !goes_on() {
+                    break;
+                }
+                has_to_tell = true;
+            }
+        }
+        self.tell();
+    }
+
+    fn sync(self: &Arc<Self>, has_to_tell: bool) -> Result<(), LogError> {
+        let job = self.hold().begin_sync()?;
+        if has_to_tell {
+            // Those whom the sync before has made durable. Told before what waited was written, all would be in one group again, and
+            // the disk idle while they make the next one.
+            self.tell();
+        }
         let outcome = job.run();
-        self.with(|log| log.finish_sync(job, outcome))
+        let (outcome, wants_sync, is_tending_due) = {
+            let mut log = self.hold();
+            let outcome = log.finish_sync(job, outcome);
+            (outcome, (self.owner.on_moved)(&mut log), log.is_tending_due())
+        };
+        self.note_wish(wants_sync);
+        if is_tending_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
+            self.disks.push(Job::Tend(Arc::clone(self)));
+        }
+        outcome
+    }
+
+    fn tell(&self) {
+        (self.owner.announce)();
+        self.answer_waiters();
     }
 
     /// Moves the recovery point and writes zeros ahead, where either is due. Appends and syncs go on meanwhile.
@@ -159,7 +203,7 @@ impl Shared {
     fn is_round_due(&self) -> bool {
         let wanted = Offset(self.syncs.wanted.load(Ordering::Acquire)).min(self.reader.end());
         let is_behind = wanted > self.reader.durable() && self.reader.stopped().is_none();
-        is_behind || self.has_work() || !self.syncs.waiters.lock().is_empty()
+        is_behind || self.has_work()
     }
 }
 
@@ -171,7 +215,9 @@ impl Drop for Round<'_> {
         self.0.syncs.is_scheduled.store(false, Ordering::Release);
         // What was asked for while the round ran found the log scheduled.
         fence(Ordering::SeqCst);
-        if self.0.is_round_due() {
+        // A round that panics has stopped the log and told nobody; the next one does.
+        let is_cut_short = std::thread::panicking() && !self.0.syncs.waiters.lock().is_empty();
+        if is_cut_short || self.0.is_round_due() {
             self.0.schedule();
         }
     }
