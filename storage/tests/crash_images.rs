@@ -28,6 +28,7 @@ fn workloads() -> u64 {
 fn run(seed: u64, seeds: &[Option<u64>], counts: &Counts) -> Result<(), Failure> {
     let work = Workload::run(seed, STEPS, None)?;
     counts.swaps.fetch_add(work.swaps, Ordering::Relaxed);
+    counts.spares.fetch_add(work.spares, Ordering::Relaxed);
     cut_all(&work, None, seeds, counts)
 }
 
@@ -54,6 +55,7 @@ fn no_power_cut_loses_or_invents_a_record() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(counts.cuts.into_inner() >= 10_000);
     assert!(counts.swaps.into_inner() >= 5);
+    assert!(counts.spares.into_inner() >= 3);
 }
 
 /// Syncs of calls that this workload does not make, and the tests that leave them out instead.

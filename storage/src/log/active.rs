@@ -40,6 +40,8 @@ pub(super) struct Active {
     opened_ms: TimestampMs,
     roll_after_ms: i64,
     pub(super) prewrite: Prewrite,
+    /// Most of the zeros that it needs were there before it was.
+    pub(super) was_spare: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,7 @@ impl Active {
             opened_ms: now_ms,
             roll_after_ms,
             prewrite: Prewrite::new(position),
+            was_spare: false,
         }
     }
 
@@ -80,6 +83,19 @@ impl Active {
     pub(super) fn create_files(&mut self) -> Result<(), LogError> {
         let path = self.segment.path(FileKind::Data);
         let data = self.disk.open(&path, OpenMode::Create).map_err(LogError::io("create", &path))?;
+        self.segment.adopt_data_file(Arc::clone(&data));
+        self.open_files(data, OpenMode::Create)
+    }
+
+    /// Makes the files of a new segment, whose data file is there already and holds nothing but zeros.
+    pub(super) fn adopt_spare(
+        &mut self,
+        data: Arc<dyn DiskFile>,
+        config: &LogConfig,
+    ) -> Result<(), LogError> {
+        let bytes = data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?;
+        self.prewrite = Prewrite::new(bytes);
+        self.was_spare = bytes >= u64::from(config.segment_bytes) / 2;
         self.segment.adopt_data_file(Arc::clone(&data));
         self.open_files(data, OpenMode::Create)
     }

@@ -219,7 +219,11 @@ impl Log {
         self.save_snapshot(base)?;
         let segment = self.new_segment(SegmentFacts::empty(base));
         let mut next = self.new_active(Arc::clone(&segment));
-        next.create_files()?;
+        let place = segment.path(FileKind::Data);
+        match self.spare.take(&*self.context.disk, &self.shared.dir, &place)? {
+            Some(data) => next.adopt_spare(data, &self.config)?,
+            None => next.create_files()?,
+        }
         let sealed = std::mem::replace(&mut self.active, next).segment;
         self.unsynced.sealed.push(sealed);
         // From here on its bytes are the sealed segment's; a sync that is under way may cover more than it must.

@@ -18,6 +18,7 @@ pub mod recovery;
 mod replay;
 mod retain;
 pub mod salvage;
+mod spare;
 mod sync;
 pub mod tail_cache;
 
@@ -40,6 +41,7 @@ use active::Active;
 pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
 pub use prewrite::PrewriteJob;
 use reader::{LogReader, LogShared};
+use spare::{Spare, SpareNeed};
 pub use sync::SyncJob;
 use tail_cache::{TailBatch, TailBudget, TailWriter};
 
@@ -68,6 +70,7 @@ pub struct Log {
     shared: Arc<LogShared>,
     tail: TailWriter,
     active: Active,
+    spare: Spare,
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_unsaved: bool,
@@ -206,6 +209,7 @@ impl Log {
             && self.active.flush_indexes(false).is_ok()
         {
             self.active.sleep();
+            self.give_up_spare();
         }
         self.reader().release_idle();
     }
@@ -233,6 +237,10 @@ impl Log {
             LogError::Full { .. } => error,
             other => self.poison(other),
         }
+    }
+
+    fn give_up_spare(&mut self) {
+        self.spare.give_up(&*self.context.disk, &self.shared.dir);
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Zeros written ahead of the log's end, so that a synced append changes no file size: half the latency of a sync, several
 //! times the synced throughput (docs/PERFORMANCE.md). The zeros are written beside the writer, who never waits for more than
-//! one piece of them.
+//! one piece of them. Which file gets them, and when, its owner says.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -19,6 +19,8 @@ static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 pub(super) struct Prewrite {
     /// End of the zeros that are synced.
     filled_to: u64,
+    /// Zeros could not be written, or not be synced.
+    has_failed: bool,
     job: Option<Arc<Mutex<Progress>>>,
 }
 
@@ -26,6 +28,7 @@ pub(super) struct Prewrite {
 struct Progress {
     at: u64,
     stopped: bool,
+    failed: bool,
 }
 
 /// Zeros to be written and synced on any thread.
@@ -40,7 +43,7 @@ pub struct PrewriteJob {
 impl Prewrite {
     /// For a file of `file_bytes`, all of which are on the disk.
     pub(super) fn new(file_bytes: u64) -> Prewrite {
-        Prewrite { filled_to: file_bytes, job: None }
+        Prewrite { filled_to: file_bytes, has_failed: false, job: None }
     }
 
     /// True where fewer than half of `ahead_bytes` are left behind `position`, and nobody is writing any.
@@ -64,9 +67,31 @@ impl Prewrite {
             return None;
         }
         let (from, to) = (self.filled_to.max(position), (position + ahead_bytes).min(limit));
-        let progress = Arc::new(Mutex::new(Progress { at: from, stopped: false }));
+        Some(self.fill(from, to, file, path))
+    }
+
+    /// Zeros from `from` to `to`. Nobody is writing any.
+    pub(super) fn fill(
+        &mut self,
+        from: u64,
+        to: u64,
+        file: Arc<dyn DiskFile>,
+        path: std::path::PathBuf,
+    ) -> PrewriteJob {
+        let progress = Arc::new(Mutex::new(Progress { at: from, stopped: false, failed: false }));
         self.job = Some(Arc::clone(&progress));
-        Some(PrewriteJob { file, path, to, progress })
+        PrewriteJob { file, path, to, progress }
+    }
+
+    /// End of the zeros, where nobody is writing any.
+    pub(super) fn filled_to(&mut self) -> Option<u64> {
+        self.collect();
+        self.job.is_none().then_some(self.filled_to)
+    }
+
+    /// True where zeros that should be in the file may not be.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// The writer is about to write up to `end`: zeros must not come after it there.
@@ -90,6 +115,7 @@ impl Prewrite {
         let progress = job.lock();
         if progress.stopped {
             self.filled_to = progress.at;
+            self.has_failed |= progress.failed;
             drop(progress);
             self.job = None;
         }
@@ -107,7 +133,10 @@ impl PrewriteJob {
     /// Writes and syncs the zeros; ends early where the writer needs the place. Blocks on the disk.
     pub fn run(self) -> Result<(), LogError> {
         let outcome = self.fill();
-        self.progress.lock().stopped = true;
+        let mut progress = self.progress.lock();
+        progress.failed = outcome.is_err();
+        progress.stopped = true;
+        drop(progress);
         outcome
     }
 

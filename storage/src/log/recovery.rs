@@ -14,6 +14,7 @@ use floodmark_proto::ids::Offset;
 
 use super::files::{self, Found};
 use super::reader::LogShared;
+use super::spare::Spare;
 use super::tail_cache::TailWriter;
 use super::{Log, LogContext, Unsynced};
 use crate::config::LogConfig;
@@ -199,6 +200,7 @@ impl Opening {
             shared,
             tail,
             active: writer,
+            spare: Spare::default(),
             producers: self.producers,
             epochs: self.epochs,
             epochs_unsaved: self.epochs_changed,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use floodmark_proto::ids::Offset;
 
 use super::reader::LogShared;
-use super::{Log, PrewriteJob, Unsynced, record_of};
+use super::{Log, PrewriteJob, SpareNeed, Unsynced, record_of};
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint};
 use crate::manifest::Manifest;
@@ -112,12 +112,26 @@ impl Log {
     }
 
     fn is_prewrite_due(&mut self) -> bool {
-        let ahead = u64::from(self.config.prewrite_bytes);
-        let limit = u64::from(self.config.segment_bytes);
-        ahead > 0
-            && self.check_open().is_ok()
-            && self.active.is_awake()
-            && self.active.prewrite.is_due(self.active.position, ahead, limit)
+        let need = self.spare_need();
+        self.may_prewrite() && (self.are_zeros_due_here() || self.spare.due(need).is_some())
+    }
+
+    fn may_prewrite(&self) -> bool {
+        self.config.prewrite_bytes > 0 && self.check_open().is_ok() && self.active.is_awake()
+    }
+
+    fn are_zeros_due_here(&mut self) -> bool {
+        let (ahead, limit) = (u64::from(self.config.prewrite_bytes), u64::from(self.config.segment_bytes));
+        self.active.prewrite.is_due(self.active.position, ahead, limit)
+    }
+
+    pub(super) fn spare_need(&self) -> SpareNeed {
+        SpareNeed {
+            position: self.active.position,
+            piece_bytes: u64::from(self.config.prewrite_bytes),
+            limit: u64::from(self.config.segment_bytes),
+            was_spare: self.active.was_spare,
+        }
     }
 
     /// True where segments were rolled since the recovery point last moved. They are not compacted before it has passed them.
@@ -225,6 +239,7 @@ impl Log {
     /// [`Log::close`] for a log that others hold: later writes are refused with [`LogError::Closed`], reading goes on.
     pub(crate) fn end_cleanly(&mut self) -> Result<(), LogError> {
         self.check_open()?;
+        self.give_up_spare();
         if !self.has_nothing_to_save() {
             self.active.seal().map_err(|e| self.full_or_poison(e))?;
             // Trimming changed the file, even where no batch was added.
@@ -243,6 +258,7 @@ impl Log {
     pub(crate) fn end_abruptly(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.active.sleep();
+        self.spare.stop();
     }
 
     fn has_nothing_to_save(&self) -> bool {
@@ -252,10 +268,15 @@ impl Log {
         clean && self.recovery_point() == self.next && !self.active.is_awake()
     }
 
-    /// Zeros to write ahead of the log's end, where it pays; to be run on a thread that may wait for the disk.
+    /// Zeros to write ahead of the log's end, or into the next segment's file, where it pays; to be run on a thread that may wait
+    /// for the disk.
     pub fn prewrite_job(&mut self) -> Option<PrewriteJob> {
-        if !self.is_prewrite_due() {
+        if !self.may_prewrite() {
             return None;
+        }
+        if !self.are_zeros_due_here() {
+            let need = self.spare_need();
+            return self.spare.begin(&*self.context.disk, &self.shared.dir, need);
         }
         let path = self.active.segment.path(FileKind::Data);
         // A handle of its own: a system tells each handle once of a failed sync, and the appends' must learn of it too.

@@ -24,6 +24,7 @@ pub(crate) struct Counts {
     pub(crate) records: AtomicU64,
     /// Compacted segments that took their places.
     pub(crate) swaps: AtomicU64,
+    pub(crate) spares: AtomicU64,
 }
 
 pub(crate) struct Cutter<'a> {
