@@ -15,7 +15,8 @@ use floodmark_proto::ids::TopicId;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::fs::{
-    Disk, DiskLock, ReplaceSyncs, SyncPoint, parent, read_small_file, remove_if_present, replace_file,
+    Disk, DiskLock, OpenMode, ReplaceSyncs, SyncPoint, parent, read_small_file, remove_if_present,
+    replace_file,
 };
 use crate::log::recovery::RecoveryReport;
 use crate::log::{Log, LogContext};
@@ -363,6 +364,14 @@ fn foreign(disk: &dyn Disk, path: &Path) -> String {
     } else {
         "is not empty and was not written by Floodmark; give it a directory of its own".to_owned()
     }
+}
+
+/// True where the directory lies on a file system that is mounted read-only: nobody can be writing to it here, and its lock cannot
+/// be taken.
+#[must_use]
+pub fn is_read_only(disk: &dyn Disk, path: &Path) -> bool {
+    let lock = disk.open(&path.join(LOCK_FILE), OpenMode::Write);
+    lock.is_err_and(|e| e.kind() == io::ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Replaces a file that says what its directory is.

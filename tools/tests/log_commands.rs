@@ -776,6 +776,37 @@ fn a_read_only_log_is_looked_into_and_stays_as_it_is() {
 }
 
 #[test]
+fn recovering_on_a_read_only_file_system_is_refused_but_for_a_dry_run() {
+    let fixture = Fixture::new();
+    fs::remove_file(fixture.dir.join("log.manifest")).unwrap();
+    let (before, data, dir) = (image(&fixture.dir), fixture.data(), fixture.dir.display().to_string());
+    let recover = |options: &str| {
+        let script = format!(
+            "mount --bind '{data}' '{data}' && mount -o remount,bind,ro '{data}' || exit 77; exec '{program}' log recover '{dir}' {options}",
+            data = data.display(),
+            program = env!("CARGO_BIN_EXE_floodmark"),
+        );
+        // In a name space of its own, so that any user may mount and nobody else sees it.
+        let output = Command::new("unshare").args(["-rm", "sh", "-c", &script]).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let ran = Ran {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        };
+        // Where the system lets nobody have such a name space, there is nothing to be tried.
+        let is_barred = ran.code == 77 || ran.stderr.starts_with("unshare:");
+        (!is_barred).then_some(ran)
+    };
+    let Some(refused) = recover("") else { return };
+    let refused = refused.with_code(2);
+    assert!(refused.stderr.contains("mounted read-only; remount it for writing"), "{}", refused.stderr);
+    let Some(told) = recover("--dry-run") else { return };
+    told.with_code(0).says(&["would be rebuilt", "log.manifest", "nothing was changed"]);
+    assert_eq!(image(&fixture.dir), before);
+}
+
+#[test]
 fn a_closed_pipe_ends_quietly() {
     let fixture = Fixture::new();
     for _ in 0..20 {

@@ -207,7 +207,7 @@ impl<'a> PartitionCheck<'a> {
                     None,
                     None,
                     "no such file".to_owned(),
-                    "an index; opening the log rebuilds it",
+                    "an index; opening the log rebuilds it, that of the last segment with the next append",
                 );
             }
         }

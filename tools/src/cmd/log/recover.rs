@@ -181,6 +181,10 @@ impl Recover<'_> {
         dir: &Path,
         lock: impl FnOnce(&dyn Disk, &Path) -> Result<Option<DiskLock>, floodmark_storage::LogError>,
     ) -> anyhow::Result<()> {
+        // What would be done can be told of a copy or a snapshot too, where nobody can do it.
+        if self.args.dry_run && data_dir::is_read_only(&*self.real, dir) {
+            return Ok(());
+        }
         if self.lock.as_ref().is_none_or(|(held, _)| held != dir) {
             self.lock = None;
             self.lock = lock(&*self.real, dir)?.map(|lock| (dir.to_owned(), lock));
