@@ -8,9 +8,9 @@ use anyhow::{Context as _, ensure};
 /// Programs, and what makes each end within a second or two.
 const BENCHES: &[(&str, &str)] = &[
     ("append", "--pairs 2 --mib 16"),
-    ("durable", "--pairs 1 --run-ms 100 --appends 50 --batch-kib 4"),
+    ("durable", "--pairs 1 --run-ms 100 --appends 50 --batch-kib 4 --segment-mib 8"),
     ("read", "--pairs 2 --mib 24 --segment-mib 8"),
-    ("compaction", "--bytes 4194304 --dir target"),
+    ("compaction", "--pairs 1 --bytes 4194304"),
     ("recovery", "--pairs 1 --large-mib 64 --small-mib 16 --unsynced-mib 4 --partitions 20 --segments 3"),
 ];
 

@@ -79,6 +79,13 @@ impl BatchBuilder {
         }
     }
 
+    /// Takes memory for a batch of `bytes` at once, so that it does not move as it grows.
+    #[must_use]
+    pub fn room_for(mut self, bytes: usize) -> BatchBuilder {
+        self.bytes.reserve_exact(bytes.saturating_sub(self.bytes.len()));
+        self
+    }
+
     /// A builder with the header fields of `header` and no records: what compaction keeps when it drops records. The
     /// last offset is kept whichever records follow; the maximum timestamp is theirs, except under log-append time.
     #[must_use]

@@ -353,7 +353,7 @@ fn rewrite(
     records: Records<'_>,
     stays: &[bool],
 ) -> Result<Fate, BatchError> {
-    let mut builder = BatchBuilder::like(header);
+    let mut builder = BatchBuilder::like(header).room_for(header.size_bytes());
     if let Some(horizon) = horizon {
         builder = builder.delete_horizon(horizon);
     }

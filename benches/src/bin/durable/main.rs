@@ -23,6 +23,10 @@ use hdrhistogram::Histogram;
 
 use groups::GroupsDisk;
 
+/// The one that the `floodmark` binary has: buffers are made by one thread and freed by another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes per second of durable appends over a bare loop of the same groups, and the latency of one caller.
 #[derive(Debug, Parser)]
 struct Args {
@@ -46,6 +50,12 @@ struct Args {
     /// MiB that the log fills with zeros ahead of its end
     #[arg(long, default_value_t = 8)]
     prewrite_mib: u32,
+    /// MiB of a segment
+    #[arg(long, default_value_t = 64)]
+    segment_mib: u32,
+    /// Segments that are filled before a run with many callers: from the second or third on, zeros are there before the log is
+    #[arg(long, default_value_t = 2)]
+    segments_before: u64,
 }
 
 /// Size of the bare loop's file; it starts again at the front when it is through.
@@ -54,6 +64,8 @@ const BARE_FILE_BYTES: u64 = 256 << 20;
 const WARM_UP: usize = 50;
 /// As many as a broker has for its first disk.
 const DISK_THREADS: usize = 2;
+/// What the file system has to do after a large file was removed is over by then.
+const SETTLE: Duration = Duration::from_millis(300);
 const MIB: f64 = (1 << 20) as f64;
 
 fn main() -> anyhow::Result<()> {
@@ -78,7 +90,11 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn config(args: &Args) -> LogConfig {
-    LogConfig { prewrite_bytes: args.prewrite_mib << 20, ..LogConfig::default() }
+    LogConfig {
+        prewrite_bytes: args.prewrite_mib << 20,
+        segment_bytes: args.segment_mib << 20,
+        ..LogConfig::default()
+    }
 }
 
 struct Side {
@@ -100,6 +116,9 @@ fn compare_throughput(
         let dir = scratch.join("log");
         let ours = run_callers(args, &dir, template, &mut side)?;
         std::fs::remove_dir_all(&dir)?;
+        // The disk is told of freed blocks in its own time, which is neither side's.
+        File::open(scratch)?.sync_all()?;
+        thread::sleep(SETTLE);
         let bare = run_groups(file, &side.groups)?;
         if pair > 0 {
             pairs.push((ours, bare));
@@ -116,24 +135,37 @@ fn run_callers(args: &Args, dir: &Path, template: &Template, side: &mut Side) ->
     for _ in 0..WARM_UP {
         append(&log, template)?;
     }
+    let before = args.segments_before * (u64::from(args.segment_mib) << 20);
+    let reader = log.reader();
+    drive_all(args, &log, template, || reader.size_bytes() < before)?;
     disk.take();
-    let start = Instant::now();
-    let run = Duration::from_millis(args.run_ms);
-    let drivers = args.drivers.clamp(1, args.callers);
-    let driver = |n: usize| {
-        let callers = args.callers / drivers + usize::from(n < args.callers % drivers);
-        drive(&log, template, callers, || start.elapsed() < run)
-    };
-    let appends = thread::scope(|scope| -> anyhow::Result<u64> {
-        let drivers: Vec<_> = (0..drivers).map(|n| scope.spawn(move || driver(n))).collect();
-        drivers.into_iter().map(|d| d.join().ok().context("a driver panicked")?).sum()
-    })?;
+    let (start, run) = (Instant::now(), Duration::from_millis(args.run_ms));
+    let appends = drive_all(args, &log, template, || start.elapsed() < run)?;
     let seconds = start.elapsed().as_secs_f64();
     side.groups = disk.take();
     log.abandon();
     let bytes: u64 = side.groups.iter().sum();
     side.group_kib = bytes as f64 / 1024.0 / side.groups.len().max(1) as f64;
     Ok((appends * template.size_bytes() as u64) as f64 / MIB / seconds)
+}
+
+/// All callers, shared out to the drivers; counts the appends that became durable.
+fn drive_all(
+    args: &Args,
+    log: &GroupCommit,
+    template: &Template,
+    goes_on: impl Fn() -> bool + Sync,
+) -> anyhow::Result<u64> {
+    let drivers = args.drivers.clamp(1, args.callers);
+    let driver = |n: usize| {
+        let callers = args.callers / drivers + usize::from(n < args.callers % drivers);
+        drive(log, template, callers, &goes_on)
+    };
+    let driver = &driver;
+    thread::scope(|scope| {
+        let drivers: Vec<_> = (0..drivers).map(|n| scope.spawn(move || driver(n))).collect();
+        drivers.into_iter().map(|d| d.join().ok().context("a driver panicked")?).sum()
+    })
 }
 
 /// Keeps `callers` appends under way as long as `goes_on`; counts those that became durable.
