@@ -29,6 +29,8 @@ pub struct LogConfig {
     pub prewrite_bytes: u32,
     /// Appended bytes after which the recovery point should move, so that recovery reads no more than about this.
     pub checkpoint_interval_bytes: u64,
+    /// `floodmark.key.index`: records are found by their key, and may be appended under a condition on it.
+    pub key_index: bool,
     /// Compaction; `None` where `cleanup.policy` does not name it.
     pub compaction: Option<CompactionConfig>,
 }
@@ -85,6 +87,7 @@ impl Default for LogConfig {
             flush: FlushPolicy::default(),
             prewrite_bytes: 8 << 20,
             checkpoint_interval_bytes: 64 << 20,
+            key_index: false,
             compaction: None,
         }
     }

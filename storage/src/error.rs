@@ -8,6 +8,7 @@ use floodmark_proto::batch::BatchError;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use crate::format_error::FormatError;
+use crate::log::condition::Expected;
 use crate::producers::ProducerError;
 
 /// A call on a log failed as a whole.
@@ -131,9 +132,39 @@ pub enum AppendError {
         /// The limit.
         segment_bytes: u32,
     },
+    /// The stream of one of its records does not end as that record expects; nothing of the batch was appended.
+    #[error("{}", conflict(*record, *expected, *actual))]
+    Conflict {
+        /// The record: its distance to the batch's first offset.
+        record: i32,
+        /// What it expects.
+        expected: Expected,
+        /// The stream's last offset; `None` where it has no record.
+        actual: Option<Offset>,
+    },
+    /// Where one of its streams ends could not be read; nothing of the batch was appended.
+    #[error("where the stream ends cannot be read: {reason}")]
+    StreamUnread {
+        /// The system's words, or what is damaged.
+        reason: String,
+    },
+    /// A condition on a log that does not know where its streams end.
+    #[error("the topic has no key index, which appends under a condition need: set floodmark.key.index=true")]
+    NoKeyIndex,
     /// The log has no offsets left.
     #[error("the log has reached the largest offset")]
     OffsetsExhausted,
+}
+
+fn conflict(record: i32, expected: Expected, actual: Option<Offset>) -> String {
+    let expected = match expected {
+        Expected::Any => "anything".to_owned(),
+        Expected::NoStream => "no stream".to_owned(),
+        Expected::StreamExists => "a stream".to_owned(),
+        Expected::Exactly(offset) => format!("a stream that ends at offset {offset}"),
+    };
+    let actual = actual.map_or_else(|| "there is none".to_owned(), |at| format!("its last offset is {at}"));
+    format!("record {record} of the batch expects {expected}, but {actual}")
 }
 
 impl LogError {

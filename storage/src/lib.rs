@@ -9,6 +9,7 @@ pub mod format_error;
 pub mod fs;
 pub mod group_commit;
 pub mod index;
+pub mod key_index;
 pub mod leader_epochs;
 pub mod log;
 pub mod manifest;

@@ -17,7 +17,7 @@ use crash::workload::Workload;
 
 const STEPS: usize = 60;
 const THREADS: usize = 2;
-const WORKLOADS: u64 = 8;
+const WORKLOADS: u64 = 10;
 const MUTANT_WORKLOADS: u64 = 12;
 
 /// More workloads than usual, for a longer search.

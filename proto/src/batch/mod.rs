@@ -5,6 +5,7 @@
 //! - [`validate`]: what is taken from a client, a replica or a disk.
 //! - [`records`]: lazy iteration; [`compression`] where the records are compressed.
 //! - [`builder`]: batches made here; [`control`] the markers that end transactions.
+//! - [`event_headers`]: headers of records that mean something to the broker.
 //! - [`RecordBatch`]: a checked batch with its bytes.
 
 pub mod builder;
@@ -12,6 +13,7 @@ pub mod compression;
 pub mod control;
 pub mod crc32c;
 mod error;
+pub mod event_headers;
 pub mod header;
 mod record_batch;
 pub mod records;

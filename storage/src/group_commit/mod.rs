@@ -21,8 +21,10 @@ use floodmark_proto::ids::Offset;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::LogError;
+use crate::key_index::BatchKeys;
 use crate::log::Log;
-use crate::log::append::AppendAs;
+use crate::log::append::{AppendAs, ToAppend};
+use crate::log::condition::Condition;
 use crate::log::reader::LogReader;
 pub use disk_threads::DiskThreads;
 use request::{Answer, Request, receipt_of};
@@ -124,6 +126,32 @@ impl GroupCommit {
         append_as: AppendAs,
         then: impl FnOnce(Result<Receipt, LogError>) + Send + 'static,
     ) {
+        if self.0.reader.key_seed().is_none() {
+            return self.submit_each(batches.into_iter().map(ToAppend::from), append_as, then);
+        }
+        self.submit_each(self.0.hashed(batches).into_iter(), append_as, then);
+    }
+
+    /// [`GroupCommit::submit`] of one batch that is appended only where `condition` holds.
+    pub fn submit_if(
+        &self,
+        batch: RecordBatch,
+        condition: Condition,
+        append_as: AppendAs,
+        then: impl FnOnce(Result<Receipt, LogError>) + Send + 'static,
+    ) {
+        let seed = self.0.reader.key_seed();
+        let keys = seed.and_then(|seed| BatchKeys::of(batch.as_bytes(), batch.header(), seed).ok());
+        let one = ToAppend { batch, keys, condition: Some(Box::new(condition)) };
+        self.submit_each(std::iter::once(one), append_as, then);
+    }
+
+    fn submit_each(
+        &self,
+        batches: impl Iterator<Item = ToAppend>,
+        append_as: AppendAs,
+        then: impl FnOnce(Result<Receipt, LogError>) + Send + 'static,
+    ) {
         let shared = &self.0;
         if shared.queued.load(Ordering::Acquire) == 0
             && !shared.syncs.gather()
@@ -136,7 +164,7 @@ impl GroupCommit {
             shared.moved(wants_sync);
             then.give(outcome);
         } else {
-            shared.queue(batches, append_as, then);
+            shared.queue(batches.collect(), append_as, then);
         }
         shared.serve();
     }
@@ -161,7 +189,7 @@ impl GroupCommit {
     /// the calling thread sees to the disk itself where no other does.
     pub fn append_synced(&self, batches: Vec<RecordBatch>, append_as: AppendAs) -> Result<Receipt, LogError> {
         let (give, take) = sync_channel(1);
-        self.0.queue(batches, append_as, move |outcome| drop(give.send(outcome)));
+        self.0.queue(self.0.hashed(batches), append_as, move |outcome| drop(give.send(outcome)));
         self.0.round_here();
         self.0.serve();
         let receipt = take.recv().unwrap_or(Err(LogError::Abandoned))?;
@@ -199,9 +227,20 @@ impl Shared {
         self.log.try_lock().map(Held)
     }
 
+    /// Batches with their keys, where the log has an index of them: hashed before anybody has to wait for it.
+    fn hashed(&self, batches: Vec<RecordBatch>) -> Vec<ToAppend> {
+        let seed = self.reader.key_seed();
+        let hashed = batches.into_iter().map(|batch| {
+            let keys = seed.and_then(|seed| BatchKeys::of(batch.as_bytes(), batch.header(), seed).ok());
+            // Where that failed, the log says so of this batch alone.
+            ToAppend { keys, batch, condition: None }
+        });
+        hashed.collect()
+    }
+
     fn queue(
         &self,
-        batches: Vec<RecordBatch>,
+        batches: Vec<ToAppend>,
         append_as: AppendAs,
         then: impl FnOnce(Result<Receipt, LogError>) + Send + 'static,
     ) {

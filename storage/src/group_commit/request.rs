@@ -3,11 +3,10 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use floodmark_proto::batch::RecordBatch;
 use floodmark_proto::ids::Offset;
 
 use crate::error::LogError;
-use crate::log::append::{AppendAs, AppendOutcomes};
+use crate::log::append::{AppendAs, AppendOutcomes, ToAppend};
 
 /// What is to be called with an outcome.
 pub type Then<T> = Box<dyn FnOnce(Result<T, LogError>) + Send>;
@@ -24,7 +23,7 @@ pub struct Receipt {
 /// Batches whose order is not fixed yet.
 #[derive(Debug)]
 pub(super) struct Request {
-    pub(super) batches: Vec<RecordBatch>,
+    pub(super) batches: Vec<ToAppend>,
     pub(super) count: usize,
     pub(super) bytes: usize,
     pub(super) append_as: AppendAs,
@@ -32,9 +31,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(batches: Vec<RecordBatch>, append_as: AppendAs, then: Then<Receipt>) -> Request {
-        let (count, bytes) =
-            (batches.len(), batches.iter().map(RecordBatch::size_bytes).sum::<usize>().max(1));
+    pub(super) fn new(batches: Vec<ToAppend>, append_as: AppendAs, then: Then<Receipt>) -> Request {
+        let bytes = batches.iter().map(|b| b.batch.size_bytes()).sum::<usize>().max(1);
+        let count = batches.len();
         Request { batches, count, bytes, append_as, then: Answer::new(then) }
     }
 }

@@ -174,7 +174,7 @@ impl Shared {
         self.answer_waiters();
     }
 
-    /// Moves the recovery point and writes zeros ahead, where either is due. Appends and syncs go on meanwhile.
+    /// Moves the recovery point, writes zeros ahead and key indexes, where any of it is due. Appends and syncs go on meanwhile.
     pub(super) fn tend(self: &Arc<Self>) {
         // A failure is kept in the log, and a full disk is met by the next append too.
         let _ = self.try_tend();
@@ -184,6 +184,10 @@ impl Shared {
     fn try_tend(self: &Arc<Self>) -> Result<(), LogError> {
         if let Some(job) = self.with(|log| log.prewrite_job()) {
             // Zeros that could not be written cost speed, nothing else; the next append meets the disk's error itself.
+            let _ = job.run();
+        }
+        while let Some(job) = self.with(|log| log.key_index_job()) {
+            // Whoever looks for a key of that segment meets the error, or finds it gone.
             let _ = job.run();
         }
         self.checkpoint_if(|log| log.is_checkpoint_due())

@@ -16,6 +16,7 @@ use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at};
 use crate::index::{
     AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
 };
+use crate::key_index::BatchKeys;
 use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::walk::HeaderWalk;
@@ -39,6 +40,8 @@ pub(super) struct Active {
     first_timestamp: Option<TimestampMs>,
     opened_ms: TimestampMs,
     roll_after_ms: i64,
+    /// What a file of the segment's keys would hold by now.
+    key_bytes: u64,
     pub(super) prewrite: Prewrite,
     /// Most of the zeros that it needs were there before it was.
     pub(super) was_spare: bool,
@@ -74,6 +77,7 @@ impl Active {
             first_timestamp: None,
             opened_ms: now_ms,
             roll_after_ms,
+            key_bytes: 0,
             prewrite: Prewrite::new(position),
             was_spare: false,
         }
@@ -227,6 +231,7 @@ impl Active {
         self.position + header.size_bytes() as u64 > u64::from(config.segment_bytes)
             || !fits(self.segment.base, header.last_offset())
             || self.indexer.is_full()
+            || self.key_bytes >= u64::from(config.segment_index_bytes)
             || self.aborted_entries() >= transaction_index::ENTRIES_MAX as usize
             || age_ms > self.roll_after_ms
     }
@@ -236,8 +241,15 @@ impl Active {
     }
 
     /// Counts an accepted batch in; it is written by the next [`Active::write`].
-    pub(super) fn accept(&mut self, header: &BatchHeader) -> Result<(), FormatError> {
+    pub(super) fn accept(
+        &mut self,
+        header: &BatchHeader,
+        keys: Option<&BatchKeys>,
+    ) -> Result<(), FormatError> {
         self.index(header, self.position)?;
+        if let Some(keys) = keys {
+            self.key_bytes = self.segment.add_keys(keys, header.base_offset, self.position);
+        }
         self.first_timestamp.get_or_insert(header.max_timestamp);
         self.position += header.size_bytes() as u64;
         Ok(())

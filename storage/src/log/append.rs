@@ -9,10 +9,12 @@ use floodmark_proto::batch::{
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
 
 use super::Log;
+use super::condition::{Condition, Decision};
 use super::tail_cache::TailBatch;
 use crate::clock::Stopwatch;
 use crate::error::{AppendError, LogError};
 use crate::index::fits;
+use crate::key_index::BatchKeys;
 use crate::leader_epochs::LeaderEpochs;
 use crate::producers::{EndMarker, Origin, Verdict};
 use crate::segment::SegmentFacts;
@@ -30,6 +32,23 @@ pub enum AppendAs {
     },
     /// A replica that copies the leader: offsets and epochs are kept, and must fit.
     Replica,
+}
+
+/// A batch that is to be appended, with what its sender knows of it.
+#[derive(Debug)]
+pub struct ToAppend {
+    /// The batch.
+    pub batch: RecordBatch,
+    /// Its keys, where they are hashed already; a log with a key index hashes them itself otherwise.
+    pub keys: Option<BatchKeys>,
+    /// What must hold for it to be appended.
+    pub condition: Option<Box<Condition>>,
+}
+
+impl From<RecordBatch> for ToAppend {
+    fn from(batch: RecordBatch) -> ToAppend {
+        ToAppend { batch, keys: None, condition: None }
+    }
 }
 
 /// Where a batch is.
@@ -58,7 +77,7 @@ impl Log {
     /// log: after [`LogError::Full`] it may be tried again, after any other the log takes no more writes.
     pub fn append(
         &mut self,
-        batches: impl IntoIterator<Item = RecordBatch>,
+        batches: impl IntoIterator<Item = impl Into<ToAppend>>,
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
         self.check_open()?;
@@ -69,14 +88,14 @@ impl Log {
 
     fn try_append(
         &mut self,
-        batches: impl IntoIterator<Item = RecordBatch>,
+        batches: impl IntoIterator<Item = impl Into<ToAppend>>,
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
         self.wake_active()?;
         let batches = batches.into_iter();
         let mut outcomes = Vec::with_capacity(batches.size_hint().0);
         for batch in batches {
-            outcomes.push(self.accept(batch, append_as)?);
+            outcomes.push(self.accept(batch.into(), append_as)?);
         }
         self.write_accepted()?;
         Ok(outcomes)
@@ -85,7 +104,7 @@ impl Log {
     /// The outer result is the log's, the inner one this batch's.
     fn accept(
         &mut self,
-        mut batch: RecordBatch,
+        ToAppend { mut batch, keys, condition }: ToAppend,
         append_as: AppendAs,
     ) -> Result<Result<Appended, AppendError>, LogError> {
         let marker = match end_marker(batch.as_bytes(), batch.header()) {
@@ -99,6 +118,18 @@ impl Log {
             }
             Err(e) => return Ok(Err(e)),
         }
+        let keys = match self.keys_of(&batch, keys, append_as) {
+            Ok(keys) => keys,
+            Err(e) => return Ok(Err(e)),
+        };
+        // After the producer's check: a retry of what is in the log already is no second append, whatever came behind it.
+        if let Some(condition) = condition {
+            match self.decide(&condition)? {
+                Decision::Append => {}
+                Decision::Landed(landed) => return Ok(Ok(landed)),
+                Decision::Refuse(e) => return Ok(Err(e)),
+            }
+        }
         if let AppendAs::Leader { epoch, .. } = append_as {
             batch.stamp(self.next, epoch);
         }
@@ -111,7 +142,7 @@ impl Log {
             self.epochs_unsaved = true;
             self.shared.epochs.store(Arc::new(self.epochs.clone()));
         }
-        if let Err(e) = self.active.accept(&header) {
+        if let Err(e) = self.active.accept(&header, keys.as_ref()) {
             let path = self.active.segment.path(FileKind::Data);
             return Err(LogError::BadFile { path, source: e });
         }
@@ -127,6 +158,26 @@ impl Log {
             timestamp: header.max_timestamp,
             is_duplicate: false,
         }))
+    }
+
+    /// What of a batch goes into the key index, where there is one.
+    fn keys_of(
+        &self,
+        batch: &RecordBatch,
+        hashed: Option<BatchKeys>,
+        append_as: AppendAs,
+    ) -> Result<Option<BatchKeys>, AppendError> {
+        let Some(seed) = self.shared.keys.seed() else { return Ok(None) };
+        match (hashed, append_as) {
+            (Some(keys), _) => Ok(Some(keys)),
+            (None, AppendAs::Leader { .. }) => {
+                Ok(Some(BatchKeys::of(batch.as_bytes(), batch.header(), seed)?))
+            }
+            // The leader took it; a replica has no choice.
+            (None, AppendAs::Replica) => {
+                Ok(Some(BatchKeys::of_stored(batch.as_bytes(), batch.header(), seed)))
+            }
+        }
     }
 
     fn judge(
@@ -171,7 +222,7 @@ impl Log {
         }
     }
 
-    fn write_accepted(&mut self) -> Result<(), LogError> {
+    pub(super) fn write_accepted(&mut self) -> Result<(), LogError> {
         if self.accepted.is_empty() {
             return Ok(());
         }
@@ -225,6 +276,8 @@ impl Log {
             None => next.create_files()?,
         }
         let sealed = std::mem::replace(&mut self.active, next).segment;
+        self.begin_keys(Some(&sealed));
+        self.freeze_keys(&sealed);
         self.unsynced.sealed.push(sealed);
         // From here on its bytes are the sealed segment's; a sync that is under way may cover more than it must.
         self.unsynced.active.cover(self.unsynced.active.changes);

@@ -155,7 +155,9 @@ impl Log {
         self.commit_manifest(manifest)?;
         let mut list = Vec::clone(&segments);
         list.splice(at..at + group.old.len(), [segment]);
-        self.shared.swaps.fetch_add(1, Ordering::AcqRel);
+        self.shared.keys.before_change(|| {
+            self.shared.swaps.fetch_add(1, Ordering::AcqRel);
+        });
         let swapped = self.take_places(&group);
         if swapped.is_ok() {
             self.shared.segments.store(Arc::new(list));
@@ -185,6 +187,8 @@ impl Log {
 
     fn take_places(&self, group: &CleanedGroup) -> Result<(), LogError> {
         let (disk, dir, base) = (&*self.context.disk, &*self.shared.dir, group.facts.base);
+        // The old one may be there where the new has none: the topic may not want one any more.
+        files::remove(disk, dir, base, FileKind::KeyIndex)?;
         for (aside, place) in group.aside_and_place(dir) {
             disk.rename(&aside, &place).map_err(LogError::io("rename", &aside))?;
         }

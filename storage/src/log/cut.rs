@@ -113,6 +113,8 @@ impl Log {
         let segment = self.new_segment(SegmentFacts::empty(offset));
         self.active = self.new_active(Arc::clone(&segment));
         self.active.create_files()?;
+        self.to_index.clear();
+        self.begin_keys(None);
         files::settle_names(&*disk, &dir)?;
         self.unsynced = super::Unsynced::default();
         self.producers = crate::producers::ProducerStates::new(offset);
@@ -148,7 +150,9 @@ impl Log {
 
     /// Readers wait while `cut` runs, and go on whatever became of it.
     fn cutting(&mut self, cut: impl FnOnce(&mut Log) -> Result<(), LogError>) -> Result<(), LogError> {
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.shared.keys.before_change(|| {
+            self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        });
         let outcome = cut(self);
         self.shared.cuts.fetch_add(1, Ordering::AcqRel);
         outcome
@@ -170,7 +174,6 @@ impl Log {
             files::remove(&*disk, &dir, snapshot, FileKind::Snapshot)?;
         }
         let aborted = self.shorten(cut)?;
-        files::settle_names(&*disk, &dir)?;
         let facts = SegmentFacts { end: cut.end, bytes: cut.bytes, ..SegmentFacts::empty(cut.segment.base) };
         let largest = if cut.bytes == cut.segment.bytes() {
             cut.segment.largest_timestamp()
@@ -178,11 +181,14 @@ impl Log {
             self.new_segment(facts).find_largest_timestamp()?
         };
         let segment = self.new_segment(SegmentFacts { largest_timestamp: largest, aborted, ..facts });
+        self.inherit_keys(&cut.segment, &segment)?;
+        files::settle_names(&*disk, &dir)?;
         let mut list = segments[..kept].to_vec();
         list.push(Arc::clone(&segment));
         self.unsynced.sealed.retain(|s| s.base < segment.base);
         self.unsynced.active.change();
         self.active = self.new_active(segment);
+        self.begin_keys(None);
         self.wake_active()?;
         let replay = Replay { disk: &*disk, dir: &dir, segments: &list, end: cut.end };
         self.producers = replay.run(&mut self.snapshots, |_, _| {})?.0;

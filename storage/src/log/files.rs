@@ -28,6 +28,8 @@ pub(crate) struct Found {
     pub(crate) indexes: BTreeMap<Offset, IndexBytes>,
     /// Base offset to bytes.
     pub(crate) transaction_indexes: BTreeMap<Offset, u64>,
+    /// Base offsets.
+    pub(crate) key_indexes: Vec<Offset>,
     pub(crate) snapshots: Vec<Offset>,
     /// Compacted copies that had not taken their places: base offset to bytes.
     pub(crate) cleaned: BTreeMap<Offset, u64>,
@@ -67,6 +69,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
             Some((base, FileKind::TransactionIndex)) => {
                 found.transaction_indexes.insert(base, entry.bytes);
             }
+            Some((base, FileKind::KeyIndex)) => found.key_indexes.push(base),
             Some((base, FileKind::Snapshot)) => found.snapshots.push(base),
             Some((base, FileKind::Cleaned)) => {
                 found.cleaned.insert(base, entry.bytes);

@@ -3,14 +3,17 @@
 //! - this file: [`Log`], its parts, and what of it is published to readers
 //! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
 //! - `compact`: superseded records out
+//! - `keys`: which records carry which key; `condition`: appends that depend on it
 //! - `recovery`: opening after whatever happened (`durable`, then `tail`; `replay` for producers); `salvage`: giving up what is damaged; `files`, `members`: what lies in the directory
 //! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
 pub mod append;
 pub mod compact;
+pub mod condition;
 mod cut;
 pub(crate) mod files;
+mod keys;
 pub(crate) mod members;
 mod prewrite;
 pub mod reader;
@@ -39,6 +42,7 @@ use crate::random::Random;
 use crate::segment::{Segment, SegmentFacts};
 use active::Active;
 pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
+pub use keys::KeyIndexJob;
 pub use prewrite::PrewriteJob;
 use reader::{LogReader, LogShared};
 use spare::{Spare, SpareNeed};
@@ -87,6 +91,8 @@ pub struct Log {
     bytes_since_checkpoint: u64,
     /// Alive while a compaction pass is.
     compacting: Weak<()>,
+    /// Segments whose key index is to be written, or was not looked at since the log was opened; oldest first.
+    to_index: Vec<Arc<Segment>>,
 }
 
 /// What no finished sync has covered. Several syncs may run at one time, so nothing leaves here when a sync begins, only when
@@ -140,7 +146,11 @@ impl Log {
 
     /// Changes the settings; they count from the next append on.
     pub fn set_config(&mut self, config: LogConfig) {
+        let (was_on, is_on) = (self.config.key_index, config.key_index);
         self.config = config;
+        if was_on != is_on {
+            self.switch_key_index(is_on);
+        }
     }
 
     /// The directory of the log.

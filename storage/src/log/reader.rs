@@ -1,6 +1,8 @@
 //! What readers of a log hold: an immutable list of segments, published ends, and the tail in memory. A reader takes no lock
 //! that the writer waits for. Must never change anything.
 
+mod stream;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -12,6 +14,9 @@ use floodmark_proto::batch::{BatchHeader, DecompressLimits, Records};
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
 use parking_lot::Mutex;
 
+pub use stream::{LANDED_RECORDS_MAX, StreamQuery, StreamRead, StreamRecord};
+
+use super::keys::LogKeys;
 use super::tail_cache::Tail;
 use crate::error::{LogError, Poison};
 use crate::index::{AbortedTransaction, transaction_index};
@@ -37,6 +42,7 @@ pub(crate) struct LogShared {
     /// new file under the old name, and is made again.
     pub(crate) swaps: AtomicU64,
     pub(crate) tail: Arc<Tail>,
+    pub(crate) keys: LogKeys,
     pub(crate) poison: OnceLock<Poison>,
     /// The log takes no more writes, because it was told so.
     pub(crate) closed: AtomicBool,

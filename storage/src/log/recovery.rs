@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use floodmark_proto::ids::Offset;
 
 use super::files::{self, Found};
+use super::keys::LogKeys;
 use super::reader::LogShared;
 use super::spare::Spare;
 use super::tail_cache::TailWriter;
@@ -21,6 +22,7 @@ use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::fs::Disk;
 use crate::index::{offset_index, time_index};
+use crate::key_index::KeySeed;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::active::Active;
 use crate::manifest::{Manifest, SegmentRecord};
@@ -98,6 +100,7 @@ impl Log {
         opening.settle_start_by_epochs();
         opening.complete_epochs();
         opening.sweep_indexes()?;
+        opening.sweep_key_indexes(&config)?;
         opening.report.was_clean = !opening.touched && opening.manifest.as_ref().is_some_and(|m| m.is_closed);
         opening.check_indexes(&config)?;
         opening.read_producers()?;
@@ -181,6 +184,10 @@ impl Opening {
             cuts: AtomicU64::new(0),
             swaps: AtomicU64::new(0),
             tail: tail.readers(),
+            keys: LogKeys::new(
+                config.key_index,
+                KeySeed(context.random.next_u64(), context.random.next_u64()),
+            ),
             poison: std::sync::OnceLock::new(),
             closed: AtomicBool::new(false),
             syncing: parking_lot::Mutex::new(()),
@@ -211,6 +218,7 @@ impl Opening {
             snapshots: self.snapshots,
             generation: 0,
             compacting: Weak::new(),
+            to_index: Vec::new(),
             bytes_since_checkpoint: 0,
         };
         if !scanned_active.is_empty() {
@@ -222,6 +230,10 @@ impl Opening {
         }
         for path in self.changed_indexes {
             log.unsynced.transaction_index(path);
+        }
+        log.begin_keys(None);
+        if log.config.key_index && active.bytes() > 0 {
+            log.to_index.push(active);
         }
         log.publish_first_unstable();
         if self.touched {

@@ -106,9 +106,9 @@ impl Log {
         self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
     }
 
-    /// True where the recovery point should move, or zeros be written ahead.
+    /// True where the recovery point should move, zeros be written ahead, or a key index be written.
     pub(crate) fn is_tending_due(&mut self) -> bool {
-        self.is_checkpoint_due() || self.is_prewrite_due()
+        self.is_checkpoint_due() || self.is_prewrite_due() || self.is_key_index_due()
     }
 
     fn is_prewrite_due(&mut self) -> bool {

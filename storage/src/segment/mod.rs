@@ -1,6 +1,7 @@
 //! One segment as its readers see it: a data file and the sparse indexes beside it, opened and mapped when first needed.
 //! Must know nothing of who writes it, nor of other segments.
 
+mod keys;
 pub mod name;
 pub mod scan;
 pub mod survey;
@@ -21,6 +22,8 @@ use crate::index::transaction_index::EntriesFacts;
 use crate::index::{
     AbortedTransaction, OffsetEntry, TimeEntry, TimestampOffset, offset_index, time_index, transaction_index,
 };
+pub(crate) use keys::Head;
+use keys::SegmentKeys;
 use name::FileKind;
 use walk::{HeaderWalk, SegmentBytes, Whole, whole_batches};
 
@@ -44,6 +47,7 @@ pub(crate) struct Segment {
     settled: AtomicBool,
     /// Used since the last look; see [`Segment::release_if_idle`].
     touched: AtomicBool,
+    keys: SegmentKeys,
     /// Where the last read of the map ended: offset relative to the base, then position, 32 bits each. A sequential reader
     /// goes on there without asking the index.
     read_end: AtomicU64,
@@ -127,6 +131,7 @@ impl Segment {
             aborted: AtomicU64::new(packed(facts.aborted)),
             settled: AtomicBool::new(facts.settled),
             touched: AtomicBool::new(false),
+            keys: SegmentKeys::new(facts.bytes, facts.end),
             read_end: AtomicU64::new(NO_READ_END),
         }
     }
@@ -243,6 +248,7 @@ impl Segment {
         // A handle through which unsynced bytes were written is the one that learns of their loss.
         if self.is_settled() && !self.touched.swap(false, Ordering::Relaxed) {
             *self.open.lock() = OpenFiles::default();
+            self.keys.release();
         }
     }
 

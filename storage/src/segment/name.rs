@@ -15,6 +15,8 @@ pub enum FileKind {
     TimeIndex,
     /// Aborted transactions.
     TransactionIndex,
+    /// Which records carry which key; ours.
+    KeyIndex,
     /// Producer state as of the offset in the name.
     Snapshot,
     /// A compacted segment that is to take the place of others.
@@ -25,8 +27,13 @@ pub enum FileKind {
 
 impl FileKind {
     /// The kinds that live and die with a segment's data.
-    pub const OF_SEGMENT: [FileKind; 4] =
-        [FileKind::Data, FileKind::OffsetIndex, FileKind::TimeIndex, FileKind::TransactionIndex];
+    pub const OF_SEGMENT: [FileKind; 5] = [
+        FileKind::Data,
+        FileKind::OffsetIndex,
+        FileKind::TimeIndex,
+        FileKind::TransactionIndex,
+        FileKind::KeyIndex,
+    ];
 
     fn extension(self) -> &'static str {
         match self {
@@ -34,6 +41,7 @@ impl FileKind {
             FileKind::OffsetIndex => "index",
             FileKind::TimeIndex => "timeindex",
             FileKind::TransactionIndex => "txnindex",
+            FileKind::KeyIndex => "keyindex",
             FileKind::Snapshot => "snapshot",
             FileKind::Cleaned => "log.cleaned",
             FileKind::CleanedTransactions => "txnindex.cleaned",
@@ -60,6 +68,7 @@ pub fn parse(name: &str) -> Option<(Offset, FileKind)> {
         FileKind::OffsetIndex,
         FileKind::TimeIndex,
         FileKind::TransactionIndex,
+        FileKind::KeyIndex,
         FileKind::Snapshot,
         FileKind::Cleaned,
         FileKind::CleanedTransactions,
@@ -78,6 +87,7 @@ mod tests {
             (0, FileKind::Data),
             (42, FileKind::Cleaned),
             (7, FileKind::CleanedTransactions),
+            (8, FileKind::KeyIndex),
             (i64::MAX, FileKind::Snapshot),
         ] {
             let path = path_of(Path::new("d"), Offset(base), kind);

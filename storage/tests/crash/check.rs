@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use floodmark_proto::batch::BatchHeader;
+use floodmark_proto::batch::{BatchHeader, DecompressLimits, Records};
 use floodmark_proto::ids::Offset;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::fs::{Disk, SimDisk};
+use floodmark_storage::key_index::Direction;
+use floodmark_storage::log::reader::StreamQuery;
 use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, ReadLimits, TailBudget};
@@ -195,6 +197,9 @@ fn check_one(
         state.assigned = begun;
     }
     check_rest(disk, log, &state, thorough)?;
+    if log.config().key_index {
+        check_streams(log, found)?;
+    }
     let records = found.len() as u64;
     Ok((state, records))
 }
@@ -239,6 +244,48 @@ fn check_rest(disk: &SimDisk, log: &Log, state: &Alternative, thorough: bool) ->
         Some(violation) => Err(failure("rules of the disk", violation.clone())),
         None => Ok(()),
     }
+}
+
+/// Each key's records are those that a reading of everything finds.
+fn check_streams(log: &Log, batches: &[bytes::Bytes]) -> Result<(), Failure> {
+    let reader = log.reader();
+    let unread = |e: &dyn std::fmt::Display| failure("streams", e.to_string());
+    for key in [&b"a"[..], b"b", b"c", b"d"] {
+        let mut expected = Vec::new();
+        for batch in batches {
+            let header = BatchHeader::parse(batch).map_err(|e| unread(&e))?;
+            let aborted = reader.aborted_transactions(header.base_offset, header.next_offset());
+            let is_aborted = header.attributes.is_transactional()
+                && aborted.map_err(|e| unread(&e))?.iter().any(|a| {
+                    a.producer_id == header.producer_id
+                        && (a.first_offset..=a.last_offset).contains(&header.base_offset)
+                });
+            let mut scratch = Vec::new();
+            let records = Records::open(batch, &DecompressLimits::DEFAULT, &mut scratch);
+            for record in records.map_err(|e| unread(&e))? {
+                let record = record.map_err(|e| unread(&e))?;
+                let counts = !is_aborted && !header.attributes.is_control() && record.offset >= log.start();
+                if counts && record.key == Some(key) {
+                    expected.push(record.offset);
+                }
+            }
+        }
+        let query = StreamQuery {
+            key,
+            from: Offset::ZERO,
+            direction: Direction::Forward,
+            below: Offset::MAX,
+            max_records: 1_000,
+            max_bytes: 1 << 20,
+        };
+        let read = reader.read_stream(&query).map_err(|e| unread(&e))?;
+        let found: Vec<Offset> = read.records.iter().map(|r| r.offset).collect();
+        let last = reader.last_of_key(key, Offset::MAX).map_err(|e| unread(&e))?;
+        if found != expected || last != expected.last().copied() {
+            return Err(failure("streams", format!("{found:?} and {last:?}, expected {expected:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// Reading from each offset gives the batch that holds it.

@@ -74,6 +74,7 @@ pub(crate) fn config_of(seed: u64) -> LogConfig {
         segment_ms: 100_000,
         index_interval_bytes: 150,
         prewrite_bytes: if seed.is_multiple_of(2) { 0 } else { 250 },
+        key_index: seed % 3 == 1,
         compaction: Some(CompactionConfig {
             delete_retention_ms: 0,
             map_bytes: 1 << 10,
@@ -112,6 +113,7 @@ impl Workload {
         for _ in 0..steps {
             let step = work.pick();
             work.step(step).map_err(|e| Failure { detail: format!("in step {step}: {}", e.detail), ..e })?;
+            work.write_key_indexes()?;
         }
         Ok(work)
     }
@@ -249,6 +251,16 @@ impl Workload {
             }
             other => unreachable!("{other}"),
         }
+    }
+
+    /// As a disk thread does when a segment was rolled.
+    fn write_key_indexes(&mut self) -> Result<(), Failure> {
+        let now = vec![self.state.clone()];
+        let outcome = self.during("write key indexes", now, |w| {
+            let Some(log) = &mut w.log else { return Ok(()) };
+            std::iter::from_fn(|| log.key_index_job()).try_for_each(|job| job.run())
+        });
+        outcome.map_err(fail)
     }
 
     fn recipe(&mut self, sent: &[Arc<Sent>]) -> Recipe {

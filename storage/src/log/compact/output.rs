@@ -12,6 +12,9 @@ use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, remove_if_present, with_suffix, write_all_at};
 use crate::index::transaction_index::EntriesFacts;
 use crate::index::{AbortedTransaction, IndexPolicy, Indexer, offset_index, time_index};
+use crate::key_index::file::{Indexed, encode};
+use crate::key_index::map::KeyMap;
+use crate::key_index::{BatchKeys, KeySeed};
 use crate::log::files::TEMPORARY;
 use crate::segment::SegmentFacts;
 use crate::segment::name::{FileKind, path_of};
@@ -34,6 +37,16 @@ pub(super) struct Output {
     indexer: Indexer,
     offsets: Vec<u8>,
     times: Vec<u8>,
+    keys: Option<Keys>,
+}
+
+/// The key index of the cleaned batches.
+#[derive(Debug)]
+struct Keys {
+    seed: KeySeed,
+    map: KeyMap,
+    /// Position and checksum of the last batch.
+    last: (u64, u32),
 }
 
 impl Output {
@@ -42,6 +55,7 @@ impl Output {
         dir: Arc<Path>,
         base: Offset,
         policy: IndexPolicy,
+        keys: Option<KeySeed>,
     ) -> Result<Output, LogError> {
         // A stale index of an unfinished pass must not be taken for this one's where this one has none.
         remove_unfinished(&*disk, &dir, base)?;
@@ -58,6 +72,7 @@ impl Output {
             indexer: Indexer::new(base, policy),
             offsets: Vec::new(),
             times: Vec::new(),
+            keys: keys.map(|seed| Keys { seed, map: KeyMap::new(None), last: (0, 0) }),
         })
     }
 
@@ -81,6 +96,12 @@ impl Output {
         }
         if let Some(entry) = entries.time {
             self.times.extend_from_slice(&entry.encode());
+        }
+        if let Some(keys) = &mut self.keys {
+            let of_batch = BatchKeys::of_stored(batch, header, keys.seed);
+            let offset = u32::try_from(header.base_offset - self.base).unwrap_or(u32::MAX);
+            keys.map.add(&of_batch, offset, position as u32);
+            keys.last = (position, header.crc);
         }
         if self.piece.len() + batch.len() > PIECE_BYTES {
             self.flush()?;
@@ -111,6 +132,11 @@ impl Output {
         sync(&*self.data, &self.path)?;
         self.write_index(FileKind::OffsetIndex, &self.offsets)?;
         self.write_index(FileKind::TimeIndex, &self.times)?;
+        if let Some(keys) = self.keys.as_ref().filter(|_| self.written > 0) {
+            let (last_position, last_crc) = keys.last;
+            let indexed = Indexed { base: self.base, end, bytes: self.written, last_position, last_crc };
+            self.write_index(FileKind::KeyIndex, &encode(keys.map.entries(), keys.seed, &indexed))?;
+        }
         let mut facts = EntriesFacts::default();
         if let Some(aborted) = aborted {
             let entries: Vec<u8> = aborted.iter().flat_map(|a| a.encode()).collect();
@@ -162,6 +188,7 @@ pub(super) fn remove_unfinished(disk: &dyn Disk, dir: &Path, base: Offset) -> Re
         path_of(dir, base, FileKind::CleanedTransactions),
         index_aside(dir, base, FileKind::OffsetIndex),
         index_aside(dir, base, FileKind::TimeIndex),
+        index_aside(dir, base, FileKind::KeyIndex),
     ];
     for path in paths {
         remove_if_present(disk, &path).map_err(LogError::io("remove", &path))?;

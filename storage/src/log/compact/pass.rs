@@ -23,6 +23,7 @@ use crate::compaction::transactions::{AbortedTransactions, LastOfProducers};
 use crate::config::{CompactionConfig, LogConfig};
 use crate::error::LogError;
 use crate::fs::Disk;
+use crate::key_index::KeySeed;
 use crate::log::active::index_policy;
 use crate::log::reader::{LogReader, LogShared};
 use crate::segment::name::{FileKind, path_of};
@@ -101,6 +102,8 @@ pub struct Compaction {
     plan: Plan,
     now_ms: TimestampMs,
     hash_keys: (u64, u64),
+    /// With what keys are hashed for the index, where the cleaned segments get one.
+    keys: Option<KeySeed>,
     pace: Pace,
     /// Taken by the filter.
     producers: LastOfProducers,
@@ -121,6 +124,7 @@ pub struct CleanedGroup {
     pub(super) old: Vec<Arc<Segment>>,
     pub(super) facts: SegmentFacts,
     has_transactions: bool,
+    has_keys: bool,
 }
 
 impl CleanedGroup {
@@ -130,6 +134,10 @@ impl CleanedGroup {
         let mut pairs: Vec<(PathBuf, PathBuf)> = [FileKind::OffsetIndex, FileKind::TimeIndex]
             .map(|kind| (index_aside(dir, base, kind), path_of(dir, base, kind)))
             .to_vec();
+        if self.has_keys {
+            let kind = FileKind::KeyIndex;
+            pairs.push((index_aside(dir, base, kind), path_of(dir, base, kind)));
+        }
         if self.has_transactions {
             let aside = path_of(dir, base, FileKind::CleanedTransactions);
             pairs.push((aside, path_of(dir, base, FileKind::TransactionIndex)));
@@ -158,13 +166,14 @@ impl Compaction {
             dir: beginning.dir,
             config,
             compaction,
-            shared: beginning.shared,
+            shared: Arc::clone(&beginning.shared),
             cuts: beginning.cuts,
             segments: beginning.segments,
             views: beginning.views,
             plan,
             now_ms: beginning.now_ms,
             hash_keys: beginning.hash_keys,
+            keys: beginning.shared.keys.seed(),
             pace: Pace { rate: Rate::new(rate), since: Stopwatch::start(), control },
             producers: beginning.producers,
             filter: None,
@@ -285,7 +294,8 @@ impl Compaction {
         }
         let Some((facts, has_transactions)) = written? else { return Ok(None) };
         let (disk, dir) = (Arc::clone(&self.disk), Arc::clone(&self.dir));
-        Ok(Some(CleanedGroup { disk, dir, old, facts, has_transactions }))
+        let has_keys = self.keys.is_some() && facts.bytes > 0;
+        Ok(Some(CleanedGroup { disk, dir, old, facts, has_transactions, has_keys }))
     }
 
     fn write_group(
@@ -299,7 +309,8 @@ impl Compaction {
             has_transactions |= !segment.aborted_transactions()?.is_empty();
         }
         let policy = index_policy(&self.config);
-        let mut output = Output::create(Arc::clone(&self.disk), Arc::clone(&self.dir), base, policy)?;
+        let (disk, dir) = (Arc::clone(&self.disk), Arc::clone(&self.dir));
+        let mut output = Output::create(disk, dir, base, policy, self.keys)?;
         let mut unread: u64 = old.iter().map(|s| s.bytes()).sum();
         let last_full = old.iter().rposition(|s| s.bytes() > 0);
         let mut is_changed = old.len() > 1;

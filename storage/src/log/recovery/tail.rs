@@ -74,6 +74,26 @@ impl Opening {
         Ok(())
     }
 
+    /// Key indexes that may tell of other batches than there are: of segments that are gone or were cut, or were being swapped. Left
+    /// lying, one could come to fit again once the segment has grown. And all of them, where none is wanted.
+    pub(super) fn sweep_key_indexes(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        let is_scanned = |base: &Offset| self.scanned.iter().any(|s| s.base == *base);
+        let was_cut =
+            self.manifest.as_ref().filter(|m| m.truncating_to.is_some()).map(|m| m.active.base_offset);
+        let is_right = |base: &Offset| {
+            let is_listed = self.segments.iter().any(|s| s.base == *base && s.bytes() > 0);
+            let is_in_doubt = is_scanned(base) || was_cut == Some(*base) || self.without_index == Some(*base);
+            config.key_index && is_listed && !is_in_doubt
+        };
+        let gone: Vec<Offset> =
+            self.found.key_indexes.iter().filter(|base| !is_right(base)).copied().collect();
+        for base in gone {
+            files::remove(&*self.disk, &self.dir, base, FileKind::KeyIndex)?;
+            self.removed = true;
+        }
+        Ok(())
+    }
+
     pub(super) fn drop_segment(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
         self.report.cut_bytes += self.found.data.remove(&base).unwrap_or(0);
         let reason = || format!("the segment at offset {base} does not follow the log's end at {end}");

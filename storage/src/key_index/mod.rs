@@ -1,0 +1,105 @@
+//! Which records of a segment carry which key, for topics with `floodmark.key.index=true`: keys as hashes, records as an offset and
+//! the position of their batch. Bytes and facts in, bytes and places out; must never know which files a log has, nor who writes it.
+//!
+//! An index only says where to look. Two keys may share a hash, so whoever uses a place reads the record there and compares
+//! its key; but a record of the key that is missing here would never be looked at, so nothing may be missing.
+//!
+//! - this file: hashes, and what of a batch goes into an index
+//! - [`map`]: the index of the segment being written, in memory
+//! - [`file`](mod@file): the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it
+
+pub(crate) mod file;
+mod filter;
+pub(crate) mod map;
+
+use floodmark_proto::batch::{BatchError, BatchHeader, DecompressLimits, Records};
+use siphasher::sip::SipHasher13;
+
+/// What a batch may become when its keys are looked at. Past this nobody could read it through this broker either.
+pub(crate) const LOOK_INTO: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+
+/// The secret with which one log hashes keys, so that nobody can choose keys that collide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySeed(pub u64, pub u64);
+
+impl KeySeed {
+    /// The hash of a key; never 0, which stands for a free place.
+    #[must_use]
+    pub fn hash(self, key: &[u8]) -> u64 {
+        SipHasher13::new_with_keys(self.0, self.1).hash(key).max(1)
+    }
+}
+
+/// A record's place in its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub(crate) struct Posting {
+    /// Its offset, relative to the segment's base.
+    pub(crate) offset: u32,
+    /// Where its batch begins.
+    pub(crate) position: u32,
+}
+
+/// A posting with the hash of its key. In this order an index is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub(crate) hash: u64,
+    pub(crate) posting: Posting,
+}
+
+/// In which order a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Oldest first.
+    Forward,
+    /// Newest first.
+    Backward,
+}
+
+/// The keys of one batch, hashed. Made by whoever hands a batch in, before it waits for the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BatchKeys {
+    /// Hash of each key, and the record's distance to the batch's first offset. Records without a key are in no stream.
+    pub(crate) hashes: Vec<(u64, u32)>,
+}
+
+impl BatchKeys {
+    /// Looks into the batch at the start of `batch`, which is decoded if need be. CPU-bound for its length. Fails where a reader would
+    /// fail.
+    pub fn of(batch: &[u8], header: &BatchHeader, seed: KeySeed) -> Result<BatchKeys, BatchError> {
+        let mut keys = BatchKeys::default();
+        keys.gather(batch, header, seed)?;
+        Ok(keys)
+    }
+
+    /// The same of a batch that is in the log already: where its records end to make sense, nobody can read on.
+    pub(crate) fn of_stored(batch: &[u8], header: &BatchHeader, seed: KeySeed) -> BatchKeys {
+        let mut keys = BatchKeys::default();
+        // What was gathered before the error counts.
+        let _ = keys.gather(batch, header, seed);
+        keys
+    }
+
+    fn gather(&mut self, batch: &[u8], header: &BatchHeader, seed: KeySeed) -> Result<(), BatchError> {
+        if header.attributes.is_control() {
+            return Ok(());
+        }
+        let mut scratch = Vec::new();
+        let mut next = 0;
+        for record in Records::open(batch, &LOOK_INTO, &mut scratch)? {
+            let record = record?;
+            let delta = u32::try_from(record.offset_delta).unwrap_or(u32::MAX);
+            // One outside its place is one that no offset leads to.
+            if delta < next || record.offset_delta > header.last_offset_delta {
+                continue;
+            }
+            next = delta + 1;
+            if let Some(key) = record.key {
+                self.hashes.push((seed.hash(key), delta));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
