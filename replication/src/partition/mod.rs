@@ -24,6 +24,8 @@ use floodmark_proto::ids::{LeaderEpoch, Offset, TopicId};
 use floodmark_storage::group_commit::{DiskThreads, GroupCommit, Owner, Receipt};
 use floodmark_storage::log::Log;
 use floodmark_storage::log::append::{AppendAs, AppendOutcomes};
+use floodmark_storage::log::condition::{Condition, Expected, StreamSeen};
+use floodmark_storage::log::reader::{StreamQuery, StreamRead};
 use floodmark_storage::producers::{Origin, ProducerState};
 use floodmark_storage::{AppendError, LogError, LogReader, ReadLimits};
 use tokio::sync::{Notify, oneshot};
@@ -169,6 +171,54 @@ impl PartitionHandle {
             }
         }
         async move { told.await.unwrap_or(Err(PartitionError::Abandoned)) }
+    }
+
+    /// [`PartitionHandle::append`] of one batch, taken only where `condition` holds of what is appended by then, if there is one. The
+    /// call waits for nothing, but may read files where the condition was not given a look at its stream
+    /// ([`PartitionHandle::look_at_stream`]).
+    pub fn append_one(
+        &self,
+        batch: RecordBatch,
+        condition: Option<Condition>,
+        options: AppendOptions,
+    ) -> impl Future<Output = Result<Appended, PartitionError>> + Send + use<> {
+        let (tell, told) = oneshot::channel();
+        match self.admit(options) {
+            Err(e) => drop(tell.send(Err(e))),
+            Ok(epoch) => {
+                let reader = self.0.reader.clone();
+                let append_as = AppendAs::Leader { epoch, origin: options.origin };
+                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &reader)));
+                match condition {
+                    None => self.0.log.submit(vec![batch], append_as, then),
+                    Some(condition) => self.0.log.submit_if(batch, condition, append_as, then),
+                }
+            }
+        }
+        async move { told.await.unwrap_or(Err(PartitionError::Abandoned)) }
+    }
+
+    /// How a stream is now, for an append that depends on it. May wait for a disk, and for long where an index must be built.
+    pub fn look_at_stream(
+        &self,
+        key: &[u8],
+        expected: Expected,
+        append_id: Option<&[u8]>,
+    ) -> Result<StreamSeen, PartitionError> {
+        Ok(self.0.reader.look_at_stream(key, expected, append_id)?)
+    }
+
+    /// Committed records of one stream, and how far the partition was when they were read. Of `query.below` the lower one counts. May
+    /// wait for a disk, as [`PartitionHandle::look_at_stream`].
+    pub fn read_stream(
+        &self,
+        query: &StreamQuery<'_>,
+        isolation: Isolation,
+    ) -> Result<(StreamRead, ReadBatches), PartitionError> {
+        let seen = self.seen();
+        let below = seen.limits(query.max_bytes, isolation).below.min(query.below);
+        let read = self.0.reader.read_stream(&StreamQuery { below, ..*query })?;
+        Ok((read, seen))
     }
 
     fn admit(&self, options: AppendOptions) -> Result<LeaderEpoch, PartitionError> {

@@ -225,6 +225,7 @@ impl Values<'_> {
             flush: self.flush(sync),
             // Zeros ahead make syncs cheap; a log that is hardly ever synced gains nothing from them.
             prewrite_bytes: if sync == SyncPolicy::Ack { base.prewrite_bytes } else { 0 },
+            key_index: self.text("floodmark.key.index").trim().eq_ignore_ascii_case("true"),
             compaction: cleanup.compact.then_some(compaction),
             ..base.clone()
         }

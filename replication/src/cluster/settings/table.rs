@@ -20,7 +20,7 @@ const fn same(name: &'static str) -> Synonym {
 }
 
 /// Every topic setting, by name.
-pub(super) const TABLE: [Setting; 34] = [
+pub(super) const TABLE: [Setting; 35] = [
     Setting {
         name: "cleanup.policy",
         kind: Kind::Choices(&["compact", "delete"]),
@@ -74,6 +74,15 @@ pub(super) const TABLE: [Setting; 34] = [
         synonyms: &[ms("log.segment.delete.delay.ms")],
         documentation: "Accepted for Kafka's sake and without effect: a segment's file is removed at once, and readers that hold \
             its bytes keep them.",
+    },
+    Setting {
+        name: "floodmark.key.index",
+        kind: Kind::Boolean,
+        default: "false",
+        synonyms: &[same("floodmark.key.index")],
+        documentation: "Makes the topic an event store: a record's key is its stream, streams are read without reading the rest, and \
+            appends may depend on where their stream ends. Turned on later, the index of what is there is built when it is first \
+            needed; turned off, its files go.",
     },
     Setting {
         name: "floodmark.sync",
@@ -247,7 +256,7 @@ pub(super) const TABLE: [Setting; 34] = [
         kind: Kind::Int { min: 4, max: i32::MAX, also: None },
         default: "10485760",
         synonyms: &[same("log.index.size.max.bytes")],
-        documentation: "Size of an index at which its segment is closed, whatever segment.bytes says.",
+        documentation: "Size of an index, the key index among them, at which its segment is closed, whatever segment.bytes says.",
     },
     Setting {
         name: "segment.jitter.ms",

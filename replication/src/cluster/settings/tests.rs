@@ -69,7 +69,7 @@ fn the_table_is_kafkas_and_ours() {
         .collect();
     assert_eq!(kafkas, KAFKA);
     let ours: Vec<_> = all().iter().map(|s| s.name).filter(|n| n.starts_with("floodmark.")).collect();
-    assert_eq!(ours, ["floodmark.sync"]);
+    assert_eq!(ours, ["floodmark.key.index", "floodmark.sync"]);
     assert!(all().is_sorted_by_key(|s| s.name));
 }
 
