@@ -1,9 +1,11 @@
 //! What a producer sent for one partition, made ready for the log: judged against the topic's rules, given the broker's time or
 //! another codec where the topic asks for that. Pure; knows nothing of partitions, doors or producer state.
 //!
-//! Records are looked at only where a rule needs them: a compacted topic must know that each has a key, another codec needs them
-//! decoded, and a producer that left the maximum timestamp unset leaves it to be found. Everything else is decided by the header and
+//! Records are looked at only where a rule needs them: a compacted topic must know that each has a key, an event store which, another
+//! codec needs them decoded, and a producer that left the maximum timestamp unset leaves it to be found. Everything else is decided by the header and
 //! one pass for the CRC (docs/adr/0008).
+
+use std::borrow::Cow;
 
 use bytes::BytesMut;
 use floodmark_proto::batch::{
@@ -12,7 +14,7 @@ use floodmark_proto::batch::{
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
 
 /// `max.message.bytes` bounds a batch as it comes; this bounds what it may become when it has to be decoded.
-const DECODED_BYTES_MAX: usize = 64 << 20;
+pub(super) const DECODED_BYTES_MAX: usize = 64 << 20;
 /// Records named in one refusal; the first one is what a person looks at.
 const NAMED_RECORDS_MAX: usize = 64;
 
@@ -23,6 +25,8 @@ pub(crate) struct IntakeRules {
     pub(crate) max_batch_bytes: usize,
     /// `cleanup.policy` names `compact`.
     pub(crate) is_compacted: bool,
+    /// `floodmark.key.index`: records are found by their key, so each must be where its batch says.
+    pub(crate) is_event_store: bool,
     /// `message.timestamp.type` is `LogAppendTime`.
     pub(crate) is_log_append_time: bool,
     /// `message.timestamp.before.max.ms`.
@@ -60,6 +64,9 @@ pub(crate) enum Refusal {
     /// Records without a key in a compacted topic.
     #[error("compacted topic cannot accept message without key")]
     NoKey(Vec<NamedRecord>),
+    /// What a record expects of its stream cannot be checked.
+    #[error("record {} of the batch: {}", .0.index, .0.reason)]
+    Expectation(NamedRecord),
     /// A time further off than the topic allows.
     #[error("timestamp {timestamp} is out of range, it must lie in {from} to {to}")]
     Timestamp {
@@ -78,7 +85,7 @@ pub(crate) struct NamedRecord {
     /// Its place in the batch.
     pub(crate) index: i32,
     /// What is wrong with it.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Cow<'static, str>,
 }
 
 /// Judges what came for one partition and makes it what the log is to hold.
@@ -107,7 +114,7 @@ pub(crate) fn take_in(
     let header = *batch.header();
     // Some clients leave the maximum at -1 or at the time of the first record; the log's look-ups by time need the real one.
     let has_unknown_maximum = header.max_timestamp < header.base_timestamp && !rules.is_log_append_time;
-    if rules.is_compacted || has_unknown_maximum || target.is_some() {
+    if rules.is_compacted || rules.is_event_store || has_unknown_maximum || target.is_some() {
         let limits = DecompressLimits { max_bytes: DECODED_BYTES_MAX, ..DecompressLimits::DEFAULT };
         let summary = batch.check_records(RecordRules::FromClient, &limits, scratch).map_err(refuse)?;
         if summary.record_count != header.record_count as usize {
@@ -151,7 +158,7 @@ fn records_without_key(
     for record in batch.records(limits, scratch).map_err(refuse)? {
         let record = record.map_err(refuse)?;
         if record.key.is_none() && named.len() < NAMED_RECORDS_MAX {
-            named.push(NamedRecord { index: record.offset_delta, reason: "the record has no key" });
+            named.push(NamedRecord { index: record.offset_delta, reason: "the record has no key".into() });
         }
     }
     Ok(named)
@@ -175,7 +182,7 @@ fn invalid(reason: &str) -> Refusal {
     Refusal::Invalid(reason.to_owned())
 }
 
-fn refuse(error: BatchError) -> Refusal {
+pub(super) fn refuse(error: BatchError) -> Refusal {
     match error {
         BatchError::CrcMismatch { .. } => Refusal::Corrupt(error),
         BatchError::TooLarge { .. } => Refusal::TooLarge(error),

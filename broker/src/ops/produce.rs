@@ -13,6 +13,7 @@ use floodmark_storage::producers::ProducerError;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::code_of_partition;
+use super::expectations::condition_of;
 use super::intake::{IntakeRules, NamedRecord, Refusal, SentWith, take_in};
 
 /// When an append is answered.
@@ -91,10 +92,12 @@ fn begin(
 ) -> Begun<impl Future<Output = Result<Appended, PartitionError>> + Send + use<>> {
     let partition = part.partition?;
     let rules = rules_of(&partition.settings());
-    let batch = take_in(part.records, sent, &rules, now_ms, scratch)
-        .map_err(|refusal| NotProduced { log_start: Some(partition.log_start()), ..not_taken(refusal) })?;
+    let refused = |refusal| NotProduced { log_start: Some(partition.log_start()), ..not_taken(refusal) };
+    let batch = take_in(part.records, sent, &rules, now_ms, scratch).map_err(refused)?;
+    // Elsewhere the header is one like any other.
+    let condition = if rules.is_event_store { condition_of(&batch, scratch).map_err(refused)? } else { None };
     let options = AppendOptions { needs_min_isr: acks == Acks::All, ..AppendOptions::CLIENT };
-    let appending = partition.append(vec![batch], options);
+    let appending = partition.append_one(batch, condition, options);
     Ok((partition, appending))
 }
 
@@ -127,10 +130,11 @@ async fn finish(
     })
 }
 
-fn rules_of(settings: &TopicSettings) -> IntakeRules {
+pub(super) fn rules_of(settings: &TopicSettings) -> IntakeRules {
     IntakeRules {
         max_batch_bytes: settings.log.max_batch_bytes as usize,
         is_compacted: settings.cleanup.compact,
+        is_event_store: settings.log.key_index,
         is_log_append_time: settings.timestamp_type == TimestampType::LogAppendTime,
         before_max_ms: settings.timestamp_before_max_ms,
         after_max_ms: settings.timestamp_after_max_ms,
@@ -141,16 +145,20 @@ fn rules_of(settings: &TopicSettings) -> IntakeRules {
     }
 }
 
-fn not_taken(refusal: Refusal) -> NotProduced {
+pub(super) fn not_taken(refusal: Refusal) -> NotProduced {
     let message = Some(refusal.to_string());
     let code = match &refusal {
-        Refusal::Invalid(_) | Refusal::NoKey(_) => ErrorCode::InvalidRecord,
+        Refusal::Invalid(_) | Refusal::NoKey(_) | Refusal::Expectation(_) => ErrorCode::InvalidRecord,
         Refusal::Corrupt(_) => ErrorCode::CorruptMessage,
         Refusal::TooLarge(_) => ErrorCode::MessageTooLarge,
         Refusal::UnsupportedCompression => ErrorCode::UnsupportedCompressionType,
         Refusal::Timestamp { .. } => ErrorCode::InvalidTimestamp,
     };
-    let records = if let Refusal::NoKey(records) = refusal { records } else { Vec::new() };
+    let records = match refusal {
+        Refusal::NoKey(records) => records,
+        Refusal::Expectation(record) => vec![record],
+        _ => Vec::new(),
+    };
     NotProduced { code, message, records, log_start: None }
 }
 
@@ -168,10 +176,18 @@ pub(crate) fn refused_batch(error: &AppendError) -> NotProduced {
             ErrorCode::TransactionCoordinatorFenced
         }
         AppendError::Producer(_) => ErrorCode::InvalidTxnState,
+        // Neither is tried again by anybody: what the stream holds has to be looked at first.
+        AppendError::Conflict { .. } | AppendError::NoKeyIndex => ErrorCode::InvalidRecord,
         AppendError::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
         _ => ErrorCode::KafkaStorageError,
     };
-    NotProduced { message: Some(error.to_string()), ..code.into() }
+    let records = match error {
+        AppendError::Conflict { record, .. } => {
+            vec![NamedRecord { index: *record, reason: error.to_string().into() }]
+        }
+        _ => Vec::new(),
+    };
+    NotProduced { message: Some(error.to_string()), records, ..code.into() }
 }
 
 fn refused_by(partition: &PartitionHandle, error: &PartitionError) -> NotProduced {

@@ -133,7 +133,7 @@ fn partition_response<'a>(
             ctx.count_error(refused.code);
             let named = |r: &'a crate::ops::intake::NamedRecord| BatchIndexAndErrorMessage {
                 batch_index: r.index,
-                batch_index_error_message: Some(r.reason),
+                batch_index_error_message: Some(&r.reason),
             };
             PartitionProduceResponse {
                 index,

@@ -12,6 +12,7 @@ fn rules() -> IntakeRules {
     IntakeRules {
         max_batch_bytes: 1 << 20,
         is_compacted: false,
+        is_event_store: false,
         is_log_append_time: false,
         before_max_ms: i64::MAX,
         after_max_ms: 3_600_000,
