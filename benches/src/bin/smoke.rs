@@ -11,6 +11,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("durable", "--pairs 1 --run-ms 100 --appends 50 --batch-kib 4 --segment-mib 8"),
     ("read", "--pairs 2 --mib 24 --segment-mib 8"),
     ("compaction", "--pairs 1 --bytes 4194304"),
+    ("events", "--pairs 1 --events 20000 --streams 500 --appends 4000"),
     ("recovery", "--pairs 1 --large-mib 64 --small-mib 16 --unsynced-mib 4 --partitions 20 --segments 3"),
 ];
 
