@@ -31,6 +31,15 @@ pub enum LogError {
         /// The segment that could not grow.
         path: PathBuf,
     },
+    /// As many files are open as may be. The log is as before the call; the call may be made again once others were closed.
+    #[error(
+        "no descriptor is left to open {}; raise the limit of open files (ulimit -n), or try again when idle partitions have closed theirs",
+        path.display()
+    )]
+    NoDescriptor {
+        /// The file that could not be opened.
+        path: PathBuf,
+    },
     /// An earlier write or sync failed; the log takes no more writes until it is opened anew.
     #[error("the log stopped taking writes: {0}")]
     Poisoned(Poison),
@@ -181,6 +190,6 @@ impl LogError {
     /// True where the same call may succeed later without anybody repairing the log.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, LogError::Full { .. })
+        matches!(self, LogError::Full { .. } | LogError::NoDescriptor { .. })
     }
 }

@@ -2,6 +2,7 @@
 //! on the disk, what readers still get, and what is there after a power cut. And every file is damaged in turn.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic, and say what they counted")]
+#![allow(clippy::disallowed_methods, reason = "one test looks at the open files of its process")]
 
 #[allow(dead_code, reason = "other tests use what this one does not")]
 mod batches;
@@ -14,7 +15,7 @@ use floodmark_proto::batch::BatchHeader;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_storage::clock::Clock;
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
-use floodmark_storage::fs::{Disk, OpenMode, SimDisk, SyncPoint};
+use floodmark_storage::fs::{Disk, OpenMode, RealDisk, SimDisk, SyncPoint};
 use floodmark_storage::log::append::AppendAs;
 use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::producers::Origin;
@@ -164,6 +165,68 @@ fn a_group_without_space_leaves_no_trace() {
         let aborted = log.reader().aborted_transactions(Offset(0), log.end()).unwrap();
         assert_eq!(aborted, replay(sent.iter()).aborted, "room {room}");
     }
+}
+
+#[test]
+fn a_log_without_a_descriptor_refuses_and_goes_on_once_there_is_one() {
+    let mut struck = 0;
+    for after in 0..24 {
+        let disk = disk();
+        let (mut log, mut sent) = (open(&disk).unwrap(), Vec::new());
+        disk.inject(fault(FaultOn::Open, FaultKind::NoDescriptor, after, 1));
+        for n in 0..50 {
+            let batch = next(&sent);
+            match log.append([batch.fresh()], LEADER) {
+                Ok(outcomes) => assert!(outcomes[0].is_ok()),
+                Err(e) => {
+                    assert!(matches!(e, LogError::NoDescriptor { .. }), "open {after}: {e}");
+                    assert!(e.is_retryable());
+                    assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent), "open {after}");
+                    struck += 1;
+                    assert!(log.append([batch.fresh()], LEADER).unwrap()[0].is_ok());
+                }
+            }
+            sent.push(batch);
+            if n % 16 == 9 {
+                log.sync().unwrap();
+                log.release_idle();
+            }
+        }
+        assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent));
+        log.close().unwrap();
+        assert_eq!(read_all(&open(&disk).unwrap().reader()).unwrap(), bytes_of(&sent), "open {after}");
+    }
+    assert!(struck > 15, "{struck}");
+}
+
+#[test]
+fn an_idle_log_keeps_no_file_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let context = LogContext {
+        disk: Arc::new(RealDisk),
+        clock: Clock::System,
+        random: Random::seeded(7),
+        tail_budget: TailBudget::new(0),
+    };
+    let (mut log, _) = Log::open(context, &dir.path().join("t-0"), LogConfig::default()).unwrap();
+    let open_files = || {
+        let held =
+            std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fd.unwrap().path().read_link().ok());
+        held.filter(|path| path.starts_with(dir.path())).count()
+    };
+    let mut sent = Vec::new();
+    fill(&mut log, &mut sent, 3);
+    assert_eq!(open_files(), 1, "a log that has got little");
+    log.release_idle();
+    log.release_idle();
+    assert_eq!(open_files(), 1, "what is not synced must be synced through the same handle");
+    log.sync().unwrap();
+    log.release_idle();
+    log.release_idle();
+    assert_eq!(open_files(), 0);
+    assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent));
+    fill(&mut log, &mut sent, 3);
+    assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent));
 }
 
 #[test]
@@ -409,7 +472,7 @@ fn poisoned_log_is_still(disk: &SimDisk, log: &mut Log, first: &str, what: &str)
 fn a_failed_sync_of_zeros_written_ahead_is_not_swallowed() {
     let disk = disk();
     let mut log = open(&disk).unwrap();
-    log.set_config(LogConfig { prewrite_bytes: 1 << 16, ..log.config().clone() });
+    log.set_config(LogConfig { prewrite_bytes: 400, ..log.config().clone() });
     let mut sent = Vec::new();
     fill(&mut log, &mut sent, 2);
     let job = log.prewrite_job().unwrap();

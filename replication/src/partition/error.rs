@@ -45,7 +45,7 @@ pub enum PartitionError {
         /// How many must be.
         min: u32,
     },
-    /// The disk is full. Nothing was appended; the call may be made again once there is space.
+    /// The disk is full, or too many files are open. Nothing was appended; the call may be made again once that has changed.
     #[error(transparent)]
     Full(LogError),
     /// The log takes no more writes: its disk failed. Reading may go on; what was acknowledged is kept.
@@ -75,7 +75,7 @@ pub enum PartitionError {
 impl From<LogError> for PartitionError {
     fn from(e: LogError) -> PartitionError {
         match e {
-            LogError::Full { .. } => PartitionError::Full(e),
+            LogError::Full { .. } | LogError::NoDescriptor { .. } => PartitionError::Full(e),
             LogError::Poisoned(_) => PartitionError::Offline(e),
             LogError::Closed => PartitionError::Closed,
             LogError::Abandoned => PartitionError::Abandoned,

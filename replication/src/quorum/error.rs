@@ -152,11 +152,11 @@ impl QuorumError {
         move |source| QuorumError::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }
 
-    /// True where the same call may succeed once there is space.
+    /// True where the same call may succeed once there is space, or a descriptor.
     pub(crate) fn is_full(&self) -> bool {
         match self {
             QuorumError::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
-            QuorumError::Log(e) => matches!(e, LogError::Full { .. }),
+            QuorumError::Log(e) => e.is_retryable(),
             _ => false,
         }
     }

@@ -239,9 +239,8 @@ impl Shared {
 /// True for what may go better without anybody repairing anything.
 fn is_worth_another_try(reason: &LogError) -> bool {
     match reason {
-        LogError::Full { .. } => true,
         LogError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
-        _ => false,
+        other => other.is_retryable(),
     }
 }
 

@@ -206,6 +206,11 @@ pub fn write_all_at(file: &dyn DiskFile, slices: &mut [IoSlice<'_>], mut at: u64
     Ok(())
 }
 
+/// True where the process, or the system, has as many files open as it may.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// Reads until `into` is full or the file ends; returns the bytes read.
 pub fn read_full_at(file: &dyn DiskFile, into: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;

@@ -25,6 +25,10 @@ use crate::segment::walk::HeaderWalk;
 /// 64 entries are 256 KiB of log at the default interval, which a look-up walks in four reads.
 const GATHER_ENTRIES: usize = 64;
 
+/// Zeros ahead for each byte that came, and the least that is worth a write and a sync of its own.
+const ZEROS_PER_BYTE: u64 = 4;
+const ZEROS_MIN_BYTES: u64 = 16 << 10;
+
 /// The writer's view of the segment being written. Files are opened when the first append needs them.
 #[derive(Debug)]
 pub(super) struct Active {
@@ -34,6 +38,9 @@ pub(super) struct Active {
     pub(super) position: u64,
     indexer: Indexer,
     files: Option<Files>,
+    /// Where the file ended when it was opened, and what was written to the segments before it since the log was.
+    opened_at: u64,
+    written_before: u64,
     gathered_offsets: Vec<u8>,
     gathered_times: Vec<u8>,
     gathered_aborts: Vec<u8>,
@@ -47,11 +54,12 @@ pub(super) struct Active {
     pub(super) was_spare: bool,
 }
 
+/// The indexes are opened when the first entries are written: of many partitions that get little, each keeps one file open.
 #[derive(Debug)]
 struct Files {
     data: Arc<dyn DiskFile>,
-    offsets: Arc<dyn DiskFile>,
-    times: Arc<dyn DiskFile>,
+    offsets: Option<Arc<dyn DiskFile>>,
+    times: Option<Arc<dyn DiskFile>>,
 }
 
 impl Active {
@@ -71,6 +79,8 @@ impl Active {
             disk,
             position,
             files: None,
+            opened_at: position,
+            written_before: 0,
             gathered_offsets: Vec::new(),
             gathered_times: Vec::new(),
             gathered_aborts: Vec::new(),
@@ -87,8 +97,33 @@ impl Active {
     pub(super) fn create_files(&mut self) -> Result<(), LogError> {
         let path = self.segment.path(FileKind::Data);
         let data = self.disk.open(&path, OpenMode::Create).map_err(LogError::io("create", &path))?;
+        self.take_new_files(data)
+    }
+
+    fn take_new_files(&mut self, data: Arc<dyn DiskFile>) -> Result<(), LogError> {
+        for kind in [FileKind::OffsetIndex, FileKind::TimeIndex] {
+            self.open_index(kind, OpenMode::Create)?;
+        }
         self.segment.adopt_data_file(Arc::clone(&data));
-        self.open_files(data, OpenMode::Create)
+        self.files = Some(Files { data, offsets: None, times: None });
+        Ok(())
+    }
+
+    /// Takes over from the segment before it, to which no more is written.
+    pub(super) fn follow(&mut self, before: &Active) {
+        self.written_before = before.written();
+    }
+
+    /// Bytes that came since the log was opened, or was last idle.
+    fn written(&self) -> u64 {
+        self.written_before + (self.position - self.opened_at)
+    }
+
+    /// Zeros to keep ahead of the end, `max` at most: a multiple of what came, so that a partition that gets a record now and then
+    /// does not fill the disk with them.
+    pub(super) fn zeros_ahead(&self, max: u64) -> u64 {
+        let ahead = self.written().saturating_mul(ZEROS_PER_BYTE).min(max);
+        if ahead < max.min(ZEROS_MIN_BYTES) { 0 } else { ahead }
     }
 
     /// Makes the files of a new segment, whose data file is there already and holds nothing but zeros.
@@ -100,8 +135,7 @@ impl Active {
         let bytes = data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?;
         self.prewrite = Prewrite::new(bytes);
         self.was_spare = bytes >= u64::from(config.segment_bytes) / 2;
-        self.segment.adopt_data_file(Arc::clone(&data));
-        self.open_files(data, OpenMode::Create)
+        self.take_new_files(data)
     }
 
     /// Opens the files and takes up the indexes where they end; makes the files of a segment that has none yet. Says true
@@ -121,24 +155,25 @@ impl Active {
         };
         self.prewrite =
             Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
-        self.open_files(data, OpenMode::Write)?;
-        self.resume_indexes(config)?;
+        self.opened_at = self.position;
+        self.written_before = 0;
+        self.files = Some(Files { data, offsets: None, times: None });
+        if let Err(e) = self.resume_indexes(config) {
+            // Half awake it would write entries where others are.
+            self.files = None;
+            return Err(e);
+        }
         // The name of a file without a batch may be as new as the first one to come, if who made it was killed.
         Ok(self.segment.bytes() == 0)
     }
 
-    fn open_files(&mut self, data: Arc<dyn DiskFile>, mode: OpenMode) -> Result<(), LogError> {
-        let open = |kind: FileKind| {
-            let path = self.segment.path(kind);
-            match self.disk.open(&path, mode) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(&path, OpenMode::Create),
-                other => other,
-            }
-            .map_err(LogError::io("open", &path))
-        };
-        self.files =
-            Some(Files { data, offsets: open(FileKind::OffsetIndex)?, times: open(FileKind::TimeIndex)? });
-        Ok(())
+    fn open_index(&self, kind: FileKind, mode: OpenMode) -> Result<Arc<dyn DiskFile>, LogError> {
+        let path = self.segment.path(kind);
+        match self.disk.open(&path, mode) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(&path, OpenMode::Create),
+            other => other,
+        }
+        .map_err(LogError::io("open", &path))
     }
 
     /// Keeps the leading entries that are in order and lie below the published end, and feeds the batches after them.
@@ -158,9 +193,8 @@ impl Active {
     }
 
     fn resume_from_kept(&mut self, config: &LogConfig) -> Result<bool, LogError> {
-        let Some(files) = &self.files else { return Ok(true) };
-        let offsets = self.read_index(&files.offsets, FileKind::OffsetIndex, config)?;
-        let times = self.read_index(&files.times, FileKind::TimeIndex, config)?;
+        let offsets = self.read_index(FileKind::OffsetIndex, config)?;
+        let times = self.read_index(FileKind::TimeIndex, config)?;
         let end = self.segment.end() - self.segment.base;
         let bytes = self.segment.bytes();
         let kept_offsets = (0..offset_index::valid_prefix(&offsets) as u32)
@@ -203,16 +237,12 @@ impl Active {
         Ok(())
     }
 
-    fn read_index(
-        &self,
-        file: &Arc<dyn DiskFile>,
-        kind: FileKind,
-        config: &LogConfig,
-    ) -> Result<Vec<u8>, LogError> {
+    fn read_index(&self, kind: FileKind, config: &LogConfig) -> Result<Vec<u8>, LogError> {
+        let file = self.open_index(kind, OpenMode::Write)?;
         let path = self.segment.path(kind);
         let size = file.size().map_err(LogError::io("look at", &path))?;
         let mut bytes = vec![0; size.min(u64::from(config.segment_index_bytes)) as usize];
-        let read = read_full_at(&**file, &mut bytes, 0).map_err(LogError::io("read", &path))?;
+        let read = read_full_at(&*file, &mut bytes, 0).map_err(LogError::io("read", &path))?;
         bytes.truncate(read);
         Ok(bytes)
     }
@@ -316,17 +346,19 @@ impl Active {
 
     /// Writes gathered index entries; `last` adds the entry that a sealed or closed segment ends with.
     pub(super) fn flush_indexes(&mut self, last: bool) -> Result<(), LogError> {
-        let Some(files) = &self.files else { return Ok(()) };
+        if self.files.is_none() {
+            return Ok(());
+        }
         if last && let Some(entry) = self.indexer.final_time_entry() {
             self.gathered_times.extend_from_slice(&entry.encode());
         }
+        self.open_indexes(!self.gathered_offsets.is_empty(), !self.gathered_times.is_empty())?;
+        let Some(files) = &self.files else { return Ok(()) };
         let (offsets, times) = self.segment.index_entries();
-        let write = |file: &Arc<dyn DiskFile>, kind, bytes: &[u8], at: u64| {
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            write_all_at(&**file, &mut [IoSlice::new(bytes)], at)
-                .map_err(LogError::io("append to", &self.segment.path(kind)))
+        let write = |file: &Option<Arc<dyn DiskFile>>, kind, bytes: &[u8], at: u64| match file {
+            Some(file) if !bytes.is_empty() => write_all_at(&**file, &mut [IoSlice::new(bytes)], at)
+                .map_err(LogError::io("append to", &self.segment.path(kind))),
+            _ => Ok(()),
         };
         let offsets_at = u64::from(offsets) * offset_index::ENTRY_LEN as u64;
         let times_at = u64::from(times) * time_index::ENTRY_LEN as u64;
@@ -340,9 +372,25 @@ impl Active {
         Ok(())
     }
 
+    /// Opens those of the indexes that are named, unless they are.
+    fn open_indexes(&mut self, offsets: bool, times: bool) -> Result<(), LogError> {
+        let Some(files) = &self.files else { return Ok(()) };
+        let open = |wanted: bool, file: &Option<Arc<dyn DiskFile>>, kind| match file {
+            None if wanted => self.open_index(kind, OpenMode::Write).map(Some),
+            known => Ok(known.clone()),
+        };
+        let offsets = open(offsets, &files.offsets, FileKind::OffsetIndex)?;
+        let times = open(times, &files.times, FileKind::TimeIndex)?;
+        if let Some(files) = &mut self.files {
+            (files.offsets, files.times) = (offsets, times);
+        }
+        Ok(())
+    }
+
     /// Ends the segment: indexes complete, zeros behind the last batch cut off. Nothing is synced here.
     pub(super) fn seal(&mut self) -> Result<(), LogError> {
         self.flush_indexes(true)?;
+        self.open_indexes(true, true)?;
         let Some(files) = &self.files else { return Ok(()) };
         let path = |kind| self.segment.path(kind);
         let (offsets, times) = self.segment.index_entries();
@@ -354,8 +402,16 @@ impl Active {
         };
         self.prewrite.stop();
         trim(&files.data, FileKind::Data, self.segment.bytes())?;
-        trim(&files.offsets, FileKind::OffsetIndex, u64::from(offsets) * offset_index::ENTRY_LEN as u64)?;
-        trim(&files.times, FileKind::TimeIndex, u64::from(times) * time_index::ENTRY_LEN as u64)
+        let entries = [
+            (&files.offsets, FileKind::OffsetIndex, u64::from(offsets) * offset_index::ENTRY_LEN as u64),
+            (&files.times, FileKind::TimeIndex, u64::from(times) * time_index::ENTRY_LEN as u64),
+        ];
+        for (file, kind, bytes) in entries {
+            if let Some(file) = file {
+                trim(file, kind, bytes)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn is_awake(&self) -> bool {

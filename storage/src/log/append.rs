@@ -74,7 +74,7 @@ impl Log {
     /// Appends a group of batches with as few write calls as the segments allow; syncs nothing.
     ///
     /// A batch that is refused leaves the others alone. An error of the whole call means that none of the group is in the
-    /// log: after [`LogError::Full`] it may be tried again, after any other the log takes no more writes.
+    /// log: after [`LogError::Full`] and [`LogError::NoDescriptor`] it may be tried again, after any other the log takes no more writes.
     pub fn append(
         &mut self,
         batches: impl IntoIterator<Item = impl Into<ToAppend>>,
@@ -275,6 +275,7 @@ impl Log {
             Some(data) => next.adopt_spare(data, &self.config)?,
             None => next.create_files()?,
         }
+        next.follow(&self.active);
         let sealed = std::mem::replace(&mut self.active, next).segment;
         self.begin_keys(Some(&sealed));
         self.freeze_keys(&sealed);
@@ -296,8 +297,8 @@ impl Log {
     /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
     fn undo(&mut self, (end, epochs): (Offset, Arc<LeaderEpochs>), error: LogError) -> LogError {
         self.accepted.clear();
-        let full = match self.full_or_poison(error.clone()) {
-            full @ LogError::Full { .. } => full,
+        let passing = match self.full_or_poison(error.clone()) {
+            passing if passing.is_retryable() => passing,
             poisoned => {
                 self.next = Offset(self.shared.end.load(Ordering::Acquire));
                 return poisoned;
@@ -308,7 +309,7 @@ impl Log {
                 // Also what began at the end without a batch, and what the group replaced.
                 self.epochs = LeaderEpochs::clone(&epochs);
                 self.shared.epochs.store(epochs);
-                full
+                passing
             }
             // Where even cutting fails, the disk's state is unknown: the first reason is what the operator must see.
             Err(_) => self.poison(error),

@@ -34,7 +34,7 @@ use floodmark_proto::ids::{LeaderEpoch, Offset};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::LogConfig;
 use crate::error::LogError;
-use crate::fs::{Disk, ReplaceSyncs, SyncPoint, replace_file};
+use crate::fs::{Disk, ReplaceSyncs, SyncPoint, is_out_of_descriptors, replace_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::producers::ProducerStates;
@@ -221,6 +221,10 @@ impl Log {
             self.active.sleep();
             self.give_up_spare();
         }
+        // A handle through which unsynced bytes were written is the one that learns of their loss.
+        if !self.active.is_awake() && !self.unsynced.active.is_due() {
+            self.active.segment.close_if_idle();
+        }
         self.reader().release_idle();
     }
 
@@ -238,13 +242,16 @@ impl Log {
         self.shared.poison(error)
     }
 
-    /// Answers an error of a call that may be made again once there is space, where want of space is all that it was.
+    /// Answers an error of a call that may be made again once there is space, or descriptors, where want of them is all that it was.
     fn full_or_poison(&self, error: LogError) -> LogError {
         match error {
             LogError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 LogError::Full { path }
             }
-            LogError::Full { .. } => error,
+            LogError::Io { path, source, .. } if is_out_of_descriptors(&source) => {
+                LogError::NoDescriptor { path }
+            }
+            passing if passing.is_retryable() => passing,
             other => self.poison(other),
         }
     }

@@ -121,7 +121,8 @@ impl Log {
     }
 
     fn are_zeros_due_here(&mut self) -> bool {
-        let (ahead, limit) = (u64::from(self.config.prewrite_bytes), u64::from(self.config.segment_bytes));
+        let ahead = self.active.zeros_ahead(u64::from(self.config.prewrite_bytes));
+        let limit = u64::from(self.config.segment_bytes);
         self.active.prewrite.is_due(self.active.position, ahead, limit)
     }
 
@@ -282,7 +283,8 @@ impl Log {
         // A handle of its own: a system tells each handle once of a failed sync, and the appends' must learn of it too.
         let file = self.context.disk.open(&path, OpenMode::Write).ok()?;
         let (position, limit) = (self.active.position, u64::from(self.config.segment_bytes));
-        self.active.prewrite.begin(position, u64::from(self.config.prewrite_bytes), limit, file, path)
+        let ahead = self.active.zeros_ahead(u64::from(self.config.prewrite_bytes));
+        self.active.prewrite.begin(position, ahead, limit, file, path)
     }
 
     /// Writes the producer state that belongs to `offset`, the end of what is recorded. Not synced here.

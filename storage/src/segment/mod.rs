@@ -245,8 +245,14 @@ impl Segment {
 
     /// Closes files and maps that nobody used since the last call. Bytes handed out stay valid.
     pub(crate) fn release_if_idle(&self) {
-        // A handle through which unsynced bytes were written is the one that learns of their loss.
-        if self.is_settled() && !self.touched.swap(false, Ordering::Relaxed) {
+        if self.is_settled() {
+            self.close_if_idle();
+        }
+    }
+
+    /// The same for the segment being written, whose bytes must all be synced.
+    pub(crate) fn close_if_idle(&self) {
+        if !self.touched.swap(false, Ordering::Relaxed) {
             *self.open.lock() = OpenFiles::default();
             self.keys.release();
         }

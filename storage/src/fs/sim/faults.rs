@@ -29,6 +29,8 @@ pub enum FaultKind {
     Eio,
     /// It fails for want of space.
     NoSpace,
+    /// It fails because too many files are open.
+    NoDescriptor,
     /// It writes half and says so.
     Short,
 }
@@ -146,6 +148,7 @@ fn error_of(kind: FaultKind) -> io::Error {
     match kind {
         FaultKind::Eio => io::Error::from_raw_os_error(libc::EIO),
         FaultKind::NoSpace => io::ErrorKind::StorageFull.into(),
+        FaultKind::NoDescriptor => io::Error::from_raw_os_error(libc::EMFILE),
         FaultKind::Short => io::ErrorKind::Interrupted.into(),
     }
 }
