@@ -6,8 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use floodmark_proto::batch::crc32c;
+use floodmark_storage::fs::{Disk as _, OpenMode, RealDisk};
 
 /// One of the servers that the broker is compared with.
 #[derive(Debug, Args)]
@@ -22,10 +24,12 @@ pub(crate) struct Bare {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Receives frames, computes CRC-32C, appends them to the file, answers four bytes
+    /// Receives frames, computes CRC-32C, appends them to the file, which must be missing, answers four bytes
     Sink,
     /// Answers a position of eight bytes with one MiB of the file from there, by sendfile
-    Source,
+    Sendfile,
+    /// The same by a write from a map of the file
+    Mapped,
     /// Answers what it received, on a tokio runtime of one thread
     Echo,
 }
@@ -38,7 +42,8 @@ impl Bare {
         match self.kind {
             Kind::Echo => echo(self.address),
             Kind::Sink => each_connection(self.address, |stream| sink(stream, &self.file)),
-            Kind::Source => each_connection(self.address, |stream| source(stream, &self.file)),
+            Kind::Sendfile => each_connection(self.address, |stream| sendfile(stream, &self.file)),
+            Kind::Mapped => each_connection(self.address, |stream| mapped(stream, &self.file)),
         }
     }
 }
@@ -56,7 +61,7 @@ fn each_connection(
 }
 
 fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
-    let file = File::options().create(true).truncate(true).write(true).open(file)?;
+    let file = File::create_new(file)?;
     let (mut buffer, mut length, mut at) = (Vec::new(), [0; 4], 0);
     while stream.read_exact(&mut length).is_ok() {
         let frame_len = u32::from_be_bytes(length) as usize;
@@ -70,10 +75,10 @@ fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn source(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+fn sendfile(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+    let file = File::open(file)?;
     let mut position = [0; 8];
     while stream.read_exact(&mut position).is_ok() {
-        let file = File::open(file)?;
         let mut offset = u64::from_be_bytes(position);
         let end = offset + SOURCE_BYTES as u64;
         while offset < end {
@@ -81,6 +86,17 @@ fn source(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
             let sent = rustix::fs::sendfile(&stream, &file, Some(&mut offset), left)?;
             anyhow::ensure!(sent > 0, "the file ends before byte {end}");
         }
+    }
+    Ok(())
+}
+
+fn mapped(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+    let map = RealDisk.open(file, OpenMode::Read)?.map(std::fs::metadata(file)?.len())?;
+    let mut position = [0; 8];
+    while stream.read_exact(&mut position).is_ok() {
+        let from = u64::from_be_bytes(position) as usize;
+        stream
+            .write_all(map.as_ref().get(from..from + SOURCE_BYTES).context("the file ends before that")?)?;
     }
     Ok(())
 }

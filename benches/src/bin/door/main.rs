@@ -50,12 +50,13 @@ struct Common {
 fn main() -> anyhow::Result<()> {
     let what = Args::parse().what;
     let mut report = Report::new("the Kafka door over bare servers");
-    let common = match &what {
-        What::Throughput(args) => args.run(&mut report).map(|()| &args.common),
-        What::Latency(args) => args.run(&mut report).map(|()| &args.common),
-        What::Footprint(args) => args.run(&mut report).map(|()| &args.common),
+    let (common, ran) = match &what {
+        What::Throughput(args) => (&args.common, args.run(&mut report)),
+        What::Latency(args) => (&args.common, args.run(&mut report)),
+        What::Footprint(args) => (&args.common, args.run(&mut report)),
         What::Bare(bare) => return bare.run(),
-    }?;
+    };
+    // Also what was found before a failure.
     report.print(common.setup.output);
-    Ok(())
+    ran
 }

@@ -1,5 +1,8 @@
 //! The other side of the socket, in a process of its own, so that its CPU time and memory can be told from the load's.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,6 +10,56 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use clap::ValueEnum;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+/// Where the two sides of a socket run. A system left to itself puts them on one core in one run and on two in the next, and a round trip
+/// on two takes three times as long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Placement {
+    /// Both on one
+    OneCore,
+    /// The load on one, everything of the server on another
+    TwoCores,
+    /// Wherever the system puts them
+    Free,
+}
+
+impl Placement {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Placement::OneCore => "one core",
+            Placement::TwoCores => "two cores",
+            Placement::Free => "free",
+        }
+    }
+
+    /// Runs what starts a server; its process inherits the place.
+    pub(crate) fn serve<T>(self, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.on(1, start)
+    }
+
+    /// Runs the load; threads that it starts inherit the place.
+    pub(crate) fn load<T>(self, load: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.on(0, load)
+    }
+
+    fn on<T>(self, core: usize, run: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let allowed = sched_getaffinity(None)?;
+        let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+        let core = match self {
+            Placement::OneCore => cores.next(),
+            Placement::TwoCores => cores.nth(core),
+            Placement::Free => return run(),
+        };
+        let mut one = CpuSet::new();
+        one.set(core.context("this machine gives the program one core alone; say --placement one-core")?);
+        sched_setaffinity(None, &one)?;
+        let result = run();
+        sched_setaffinity(None, &allowed)?;
+        result
+    }
+}
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -14,8 +67,8 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// From the start of the process until its port took a connection.
-    pub(crate) ready_after: Duration,
+    /// What each of its threads had used when it was last seen: threads end, and what they used counts all the same.
+    cpu_seen: RefCell<BTreeMap<OsString, u64>>,
 }
 
 impl Server {
@@ -43,25 +96,26 @@ impl Server {
         let started = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.with_context(|| format!("start {command:?}"))?;
-        let mut server = Server { child, address, ready_after: Duration::ZERO };
+        let mut server = Server { child, address, cpu_seen: RefCell::default() };
         while TcpStream::connect(address).is_err() {
             ensure!(started.elapsed() < READY_WITHIN, "{command:?} does not listen on {address}");
             ensure!(server.child.try_wait()?.is_none(), "{command:?} has ended; run it by hand to see why");
             thread::sleep(Duration::from_millis(1));
         }
-        server.ready_after = started.elapsed();
         Ok(server)
     }
 
     /// CPU time of all its threads so far, to the nanosecond.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut nanos = 0;
+        let mut seen = self.cpu_seen.borrow_mut();
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // A thread may end between the listing and the look at it; what it used is then lost to us.
-            let Ok(stat) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
-            nanos += stat.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+            let task = task?;
+            // A thread may end between the listing and the look at it.
+            let Ok(stat) = std::fs::read_to_string(task.path().join("schedstat")) else { continue };
+            let nanos = stat.split(' ').next().context("an empty schedstat")?.parse()?;
+            seen.insert(task.file_name(), nanos);
         }
-        Ok(Duration::from_nanos(nanos))
+        Ok(Duration::from_nanos(seen.values().sum()))
     }
 
     /// Resident memory in MiB.

@@ -97,13 +97,28 @@ pub(crate) fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)
     frame.finish()
 }
 
+/// DeleteTopics 1 of one topic.
+pub(crate) fn delete_topic(name: &str) -> Vec<u8> {
+    let mut frame = Frame::new(20, 1);
+    frame.i32(1);
+    frame.string(name);
+    frame.i32(30_000);
+    frame.finish()
+}
+
+/// Fails where the topic was not deleted.
+pub(crate) fn check_deleted(answer: &[u8]) -> anyhow::Result<()> {
+    // As after creating: throttle time, one topic with its name, the code.
+    check_created(answer).context("deleting the topic")
+}
+
 /// Fails where the topic was not created.
 pub(crate) fn check_created(answer: &[u8]) -> anyhow::Result<()> {
     // Throttle time, one topic: its name, the code.
     let name_len = i16::from_be_bytes(at(answer, 8)?) as usize;
     match i16::from_be_bytes(at(answer, 10 + name_len)?) {
         0 => Ok(()),
-        code => bail!("creating the topic was answered with error {code}"),
+        code => bail!("the topic was answered with error {code}"),
     }
 }
 
@@ -122,10 +137,15 @@ pub(crate) fn produce(topic: &str, partition: i32, acks: i16, batch: &[u8]) -> V
     frame.finish()
 }
 
+/// The code in the answer to [`produce`].
+pub(crate) fn produce_code(topic: &str, answer: &[u8]) -> anyhow::Result<i16> {
+    // One topic: its name, one partition: its index, the code, the offset.
+    Ok(i16::from_be_bytes(at(answer, 4 + 2 + topic.len() + 8)?))
+}
+
 /// The base offset of what [`produce`] wrote.
 pub(crate) fn produced_at(topic: &str, answer: &[u8]) -> anyhow::Result<i64> {
-    // One topic: its name, one partition: its index, the code, the offset.
-    let code = i16::from_be_bytes(at(answer, 4 + 2 + topic.len() + 8)?);
+    let code = produce_code(topic, answer)?;
     ensure!(code == 0, "producing was answered with error {code}");
     Ok(i64::from_be_bytes(at(answer, 4 + 2 + topic.len() + 10)?))
 }

@@ -121,7 +121,7 @@ impl Clients {
     fn rdkafka(&self, broker: &Broker, arguments: &[&str]) -> anyhow::Result<f64> {
         let program = self.rdkafka.as_ref().context("no rdkafka_performance was given")?;
         let mut command = Command::new(program);
-        command.args(["-b", &broker.address(), "-u", "-q"]).args(arguments);
+        command.args(["-b", &broker.address(), "-q"]).args(arguments);
         let out = output(command)?;
         let line =
             out.lines().rfind(|l| l.contains("msgs/s")).with_context(|| format!("no rate in {out:?}"))?;

@@ -27,7 +27,7 @@ struct Args {
     /// Folder with the jars of Kafka's broker and tools; `cargo test -p floodmark-tools --test kafka_interop` leaves one
     #[arg(long, default_value = "target/kafka-4.3.1/lib")]
     kafka: PathBuf,
-    /// librdkafka's `rdkafka_performance`; without it its rows are left out
+    /// librdkafka's `rdkafka_performance`, an example of its sources; without it its rows are left out
     #[arg(long)]
     rdkafka_performance: Option<PathBuf>,
     /// MiB produced and consumed in a run
@@ -36,6 +36,12 @@ struct Args {
     /// Records sent one at a time in a run of latency
     #[arg(long, default_value_t = 3000)]
     records: u64,
+    /// Sizes of records
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1024])]
+    record_bytes: Vec<u64>,
+    /// Only rows that have this in their name
+    #[arg(long, default_value = "")]
+    rows: String,
 }
 
 /// One figure of a broker.
@@ -46,12 +52,13 @@ fn main() -> anyhow::Result<()> {
     let scratch = args.setup.scratch()?;
     let clients = Clients::new(&args.kafka, args.rdkafka_performance.as_deref());
     let mut report = Report::new("Floodmark (synced answers) beside Apache Kafka 4.3 (as it comes)");
-    for record_bytes in [100, 1024] {
+    let ran = args.record_bytes.iter().try_for_each(|&record_bytes| {
         let records = (args.mib << 20) / record_bytes;
-        rows(&args, scratch.path(), &clients, record_bytes, records, &mut report)?;
-    }
+        rows(&args, scratch.path(), &clients, record_bytes, records, &mut report)
+    });
+    // Also what was found before a failure.
     report.print(args.setup.output);
-    Ok(())
+    ran
 }
 
 fn rows(
@@ -66,6 +73,9 @@ fn rows(
     let more = Aim::AtLeast(1.0);
     let less = Aim::AtMost(1.0);
     let mut row = |what: &str, aim, unit, figure: &Figure<'_>| -> anyhow::Result<()> {
+        if !what.contains(&args.rows) {
+            return Ok(());
+        }
         let compared = in_turns(args, scratch, figure).with_context(|| name(what))?;
         report.compared(name(what), aim, &compared, unit);
         Ok(())
