@@ -273,6 +273,65 @@ fn the_snapshot_layout_is_kafkas() {
     assert_eq!(ProducerStates::from_snapshot(&expected, Offset(0x21)).map(|s| s.to_snapshot()), Ok(expected));
 }
 
+/// A client that was not told of its last five batches sends all of them again, also after a restart.
+#[test]
+fn retries_of_all_batches_on_their_way_are_known_after_a_restart() {
+    let sent: Vec<BatchHeader> = (0..7).map(|n| batch(n * 2, n as i32 * 2, 2)).collect();
+    let states = states(&sent);
+    let bytes = states.to_snapshot();
+    assert_eq!(bytes.len(), 10 + 5 * 46, "the last one where Kafka has it, four before it");
+    let reloaded = ProducerStates::from_snapshot(&bytes, Offset(14)).unwrap();
+    assert_eq!(reloaded, states);
+    for (header, place) in sent.iter().zip(0..) {
+        let verdict = reloaded.check(header, None, Origin::Client);
+        if place < 2 {
+            assert!(matches!(verdict, Err(ProducerError::OutOfOrderSequence { .. })), "{verdict:?}");
+        } else {
+            let expected = Verdict::Duplicate {
+                base_offset: Offset(place * 2),
+                last_offset: Offset(place * 2 + 1),
+                timestamp: header.max_timestamp,
+            };
+            assert_eq!(verdict, Ok(expected));
+        }
+    }
+}
+
+/// A marker's time takes the place of the last batch's, so that this is written by itself.
+#[test]
+fn the_last_batch_keeps_its_time_behind_a_marker() {
+    let mut states = states(&[transactional(0, 1, 0), transactional(1, 1, 1)]);
+    states.record(&BatchHeader { max_timestamp: 9_999, ..marker(2, 1) }, Some(&COMMIT));
+    let bytes = states.to_snapshot();
+    assert_eq!(bytes.len(), 10 + 3 * 46);
+    let reloaded = ProducerStates::from_snapshot(&bytes, Offset(3)).unwrap();
+    assert_eq!(reloaded.get(ProducerId(1)), states.get(ProducerId(1)));
+}
+
+/// Entries of one producer that cannot be its batches in the order of the log.
+#[test]
+fn earlier_batches_that_do_not_fit_are_refused() {
+    let good = states(&[batch(0, 0, 1), batch(1, 1, 1), batch(2, 2, 1)]).to_snapshot();
+    let parse = |bytes: &[u8]| ProducerStates::from_snapshot(bytes, Offset(3));
+    assert!(parse(&good).is_ok());
+    // Fields of the first entry: another epoch, no batch, an offset behind the next one's, an open transaction; of the last one: an
+    // offset before the one before it.
+    for (at, to) in [
+        (18, &1i16.to_be_bytes()[..]),
+        (24, &(-1i64).to_be_bytes()),
+        (24, &1i64.to_be_bytes()),
+        (48, &0i64.to_be_bytes()),
+        (24 + 2 * 46, &0i64.to_be_bytes()),
+    ] {
+        let mut bytes = good.clone();
+        bytes[at..at + to.len()].copy_from_slice(to);
+        let crc = floodmark_proto::batch::crc32c::crc32c(&bytes[6..]);
+        bytes[2..6].copy_from_slice(&crc.to_be_bytes());
+        let refused = parse(&bytes);
+        assert!(matches!(refused, Err(FormatError::Repeated { .. })), "{at}: {refused:?}");
+    }
+}
+
 #[test]
 fn bad_snapshots_are_told_apart() {
     let states = states(&[transactional(0, 1, 0), transactional(1, 2, 0)]);

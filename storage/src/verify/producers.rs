@@ -151,7 +151,7 @@ impl ProducerReplay {
     }
 }
 
-/// A snapshot holds the last batch alone, and not its time where a marker came later; and a producer that was forgotten for a while
+/// Kafka's snapshots hold the last batch alone, and not its time where a marker came later; and a producer that was forgotten for a while
 /// has lost its coordinator's epoch.
 fn agree(stored: &ProducerState, replayed: &ProducerState) -> bool {
     stored.epoch == replayed.epoch
