@@ -58,6 +58,9 @@ pub(crate) enum Refusal {
     /// Larger than `max.message.bytes`.
     #[error("{0}; raise the topic's max.message.bytes, or send smaller batches")]
     TooLarge(BatchError),
+    /// A transactional batch without a transactional id, or the other way round.
+    #[error("transactional batches and a transactional id come together or not at all")]
+    Transaction,
     /// A codec that the request's version does not know.
     #[error("zstd needs version 7 of the request")]
     UnsupportedCompression,
@@ -108,7 +111,7 @@ pub(crate) fn take_in(
         return Err(Refusal::UnsupportedCompression);
     }
     if batch.header().attributes.is_transactional() != sent.in_transaction {
-        return Err(invalid("transactional batches and a transactional id come together or not at all"));
+        return Err(Refusal::Transaction);
     }
     let target = rules.compression.filter(|(target, _)| *target != codec);
     let header = *batch.header();

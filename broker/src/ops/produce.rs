@@ -151,6 +151,8 @@ pub(super) fn not_taken(refusal: Refusal) -> NotProduced {
         Refusal::Invalid(_) | Refusal::NoKey(_) | Refusal::Expectation(_) => ErrorCode::InvalidRecord,
         Refusal::Corrupt(_) => ErrorCode::CorruptMessage,
         Refusal::TooLarge(_) => ErrorCode::MessageTooLarge,
+        // As Kafka says it: nobody may use a transaction that has no name.
+        Refusal::Transaction => ErrorCode::TransactionalIdAuthorizationFailed,
         Refusal::UnsupportedCompression => ErrorCode::UnsupportedCompressionType,
         Refusal::Timestamp { .. } => ErrorCode::InvalidTimestamp,
     };

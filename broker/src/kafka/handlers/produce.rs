@@ -9,14 +9,17 @@ use floodmark_proto::kafka::messages::produce::{
     TopicProduceResponse,
 };
 use floodmark_proto::kafka::{Decoder, ErrorCode, Message as _};
+use floodmark_replication::partition::PartitionHandle;
 
-use super::topic_key;
+use super::{is_internal, topic_key};
 use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
 use crate::ops::intake::SentWith;
 use crate::ops::produce::{Acks, NotProduced, Part, Produced, produce};
 
 /// Version that brought zstd.
 const ZSTD_SINCE: i16 = 7;
+/// What Kafka's tools call themselves where they write to topics of brokers.
+const ADMIN_CLIENT: &str = "__admin_client";
 
 /// One topic of the request, with the partitions that the reply must name in their order.
 struct TopicParts {
@@ -71,7 +74,8 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
         let key = topic_key(topic.name, topic.topic_id);
         for part in &topic.partition_data {
             ranges.push(part.records.and_then(|records| decoder.range_of(records)));
-            partitions.push(key.and_then(|key| ctx.shared().cluster.partition(key, part.index)));
+            let found = key.and_then(|key| ctx.shared().cluster.partition(key, part.index));
+            partitions.push(found.and_then(|partition| may_write(ctx, partition)));
         }
         topics.push(TopicParts {
             name: topic.name.to_owned(),
@@ -92,6 +96,12 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
     let parts =
         partitions.into_iter().zip(records).map(|(partition, records)| Part { partition, records }).collect();
     Ok(Cut { acks, timeout, in_transaction, topics, parts })
+}
+
+/// What brokers keep in topics of their own is not for clients to write; Kafka lets its tools do it, by the name they go by.
+fn may_write(ctx: &RequestContext, partition: PartitionHandle) -> Result<PartitionHandle, ErrorCode> {
+    let is_foreign = is_internal(&partition.id().topic) && ctx.client_id() != ADMIN_CLIENT;
+    if is_foreign { Err(ErrorCode::InvalidTopicException) } else { Ok(partition) }
 }
 
 fn reply(

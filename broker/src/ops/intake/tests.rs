@@ -101,11 +101,11 @@ fn zstd_needs_a_request_that_knows_it() {
 #[test]
 fn a_transaction_is_named_by_request_and_batch_or_by_neither() {
     let in_transaction = || bytes(builder(&[None]).transactional(true).producer(ProducerId(7), 0, 0));
-    assert!(matches!(taken(in_transaction(), &rules()), Err(Refusal::Invalid(_))));
+    assert!(matches!(taken(in_transaction(), &rules()), Err(Refusal::Transaction)));
     let named = SentWith { in_transaction: true, ..PLAIN };
     assert!(take_in(in_transaction(), named, &rules(), NOW, &mut Vec::new()).is_ok());
     let plain = bytes(builder(&[None]));
-    assert!(matches!(take_in(plain, named, &rules(), NOW, &mut Vec::new()), Err(Refusal::Invalid(_))));
+    assert!(matches!(take_in(plain, named, &rules(), NOW, &mut Vec::new()), Err(Refusal::Transaction)));
 }
 
 #[test]
