@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_proto::kafka::ErrorCode;
-use floodmark_replication::partition::{Isolation, PartitionHandle, ReadBatches};
+use floodmark_replication::partition::{Isolation, PartitionError, PartitionHandle, ReadBatches};
 use floodmark_storage::index::AbortedTransaction;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -188,6 +188,10 @@ impl Round {
             Ok(partition) => partition,
             Err(code) => return Begun::Answered(Part::failed(*code)),
         };
+        // The topic went while the reader waited: nothing will come any more, and a new one of its name is not this one.
+        if matches!(partition.stopped(), Some(PartitionError::Closed)) {
+            return Begun::Answered(Part::failed(ErrorCode::NotLeaderOrFollower));
+        }
         let mut part = Part {
             high_watermark: Some(partition.high_watermark()),
             last_stable_offset: Some(partition.last_stable_offset()),
