@@ -99,11 +99,9 @@ impl Broker {
         let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
 
         let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
-        let series_max = usize::try_from(config.metrics_partitions_max).unwrap_or(0);
-        ground.metrics.state.set(cluster.quorum().clone(), cluster.registry().clone(), series_max);
-
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
+        shared.ground.metrics.state.set(shared.observed());
         // From here on whatever goes wrong is undone by the drop.
         let broker = Broker { shared, tasks, kafka_address, http_address, threads, _temporary };
         broker.serve(kafka.listener, advertised)?;

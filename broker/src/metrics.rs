@@ -1,5 +1,6 @@
 //! What a broker counts, each broker for itself. Counting touches atomics alone; names and labels are dealt with at the scrape.
 
+mod groups;
 mod state;
 
 use std::fmt;
@@ -14,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
-pub(crate) use state::StateSource;
+pub(crate) use state::{SeriesMax, State, StateSource};
 
 /// Upper bounds of the buckets of a time, in microseconds; one without a bound follows.
 const BOUNDS_US: [u64; 16] = [

@@ -10,7 +10,7 @@ use crate::config::BrokerConfig;
 use crate::groups::Coordinator;
 use crate::kafka::dispatch::SERVED;
 use crate::kafka::fetch_sessions::{FetchSessions, SessionLimits};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SeriesMax, State};
 use crate::ops::groups;
 use crate::ops::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
@@ -41,6 +41,22 @@ impl Shared {
             groups,
             producer_ids: ProducerIds::default(),
             ground,
+        }
+    }
+}
+
+impl Shared {
+    /// What a scrape of the metrics looks at.
+    pub(crate) fn observed(&self) -> State {
+        let most = |max: i32| usize::try_from(max).unwrap_or(0);
+        State {
+            quorum: self.cluster.quorum().clone(),
+            registry: self.cluster.registry().clone(),
+            groups: self.groups.clone(),
+            series_max: SeriesMax {
+                partitions: most(self.config.metrics_partitions_max),
+                group_offsets: most(self.config.metrics_group_offsets_max),
+            },
         }
     }
 }

@@ -116,6 +116,9 @@ settings! {
     http_listen: Option<HostPort> = "http.listen", Some(HostPort::loopback(9094)), flag "http-listen" "ADDRESS";
     /// Partitions on this broker up to which each of them gets series of its own in the metrics; with more there are sums by topic alone.
     metrics_partitions_max: i32 = "metrics.partitions.max", 1000, in 0 => 1_000_000;
+    /// Committed offsets of groups on this broker up to which each of them gets series of its own in the metrics, and groups up to which
+    /// each has the sum of its lag.
+    metrics_group_offsets_max: i32 = "metrics.group.offsets.max", 5000, in 0 => 1_000_000;
     /// Threads that serve connections; 0 takes one for each core.
     runtime_threads: i32 = "runtime.threads", 0, in 0 => 1024;
     /// Connections at one time. One more is closed at once.

@@ -1,4 +1,4 @@
-//! What is true at the moment of the scrape: metadata and logs. Nothing is counted for it while the broker works.
+//! What is true at the moment of the scrape: metadata, logs and groups. Nothing is counted for it while the broker works.
 //!
 //! A series for each partition is made only while there are few of them; sums by topic are made always.
 
@@ -16,31 +16,45 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::groups::encode_groups;
+use crate::groups::Coordinator;
+
 /// Where the state is asked for, once it is there.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StateSource(Arc<OnceLock<State>>);
 
+/// What a scrape looks at.
 #[derive(Debug)]
-struct State {
-    quorum: QuorumHandle,
-    registry: Registry,
-    partition_series_max: usize,
+pub(crate) struct State {
+    pub(crate) quorum: QuorumHandle,
+    pub(crate) registry: Registry,
+    pub(crate) groups: Coordinator,
+    pub(crate) series_max: SeriesMax,
+}
+
+/// Up to how many of them each has a series of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeriesMax {
+    pub(crate) partitions: usize,
+    pub(crate) group_offsets: usize,
 }
 
 impl StateSource {
-    /// From here on a scrape tells of these, with a series for each partition while there are `partition_series_max` at most.
-    pub(crate) fn set(&self, quorum: QuorumHandle, registry: Registry, partition_series_max: usize) {
+    /// From here on a scrape tells of these.
+    pub(crate) fn set(&self, state: State) {
         // A broker opens its logs once.
-        let _ = self.0.set(State { quorum, registry, partition_series_max });
+        let _ = self.0.set(state);
     }
 }
 
 impl Collector for StateSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(State { quorum, registry, partition_series_max }) = self.0.get() else { return Ok(()) };
-        encode_metadata(&mut encoder, &quorum.image(), quorum.leader().is_some())?;
+        let Some(State { quorum, registry, groups, series_max }) = self.0.get() else { return Ok(()) };
+        let image = quorum.image();
+        encode_metadata(&mut encoder, &image, quorum.leader().is_some())?;
+        encode_groups(&mut encoder, groups, &image, registry, series_max.group_offsets)?;
         let rows: Vec<PartitionRow> = registry.all().iter().map(PartitionRow::of).collect();
-        encode_partitions(&mut encoder, rows, *partition_series_max)
+        encode_partitions(&mut encoder, rows, series_max.partitions)
     }
 }
 
@@ -144,7 +158,7 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-fn family<L: EncodeLabelSet>(
+pub(super) fn family<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
