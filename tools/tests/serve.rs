@@ -163,6 +163,9 @@ fn what_keeps_a_broker_from_starting_is_told_in_one_line() {
     assert!(told.contains("another process uses this data directory") && told.lines().count() == 1, "{told}");
     let told = in_dir(&["--log-filter", "a=b=c"]);
     assert!(told.contains("logging.filter cannot be \"a=b=c\""), "{told}");
+    let told = in_dir(&["--set", "offsets.retention.check.interval=5s"]);
+    assert!(told.contains("did you mean offsets.retention.check.interval.ms?"), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
     let told = in_dir(&["--set", "num.partitions"]);
     assert!(told.contains("--set takes KEY=VALUE"), "{told}");
 }
