@@ -1,7 +1,22 @@
-//! Messages that are kept or sent between brokers and may grow, generated from `proto/*.proto` by `build/pb.rs`.
+//! Messages that may grow, generated from `proto/` by `build/pb.rs`: what brokers keep and tell each other, and the gRPC door.
 
 /// Cluster metadata: commands, images, the Raft log.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the words are in metadata.proto")]
 pub mod metadata {
     include!(concat!(env!("OUT_DIR"), "/floodmark.metadata.rs"));
+}
+
+/// The gRPC door. Services are generated in the crates that serve and call them.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the words are in floodmark/v1/*.proto"
+)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/floodmark.v1.rs"));
+
+    /// What the files say, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/floodmark.v1.descriptors"));
 }
