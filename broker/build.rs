@@ -1,6 +1,8 @@
 //! Generates the gRPC services that the broker serves; their messages are `floodmark_proto::pb::v1`. Needs no protoc.
 
+use std::env;
 use std::error::Error;
+use std::path::PathBuf;
 
 const FILES: [&str; 4] = [
     "floodmark/v1/data.proto",
@@ -13,9 +15,24 @@ const FOLDER: &str = "../proto/proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={FOLDER}");
     println!("cargo::rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    for folder in ["server", "client"] {
+        std::fs::create_dir_all(out.join(folder))?;
+    }
     let descriptors = protox::compile(FILES, [FOLDER])?;
     tonic_prost_build::configure()
+        .build_client(false)
+        // Read and written without a message for each record.
+        .extern_path(".floodmark.v1.ProduceRequest", "crate::grpc::data::ProduceRequest")
+        .extern_path(".floodmark.v1.SubscribeReply", "crate::grpc::data::Reply")
         .extern_path(".floodmark.v1", "::floodmark_proto::pb::v1")
+        .out_dir(out.join("server"))
+        .compile_fds(descriptors.clone())?;
+    // What the tests call it with.
+    tonic_prost_build::configure()
+        .build_server(false)
+        .extern_path(".floodmark.v1", "::floodmark_proto::pb::v1")
+        .out_dir(out.join("client"))
         .compile_fds(descriptors)?;
     Ok(())
 }

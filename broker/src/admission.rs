@@ -156,6 +156,16 @@ pub(crate) enum Full {
     Address,
 }
 
+impl Full {
+    /// Its name in metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Full::Total => "limit",
+            Full::Address => "address_limit",
+        }
+    }
+}
+
 impl ConnectionLimits {
     pub(crate) fn new(total_max: usize, per_address_max: usize) -> Arc<ConnectionLimits> {
         Arc::new(ConnectionLimits { total_max, per_address_max, open: Mutex::default() })

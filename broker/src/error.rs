@@ -30,9 +30,11 @@ pub enum StartError {
     },
     /// Clients would be told to connect to an address that leads nowhere.
     #[error(
-        "kafka.listen = {address} listens on all addresses; set kafka.advertised to the one that clients reach this broker by"
+        "{door}.listen = {address} listens on all addresses; set {door}.advertised to the one that clients reach this broker by"
     )]
     NothingToAdvertise {
+        /// Which clients.
+        door: &'static str,
         /// What is listened on.
         address: HostPort,
     },

@@ -9,13 +9,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accepted;
 mod admission;
 mod cluster;
 pub mod config;
 mod error;
+pub mod filter;
 pub mod groups;
+mod grpc;
 mod http;
 mod kafka;
+mod log_rate;
 mod member;
 mod metrics;
 mod ops;
@@ -51,7 +55,9 @@ use runtime::Threads;
 use shared::{Ground, Shared};
 
 /// What the cluster calls the listener of Kafka clients.
-const LISTENER: &str = "KAFKA";
+pub(crate) const KAFKA_LISTENER: &str = "KAFKA";
+/// What the cluster calls the listener of gRPC clients.
+pub(crate) const GRPC_LISTENER: &str = "GRPC";
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4096;
 
@@ -62,6 +68,7 @@ pub struct Broker {
     /// Connections, and what takes them.
     tasks: TaskTracker,
     kafka_address: SocketAddr,
+    grpc_address: Option<SocketAddr>,
     http_address: Option<SocketAddr>,
     /// Behind everything that runs on them.
     threads: Threads,
@@ -85,9 +92,20 @@ impl Broker {
             .map_err(StartError::Thread)?;
         let _runtime = threads.control().enter();
         let kafka = Listening::on("kafka.listen", &config.kafka_listen)?;
+        let grpc = config.grpc_listen.as_ref().map(|at| Listening::on("grpc.listen", at)).transpose()?;
         let http = config.http_listen.as_ref().map(|at| Listening::on("http.listen", at)).transpose()?;
-        let (kafka_address, http_address) = (kafka.address, http.as_ref().map(|http| http.address));
-        let advertised = Arc::new(advertised(&config, kafka_address)?);
+        let kafka_address = kafka.address;
+        let [grpc_address, http_address] = [&grpc, &http].map(|door| door.as_ref().map(|door| door.address));
+        let kafka_advertised = Arc::new(advertised(
+            "kafka",
+            config.kafka_advertised.as_ref().unwrap_or(&config.kafka_listen),
+            kafka_address,
+        )?);
+        let mut endpoints = vec![endpoint(KAFKA_LISTENER, &kafka_advertised)];
+        if let (Some(listen), Some(bound)) = (&config.grpc_listen, grpc_address) {
+            let named = config.grpc_advertised.as_ref().unwrap_or(listen);
+            endpoints.push(endpoint(GRPC_LISTENER, &advertised("grpc", named, bound)?));
+        }
 
         // Health can be asked for while logs are opened.
         let ground = Ground::new(&config);
@@ -95,7 +113,7 @@ impl Broker {
         if let Some(http) = http {
             tasks.spawn_on(http::run(http.listener, ground.clone()), threads.control());
         }
-        let joining = joining(&config, &context, &data_dirs, &advertised)?;
+        let joining = joining(&config, &context, &data_dirs, endpoints)?;
         let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
 
         let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
@@ -103,12 +121,17 @@ impl Broker {
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
         shared.ground.metrics.state.set(shared.observed());
         // From here on whatever goes wrong is undone by the drop.
-        let broker = Broker { shared, tasks, kafka_address, http_address, threads, _temporary };
-        broker.serve(kafka.listener, advertised)?;
+        let broker = Broker { shared, tasks, kafka_address, grpc_address, http_address, threads, _temporary };
+        broker.serve(kafka.listener, kafka_advertised, grpc.map(|grpc| grpc.listener))?;
         Ok(broker)
     }
 
-    fn serve(&self, listener: TcpListener, advertised: Arc<Endpoint>) -> Result<(), StartError> {
+    fn serve(
+        &self,
+        kafka: TcpListener,
+        advertised: Arc<Endpoint>,
+        grpc: Option<TcpListener>,
+    ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         let serving = self.threads.wait_for(async move { shared.cluster.serve().await });
         serving.ok_or(StartError::Ended)??;
@@ -116,13 +139,22 @@ impl Broker {
         let following = ops::groups::follow(groups, cluster.quorum().clone(), cluster.registry().clone());
         self.threads.control().spawn(following);
         let door = Door {
-            listener,
+            listener: kafka,
             advertised,
             cores: Arc::clone(self.threads.cores()),
             connections: self.tasks.clone(),
             shared: Arc::clone(&self.shared),
         };
         self.tasks.spawn_on(door.run(), self.threads.control());
+        if let Some(listener) = grpc {
+            let door = grpc::Door {
+                listener,
+                cores: Arc::clone(self.threads.cores()),
+                tasks: self.tasks.clone(),
+                shared: Arc::clone(&self.shared),
+            };
+            self.tasks.spawn_on(door.run(), self.threads.control());
+        }
         self.shared.ground.readiness.serve(self.shared.cluster.quorum().clone());
         Ok(())
     }
@@ -131,6 +163,12 @@ impl Broker {
     #[must_use]
     pub fn kafka_address(&self) -> SocketAddr {
         self.kafka_address
+    }
+
+    /// Where gRPC clients connect, if they may.
+    #[must_use]
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc_address
     }
 
     /// Where metrics and health are served, if they are.
@@ -183,7 +221,7 @@ fn joining(
     config: &BrokerConfig,
     context: &LogContext,
     data_dirs: &[DataDir],
-    advertised: &Endpoint,
+    endpoints: Vec<ClusterEndpoint>,
 ) -> Result<Joining, StartError> {
     let mut holds_partitions = false;
     for dir in data_dirs {
@@ -191,17 +229,12 @@ fn joining(
     }
     // Settings have one directory at least.
     let first = data_dirs.first().ok_or(StartError::Ended)?;
-    let endpoint = ClusterEndpoint {
-        listener: LISTENER.to_owned(),
-        host: advertised.host.clone(),
-        port: advertised.port,
-    };
     Ok(Joining {
         context: context.clone(),
         data_dir: (first.path().to_owned(), first.id()),
         holds_partitions,
         id: BrokerId(config.node_id),
-        endpoint,
+        endpoints,
     })
 }
 
@@ -235,11 +268,14 @@ fn bind(wanted: &HostPort) -> io::Result<Listening> {
 }
 
 /// What clients are told: the name they dialled by configuration, with the port that was really taken.
-fn advertised(config: &BrokerConfig, bound: SocketAddr) -> Result<Endpoint, StartError> {
-    let named = config.kafka_advertised.as_ref().unwrap_or(&config.kafka_listen);
+fn advertised(door: &'static str, named: &HostPort, bound: SocketAddr) -> Result<Endpoint, StartError> {
     if named.is_wildcard() {
-        return Err(StartError::NothingToAdvertise { address: named.clone() });
+        return Err(StartError::NothingToAdvertise { door, address: named.clone() });
     }
     let port = if named.port == 0 { bound.port() } else { named.port };
     Ok(Endpoint { host: named.host.clone(), port })
+}
+
+fn endpoint(listener: &str, advertised: &Endpoint) -> ClusterEndpoint {
+    ClusterEndpoint { listener: listener.to_owned(), host: advertised.host.clone(), port: advertised.port }
 }

@@ -27,8 +27,8 @@ pub(crate) struct Joining {
     /// Whether any data directory holds partitions.
     pub(crate) holds_partitions: bool,
     pub(crate) id: BrokerId,
-    /// Where clients are told to connect.
-    pub(crate) endpoint: Endpoint,
+    /// Where clients are told to connect, by door; Kafka's first.
+    pub(crate) endpoints: Vec<Endpoint>,
 }
 
 /// A registered broker.
@@ -61,7 +61,7 @@ impl Member {
             broker: joining.id,
             incarnation: uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid(),
             rack: None,
-            endpoints: vec![joining.endpoint],
+            endpoints: joining.endpoints,
             feature_levels: FEATURE_LEVELS,
         };
         let epoch = match quorum.propose(register).await {

@@ -27,16 +27,25 @@ const BOUNDS_US: [u64; 16] = [
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    pub(crate) kafka: Arc<DoorMetrics>,
+    pub(crate) grpc: Arc<DoorMetrics>,
+    /// Calls of the gRPC door that are open and have no end of their own.
+    pub(crate) grpc_streams: Family<Api, Gauge>,
+    request_memory: Gauge,
+    /// To be set once logs are open.
+    pub(crate) state: StateSource,
+}
+
+/// What a door counts.
+#[derive(Debug)]
+pub(crate) struct DoorMetrics {
     /// One for each API that is served, in the order of the table.
     pub(crate) apis: Vec<ApiMetrics>,
     /// Connections that are open.
     connections: Gauge,
-    request_memory: Gauge,
     opened: Counter,
     closed: Family<Reason, Counter>,
     errors: Family<ErrorOf, Counter>,
-    /// To be set once logs are open.
-    pub(crate) state: StateSource,
 }
 
 /// What is counted for an API.
@@ -48,8 +57,8 @@ pub(crate) struct ApiMetrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Api {
-    api: &'static str,
+pub(crate) struct Api {
+    pub(crate) api: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -64,38 +73,55 @@ struct ErrorOf {
 }
 
 impl Metrics {
-    /// Counters for APIs of these names.
-    pub(crate) fn new(apis: impl Iterator<Item = &'static str>) -> Metrics {
+    /// Counters for the APIs of both doors, by their names.
+    pub(crate) fn new(
+        kafka: impl Iterator<Item = &'static str>,
+        grpc: impl Iterator<Item = &'static str>,
+    ) -> Metrics {
         let mut registry = Registry::with_prefix("floodmark");
-        let seconds = Family::<Api, Seconds>::default();
-        let request_bytes = Family::<Api, Counter>::default();
-        let response_bytes = Family::<Api, Counter>::default();
-        let (connections, request_memory, opened) = (Gauge::default(), Gauge::default(), Counter::default());
-        let (closed, errors) = (Family::default(), Family::default());
+        let (request_memory, grpc_streams) = (Gauge::default(), Family::default());
         let state = StateSource::default();
         registry.register_collector(Box::new(state.clone()));
         registry.register(
-            "kafka_request_seconds",
-            "Time from a request's last byte to its reply",
-            seconds.clone(),
-        );
-        registry.register("kafka_request_bytes", "Bytes of requests", request_bytes.clone());
-        registry.register("kafka_response_bytes", "Bytes of replies", response_bytes.clone());
-        registry.register("kafka_connections", "Connections that are open", connections.clone());
-        registry.register(
             "kafka_request_memory_free_bytes",
-            "What is left of queued.max.request.bytes",
+            "What is left of queued.max.request.bytes, which all doors share",
             request_memory.clone(),
         );
-        registry.register("kafka_connections_opened", "Connections that were taken", opened.clone());
-        registry.register("kafka_connections_closed", "Connections that ended, by reason", closed.clone());
-        registry.register("kafka_errors", "Error codes in replies", errors.clone());
+        registry.register("grpc_streams", "Calls that stream and are open", grpc_streams.clone());
+        let kafka = Arc::new(DoorMetrics::register(registry.sub_registry_with_prefix("kafka"), kafka));
+        let grpc = Arc::new(DoorMetrics::register(registry.sub_registry_with_prefix("grpc"), grpc));
+        Metrics { registry, kafka, grpc, grpc_streams, request_memory, state }
+    }
+
+    /// Everything as Prometheus reads it.
+    pub(crate) fn text(&self, request_memory_free: usize) -> Result<String, fmt::Error> {
+        self.request_memory.set(i64::try_from(request_memory_free).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl DoorMetrics {
+    fn register(registry: &mut Registry, apis: impl Iterator<Item = &'static str>) -> DoorMetrics {
+        let seconds = Family::<Api, Seconds>::default();
+        let request_bytes = Family::<Api, Counter>::default();
+        let response_bytes = Family::<Api, Counter>::default();
+        let (connections, opened) = (Gauge::default(), Counter::default());
+        let (closed, errors) = (Family::default(), Family::default());
+        registry.register("request_seconds", "Time from a request's last byte to its reply", seconds.clone());
+        registry.register("request_bytes", "Bytes of requests", request_bytes.clone());
+        registry.register("response_bytes", "Bytes of replies", response_bytes.clone());
+        registry.register("connections", "Connections that are open", connections.clone());
+        registry.register("connections_opened", "Connections that were taken", opened.clone());
+        registry.register("connections_closed", "Connections that ended, by reason", closed.clone());
+        registry.register("errors", "Errors in replies", errors.clone());
         let apis = apis.map(|api| ApiMetrics {
             seconds: seconds.get_or_create_owned(&Api { api }),
             request_bytes: request_bytes.get_or_create_owned(&Api { api }),
             response_bytes: response_bytes.get_or_create_owned(&Api { api }),
         });
-        Metrics { apis: apis.collect(), registry, connections, request_memory, opened, closed, errors, state }
+        DoorMetrics { apis: apis.collect(), connections, opened, closed, errors }
     }
 
     /// Counts a connection as open until the answer is dropped.
@@ -111,24 +137,16 @@ impl Metrics {
         self.closed.get_or_create_owned(&Reason { reason }).inc();
     }
 
-    /// An error code in a reply.
+    /// An error in a reply.
     pub(crate) fn on_error(&self, api: &'static str, error: &'static str) {
         self.errors.get_or_create_owned(&ErrorOf { api, error }).inc();
-    }
-
-    /// Everything as Prometheus reads it.
-    pub(crate) fn text(&self, request_memory_free: usize) -> Result<String, fmt::Error> {
-        self.request_memory.set(i64::try_from(request_memory_free).unwrap_or(i64::MAX));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
-        Ok(text)
     }
 }
 
 /// A connection that is counted as open.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
-    metrics: Arc<Metrics>,
+    metrics: Arc<DoorMetrics>,
     /// Why it ends.
     pub(crate) reason: &'static str,
 }
@@ -145,6 +163,11 @@ impl ApiMetrics {
         self.seconds.observe(took);
         self.request_bytes.inc_by(request_bytes as u64);
         self.response_bytes.inc_by(response_bytes as u64);
+    }
+
+    /// A part of a reply that has no end.
+    pub(crate) fn on_pushed(&self, bytes: usize) {
+        self.response_bytes.inc_by(bytes as u64);
     }
 }
 
@@ -192,9 +215,9 @@ mod tests {
 
     #[test]
     fn times_fall_into_the_bucket_that_bounds_them() {
-        let metrics = Metrics::new(["Produce", "Fetch"].into_iter());
+        let metrics = Metrics::new(["Produce", "Fetch"].into_iter(), ["Data.Append"].into_iter());
         for us in [1, 50, 51, 30_000_000, 30_000_001] {
-            metrics.apis[1].on_answered(Duration::from_micros(us), 10, 20);
+            metrics.kafka.apis[1].on_answered(Duration::from_micros(us), 10, 20);
         }
         let text = metrics.text(0).unwrap();
         for line in [
@@ -213,12 +236,13 @@ mod tests {
 
     #[test]
     fn connections_and_errors_are_told_by_reason() {
-        let metrics = Arc::new(Metrics::new(["Fetch"].into_iter()));
-        let _open = metrics.open_connection();
-        metrics.open_connection().reason = "idle";
-        drop(metrics.open_connection());
-        metrics.on_refused("limit");
-        metrics.on_error("Fetch", "OFFSET_OUT_OF_RANGE");
+        let metrics = Metrics::new(["Fetch"].into_iter(), ["Data.Append"].into_iter());
+        let _open = metrics.kafka.open_connection();
+        metrics.kafka.open_connection().reason = "idle";
+        drop(metrics.kafka.open_connection());
+        metrics.kafka.on_refused("limit");
+        metrics.kafka.on_error("Fetch", "OFFSET_OUT_OF_RANGE");
+        metrics.grpc.on_error("Data.Append", "MESSAGE_TOO_LARGE");
         let text = metrics.text(0).unwrap();
         for line in [
             "floodmark_kafka_connections 1",
@@ -227,6 +251,8 @@ mod tests {
             r#"floodmark_kafka_connections_closed_total{reason="idle"} 1"#,
             r#"floodmark_kafka_connections_closed_total{reason="limit"} 1"#,
             r#"floodmark_kafka_errors_total{api="Fetch",error="OFFSET_OUT_OF_RANGE"} 1"#,
+            r#"floodmark_grpc_errors_total{api="Data.Append",error="MESSAGE_TOO_LARGE"} 1"#,
+            "floodmark_grpc_connections 0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -102,6 +102,11 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
+    /// Which one of the cores.
+    pub(crate) fn index(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn handle(&self) -> &Handle {
         &self.cores[self.at].handle
     }

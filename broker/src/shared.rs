@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use floodmark_storage::clock::Clock;
 
-use crate::admission::ByteBudget;
+use crate::admission::{ByteBudget, ConnectionLimits};
 use crate::cluster::Cluster;
 use crate::config::BrokerConfig;
 use crate::groups::Coordinator;
+use crate::grpc::Api;
 use crate::kafka::dispatch::SERVED;
 use crate::kafka::fetch_sessions::{FetchSessions, SessionLimits};
 use crate::metrics::{Metrics, SeriesMax, State};
@@ -65,7 +66,9 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
     pub(crate) metrics: Arc<Metrics>,
-    /// Memory for requests.
+    /// Places for connections, of all doors together.
+    pub(crate) connections: Arc<ConnectionLimits>,
+    /// Memory for requests, of all doors together.
     pub(crate) request_bytes: ByteBudget,
     /// Begins when the broker stops.
     pub(crate) drain: Drain,
@@ -75,8 +78,14 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn new(config: &BrokerConfig) -> Ground {
         let drain = Drain::default();
+        let [total, per_address] = [config.max_connections, config.max_connections_per_ip]
+            .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
         Ground {
-            metrics: Arc::new(Metrics::new(SERVED.iter().map(|api| api.key.name()))),
+            metrics: Arc::new(Metrics::new(
+                SERVED.iter().map(|api| api.key.name()),
+                Api::ALL.iter().map(|api| api.name()),
+            )),
+            connections: ConnectionLimits::new(total, per_address),
             request_bytes: ByteBudget::new(config.queued_request_bytes_max.as_usize()),
             readiness: Arc::new(Readiness::new(drain.clone())),
             drain,

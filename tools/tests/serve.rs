@@ -27,6 +27,7 @@ struct Served {
     child: Child,
     stdout: BufReader<ChildStdout>,
     kafka: String,
+    grpc: String,
     http: String,
 }
 
@@ -37,6 +38,8 @@ impl Served {
             "serve",
             "--kafka-listen",
             "127.0.0.1:0",
+            "--grpc-listen",
+            "127.0.0.1:0",
             "--http-listen",
             "127.0.0.1:0",
             "--data-dir",
@@ -44,8 +47,8 @@ impl Served {
         command.arg(dir).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut addresses = [String::new(), String::new()];
-        for (at, name) in ["Kafka", "HTTP"].into_iter().enumerate() {
+        let mut addresses = [String::new(), String::new(), String::new()];
+        for (at, name) in ["Kafka", "gRPC", "HTTP"].into_iter().enumerate() {
             while addresses[at].is_empty() {
                 let mut line = String::new();
                 assert!(
@@ -58,8 +61,8 @@ impl Served {
                 }
             }
         }
-        let [kafka, http] = addresses;
-        Served { child, stdout, kafka, http }
+        let [kafka, grpc, http] = addresses;
+        Served { child, stdout, kafka, grpc, http }
     }
 
     fn signal(&self, name: &str) {
@@ -118,6 +121,12 @@ fn a_broker_answers_and_ends_when_told() {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("ready\n"), "{answer}");
+        // An HTTP/2 connection without a call is greeted with settings, and keeps nobody from stopping.
+        let mut grpc = TcpStream::connect(&served.grpc).unwrap();
+        grpc.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+        let mut frame = [0; 9];
+        grpc.read_exact(&mut frame).unwrap();
+        assert_eq!(frame[3], 4);
         served.signal(signal);
         let (code, log) = served.end();
         assert_eq!(code, Some(0), "{log}");
@@ -151,15 +160,35 @@ fn what_keeps_a_broker_from_starting_is_told_in_one_line() {
     let served = Served::start(dir.path(), &[]);
     let in_dir = |more: &[&str]| {
         let path = dir.path().join("other");
-        let mut args = vec!["serve", "--http-listen", "off", "--data-dir", path.to_str().unwrap()];
+        let mut args = vec![
+            "serve",
+            "--grpc-listen",
+            "off",
+            "--http-listen",
+            "off",
+            "--data-dir",
+            path.to_str().unwrap(),
+        ];
         args.extend(more);
         failure(&args, &[])
     };
     let told = in_dir(&["--kafka-listen", &served.kafka]);
     assert!(told.contains("is in use by another process") && told.lines().count() == 1, "{told}");
     let path = dir.path().to_str().unwrap();
-    let told =
-        failure(&["serve", "--kafka-listen", "127.0.0.1:0", "--http-listen", "off", "--data-dir", path], &[]);
+    let told = failure(
+        &[
+            "serve",
+            "--kafka-listen",
+            "127.0.0.1:0",
+            "--grpc-listen",
+            "off",
+            "--http-listen",
+            "off",
+            "--data-dir",
+            path,
+        ],
+        &[],
+    );
     assert!(told.contains("another process uses this data directory") && told.lines().count() == 1, "{told}");
     let told = in_dir(&["--log-filter", "a=b=c"]);
     assert!(told.contains("logging.filter cannot be \"a=b=c\""), "{told}");

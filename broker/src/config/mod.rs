@@ -106,11 +106,12 @@ impl BrokerConfig {
         let mut config = BrokerConfig {
             data_dirs: vec![dir.path().to_owned()],
             kafka_listen: HostPort::loopback(0),
+            grpc_listen: Some(HostPort::loopback(0)),
             http_listen: None,
             temporary: Some(Arc::new(dir)),
             ..BrokerConfig::default()
         };
-        for key in ["data.dirs", "kafka.listen", "http.listen"] {
+        for key in ["data.dirs", "kafka.listen", "grpc.listen", "http.listen"] {
             config.origins.insert(key, Origin::Program);
         }
         Ok(config)

@@ -112,6 +112,12 @@ settings! {
     /// The address that clients are told to use, where it is not the one this broker listens on: behind a proxy, in a container, or
     /// when listening on all addresses.
     kafka_advertised: Option<HostPort> = "kafka.advertised", None, flag "kafka-advertised" "ADDRESS";
+    /// Where gRPC clients connect; off serves none.
+    grpc_listen: Option<HostPort> = "grpc.listen", Some(HostPort::loopback(9093)), flag "grpc-listen" "ADDRESS";
+    /// The address that gRPC clients are told to use, where it is not the one this broker listens on.
+    grpc_advertised: Option<HostPort> = "grpc.advertised", None, flag "grpc-advertised" "ADDRESS";
+    /// Largest message that is taken over gRPC; a larger one is refused, and ends its call.
+    grpc_message_bytes_max: ByteSize = "grpc.message.max.bytes", ByteSize::mib(16), in ByteSize(64 << 10) => ByteSize::mib(1024);
     /// Where metrics and health are served over HTTP; off serves none.
     http_listen: Option<HostPort> = "http.listen", Some(HostPort::loopback(9094)), flag "http-listen" "ADDRESS";
     /// Partitions on this broker up to which each of them gets series of its own in the metrics; with more there are sums by topic alone.

@@ -194,7 +194,7 @@ impl Connection {
                 self.outbound.bytes() - before
             }
         };
-        let api = &self.ground.metrics.apis[request.begun.served];
+        let api = &self.ground.metrics.kafka.apis[request.begun.served];
         api.on_answered(now.saturating_sub(request.since), request.bytes, bytes);
     }
 

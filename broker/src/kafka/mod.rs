@@ -6,31 +6,22 @@ pub(crate) mod dispatch;
 pub(crate) mod fetch_sessions;
 pub(crate) mod handlers;
 mod inbound;
-mod log_rate;
 mod outbound;
 pub(crate) mod request;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
-use crate::admission::{ConnectionLimits, Full};
+use crate::accepted;
+use crate::admission::ConnectionLimits;
+use crate::log_rate::LogRate;
 use crate::runtime::{Assigned, Core};
 use crate::shared::Shared;
 use connection::{Closed, Connection, Dispatch, Limits};
-use log_rate::LogRate;
 use request::{ConnectionContext, Endpoint};
-
-/// A client whose machine has gone is noticed after about two minutes.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-const KEEPALIVE_PROBES: u32 = 4;
-/// Where the system has no descriptors or memory for a connection, another try makes sense a little later.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until the broker stops.
 pub(crate) struct Door {
@@ -44,10 +35,7 @@ pub(crate) struct Door {
 impl Door {
     /// Returns once the broker stops; connections go on.
     pub(crate) async fn run(self) {
-        let config = &self.shared.config;
-        let [total, per_ip] = [config.max_connections, config.max_connections_per_ip]
-            .map(|max| usize::try_from(max).unwrap_or(usize::MAX));
-        let limits = ConnectionLimits::new(total, per_ip);
+        let limits = Arc::clone(&self.shared.ground.connections);
         let log_rate = Arc::new(LogRate::default());
         let drain = self.shared.ground.drain.clone();
         let accept = async {
@@ -57,7 +45,7 @@ impl Door {
                     Err(e) => {
                         log_rate
                             .say(|more| tracing::warn!(error = %e, more, "a connection could not be taken"));
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        tokio::time::sleep(accepted::PAUSE).await;
                     }
                 }
             }
@@ -78,7 +66,7 @@ impl Door {
         let place = match limits.admit(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
-                self.shared.ground.metrics.on_refused(reason_of_full(full));
+                self.shared.ground.metrics.kafka.on_refused(full.reason());
                 log_rate
                     .say(|more| tracing::warn!(%peer, reason = %full, more, "a connection was not taken"));
                 return;
@@ -90,7 +78,7 @@ impl Door {
             peer,
             advertised: Arc::clone(&self.advertised),
         });
-        let socket = match prepare(socket) {
+        let socket = match accepted::prepare(socket) {
             Ok(socket) => socket,
             Err(e) => {
                 log_rate.say(
@@ -111,16 +99,6 @@ impl Door {
     }
 }
 
-/// Off this runtime, since the connection will live on another one.
-fn prepare(socket: TcpStream) -> std::io::Result<std::net::TcpStream> {
-    socket.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
-    socket.into_std()
-}
-
 async fn serve(
     socket: std::net::TcpStream,
     context: Arc<ConnectionContext>,
@@ -128,7 +106,7 @@ async fn serve(
     log_rate: &LogRate,
 ) {
     let ground = context.shared.ground.clone();
-    let metrics = Arc::clone(&ground.metrics);
+    let metrics = Arc::clone(&ground.metrics.kafka);
     let socket = match TcpStream::from_std(socket) {
         Ok(socket) => socket,
         Err(e) => {
@@ -172,12 +150,5 @@ fn reason(closed: &Closed) -> &'static str {
         Closed::BadFrame(_) => "bad_frame",
         Closed::Refused(_) => "bad_request",
         Closed::Stopping => "stopping",
-    }
-}
-
-fn reason_of_full(full: Full) -> &'static str {
-    match full {
-        Full::Total => "limit",
-        Full::Address => "address_limit",
     }
 }

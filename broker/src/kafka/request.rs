@@ -71,7 +71,7 @@ impl RequestContext {
 
     /// To be told each error code that goes into a reply.
     pub(crate) fn count_error(&self, error: ErrorCode) {
-        self.shared().ground.metrics.on_error(self.api.name(), error.name());
+        self.shared().ground.metrics.kafka.on_error(self.api.name(), error.name());
     }
 
     /// The frame of a response to this request.

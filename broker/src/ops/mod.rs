@@ -1,6 +1,6 @@
 //! All that a door may ask of the broker: domain types in and out, one error for all. Must never know wire types.
 //!
-//! - [`produce`], [`fetch`]: the data path; [`intake`] judges what producers send
+//! - [`produce`], [`fetch`], [`subscribe`]: the data path; [`intake`] judges what producers send, [`visible`] what consumers see of it
 //! - [`events`]: streams: appended under a condition, read by key; [`expectations`]: the same asked by record headers
 //! - [`offsets`], [`records`]: where things are in a partition, and what is removed from its front
 //! - [`topics`], [`configs`]: what is made of the cluster's metadata
@@ -20,4 +20,6 @@ pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod producer_ids;
 pub(crate) mod records;
+pub(crate) mod subscribe;
 pub(crate) mod topics;
+pub(crate) mod visible;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use floodmark_proto::ids::{Offset, TimestampMs};
 use floodmark_proto::kafka::ErrorCode;
-use floodmark_replication::cluster::settings::{Compression, TimestampType, TopicSettings};
+use floodmark_replication::cluster::settings::{Compression, SyncPolicy, TimestampType, TopicSettings};
 use floodmark_replication::partition::{AppendOptions, Appended, PartitionError, PartitionHandle};
 use floodmark_storage::AppendError;
 use floodmark_storage::producers::ProducerError;
@@ -25,6 +25,17 @@ pub(crate) enum Acks {
     All,
 }
 
+/// Where acknowledged records are, by what was waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// In the leader's memory.
+    Memory,
+    /// On the leader's disk.
+    SyncedHere,
+    /// On the disks of all replicas in sync.
+    SyncedInSyncSet,
+}
+
 /// What came for one partition.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -40,6 +51,7 @@ pub(crate) struct Produced {
     /// The broker's time, where the topic's records carry that.
     pub(crate) log_append_time: Option<TimestampMs>,
     pub(crate) log_start: Offset,
+    pub(crate) durability: Durability,
 }
 
 /// Why they are nowhere, or may not be.
@@ -122,11 +134,20 @@ async fn finish(
         let committed = partition.committed(appended.end);
         timeout_at(deadline, committed).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
     }
-    let is_by_broker = partition.settings().timestamp_type == TimestampType::LogAppendTime;
+    let settings = partition.settings();
+    let durability = if acks == Acks::All && settings.sync == SyncPolicy::Ack {
+        Durability::SyncedInSyncSet
+    } else if partition.reader().durable() >= appended.end {
+        Durability::SyncedHere
+    } else {
+        Durability::Memory
+    };
+    let is_by_broker = settings.timestamp_type == TimestampType::LogAppendTime;
     Ok(Produced {
         base_offset: appended_batch.base_offset,
         log_append_time: is_by_broker.then_some(appended_batch.timestamp),
         log_start: partition.log_start(),
+        durability,
     })
 }
 

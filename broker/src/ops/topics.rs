@@ -333,6 +333,11 @@ fn plan_more(
     Ok(placement::place(image, Wanted { first: now, count: added, replication_factor, start })?)
 }
 
+/// True for the topics that brokers keep their own state in.
+pub(crate) fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
 /// The topic that a key names, or the error for its kind of name.
 pub(crate) fn find<'a>(
     image: &'a ClusterImage,

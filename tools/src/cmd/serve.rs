@@ -98,6 +98,9 @@ fn announce(config: &BrokerConfig, broker: &Broker) {
     let mut lines = format!("floodmark {} serves node {}\n", env!("CARGO_PKG_VERSION"), config.node_id);
     lines += &format!("  data   {}\n", dirs.join(", "));
     lines += &format!("  Kafka  {}\n", HostPort::from(broker.kafka_address()));
+    if let Some(address) = broker.grpc_address() {
+        lines += &format!("  gRPC   {}\n", HostPort::from(address));
+    }
     if let Some(address) = broker.http_address() {
         lines += &format!("  HTTP   http://{}/metrics\n", HostPort::from(address));
     }

@@ -52,7 +52,14 @@ impl Server {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
         command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
-        command.args(["--kafka-listen", &format!("127.0.0.1:{port}"), "--http-listen", "off"]);
+        command.args([
+            "--kafka-listen",
+            &format!("127.0.0.1:{port}"),
+            "--grpc-listen",
+            "off",
+            "--http-listen",
+            "off",
+        ]);
         // Each of the many groups would wait for three seconds.
         command.args(["--set", "group.initial.rebalance.delay.ms=0"]);
         // What steers the tests is no setting of the broker, which refuses what it does not know.

@@ -79,6 +79,7 @@ impl Server {
         let mut command = Command::new(program);
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.arg("--kafka-listen").arg(address.to_string());
+        command.args(["--grpc-listen", "off"]);
         command.arg("--http-listen").arg(http.to_string());
         Server::start(command, address)
     }

@@ -33,6 +33,7 @@ impl Broker {
         let mut command = Command::new(program);
         command.arg("serve").arg("--data-dir").arg(dir);
         command.arg("--kafka-listen").arg(address.to_string());
+        command.args(["--grpc-listen", "off"]);
         command.arg("--http-listen").arg(free_address()?.to_string());
         start(command, address)
     }

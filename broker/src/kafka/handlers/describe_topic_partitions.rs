@@ -10,8 +10,9 @@ use floodmark_proto::kafka::messages::describe_topic_partitions::{
 };
 use floodmark_replication::cluster::{ClusterImage, Partition};
 
-use super::{TOPIC_OPERATIONS, is_internal};
+use super::TOPIC_OPERATIONS;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
+use crate::ops::topics::is_internal;
 
 /// `max.request.partition.size.limit`.
 const PAGE_MAX: usize = 2000;

@@ -12,9 +12,9 @@ use floodmark_proto::kafka::messages::metadata::{
 };
 use floodmark_replication::cluster::{ClusterImage, Partition, Topic};
 
-use super::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, addresses, is_internal, topic_key};
+use super::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, addresses, topic_key};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
-use crate::ops::topics::{self, NewTopic, find};
+use crate::ops::topics::{self, NewTopic, find, is_internal};
 
 /// A topic that is made in passing is waited for no longer; the client asks again anyway.
 const CREATED_WITHIN: Duration = Duration::from_secs(5);

@@ -77,11 +77,6 @@ pub(crate) fn code_of(ctx: &RequestContext, outcome: Result<(), GroupError>) -> 
     }
 }
 
-/// True for the topics that brokers keep their own state in.
-pub(crate) fn is_internal(topic: &str) -> bool {
-    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
-}
-
 /// Id, host, port and rack of every live broker: this one by the listener that the client dialled.
 pub(crate) fn addresses(
     ctx: &RequestContext,

@@ -10,7 +10,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// A limit on lines, shared by what it is meant for.
 #[derive(Debug, Default)]
-pub(super) struct LogRate(Mutex<Option<Window>>);
+pub(crate) struct LogRate(Mutex<Option<Window>>);
 
 #[derive(Debug)]
 struct Window {
@@ -21,7 +21,7 @@ struct Window {
 
 impl LogRate {
     /// Calls `line` with the number of lines that were left out before it, unless there were too many lately.
-    pub(super) fn say(&self, line: impl FnOnce(u64)) {
+    pub(crate) fn say(&self, line: impl FnOnce(u64)) {
         let allowed = {
             let mut window = self.0.lock();
             next(&mut window)

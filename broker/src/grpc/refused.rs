@@ -1,0 +1,208 @@
+//! The one table from what operations refuse to what gRPC clients are told: a status with a reason for programs, whether a retry can
+//! help, and words for people.
+
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_proto::pb::v1 as pb;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::groups::GroupError;
+use crate::ops::error::OpError;
+
+/// Whose reasons these are.
+const DOMAIN: &str = "floodmark";
+
+/// Why a call, or one part of it, was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// A name for programs.
+    pub(super) reason: &'static str,
+    pub(super) code: ErrorCode,
+    pub(super) message: String,
+    /// What else programs need to know.
+    pub(super) facts: Vec<(&'static str, String)>,
+}
+
+impl Refused {
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Refused {
+        Refused { reason: code.name(), code, message: message.into(), facts: Vec::new() }
+    }
+
+    /// A request that can never succeed.
+    pub(super) fn invalid(message: impl Into<String>) -> Refused {
+        Refused::new(ErrorCode::InvalidRequest, message)
+    }
+
+    pub(super) fn stopping() -> Refused {
+        Refused::new(ErrorCode::BrokerNotAvailable, "the broker stops; go on with another one")
+    }
+
+    pub(super) fn too_late() -> Refused {
+        Refused::new(ErrorCode::RequestTimedOut, "the deadline of the call has passed")
+    }
+
+    /// The same with one more fact.
+    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Refused {
+        self.facts.push((name, value.to_string()));
+        self
+    }
+
+    pub(super) fn is_retryable(&self) -> bool {
+        // Kafka's clients never get this one from a broker that goes.
+        self.code.is_retriable() || self.code == ErrorCode::BrokerNotAvailable
+    }
+
+    /// Of a part of a request.
+    pub(super) fn to_part(&self) -> pb::Error {
+        pb::Error {
+            reason: self.reason.to_owned(),
+            code: i32::from(self.code.code()),
+            message: self.message.clone(),
+            retryable: self.is_retryable(),
+        }
+    }
+
+    /// Of a call as a whole.
+    pub(super) fn to_status(&self) -> Status {
+        let facts = self.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let always = [
+            ("code".to_owned(), self.code.code().to_string()),
+            ("retryable".to_owned(), self.is_retryable().to_string()),
+        ];
+        let details = ErrorDetails::with_error_info(
+            self.reason,
+            DOMAIN,
+            always.into_iter().chain(facts).collect::<std::collections::HashMap<_, _>>(),
+        );
+        Status::with_error_details(status_code(self.code), self.message.clone(), details)
+    }
+}
+
+impl From<OpError> for Refused {
+    fn from(error: OpError) -> Refused {
+        Refused::new(error.code, error.message)
+    }
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Refused {
+        Refused::new(code, words(code))
+    }
+}
+
+impl From<GroupError> for Refused {
+    fn from(error: GroupError) -> Refused {
+        Refused::new(error.code(), error.to_string())
+    }
+}
+
+/// What happened, where nobody said it better.
+fn words(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::UnknownTopicOrPartition => "there is no such topic or partition",
+        ErrorCode::UnknownTopicId => "there is no topic with this id; it was deleted",
+        ErrorCode::NotLeaderOrFollower => "this broker does not lead the partition; describe the topic again",
+        ErrorCode::KafkaStorageError => {
+            "the partition cannot be used here: its disk failed or its files are damaged"
+        }
+        ErrorCode::OffsetOutOfRange => "the offset is not in the partition",
+        ErrorCode::PolicyViolation => "the settings of the topic forbid it",
+        ErrorCode::CoordinatorNotAvailable => "who decides is not available; try again",
+        ErrorCode::RequestTimedOut => "it was not done in time; it may still be",
+        ErrorCode::UnknownServerError => "the broker failed; its log says why",
+        other => other.name(),
+    }
+}
+
+/// gRPC's code for each of Kafka's that an operation answers.
+fn status_code(code: ErrorCode) -> Code {
+    use ErrorCode as E;
+    match code {
+        E::None => Code::Ok,
+        E::OffsetOutOfRange => Code::OutOfRange,
+        E::UnknownTopicOrPartition | E::UnknownTopicId | E::GroupIdNotFound | E::ResourceNotFound => {
+            Code::NotFound
+        }
+        E::TopicAlreadyExists | E::DuplicateResource => Code::AlreadyExists,
+        E::CorruptMessage
+        | E::InvalidFetchSize
+        | E::MessageTooLarge
+        | E::OffsetMetadataTooLarge
+        | E::InvalidTopicException
+        | E::RecordListTooLarge
+        | E::InvalidRequiredAcks
+        | E::InconsistentGroupProtocol
+        | E::InvalidGroupId
+        | E::InvalidSessionTimeout
+        | E::InvalidCommitOffsetSize
+        | E::InvalidTimestamp
+        | E::InvalidPartitions
+        | E::InvalidReplicationFactor
+        | E::InvalidReplicaAssignment
+        | E::InvalidConfig
+        | E::InvalidRequest
+        | E::InvalidRecord
+        | E::UnsupportedCompressionType => Code::InvalidArgument,
+        E::LeaderNotAvailable
+        | E::NotLeaderOrFollower
+        | E::BrokerNotAvailable
+        | E::ReplicaNotAvailable
+        | E::CoordinatorLoadInProgress
+        | E::CoordinatorNotAvailable
+        | E::NotCoordinator
+        | E::NotController
+        | E::NotEnoughReplicas
+        | E::NotEnoughReplicasAfterAppend
+        | E::KafkaStorageError
+        | E::FencedLeaderEpoch
+        | E::UnknownLeaderEpoch => Code::Unavailable,
+        E::RequestTimedOut => Code::DeadlineExceeded,
+        E::RebalanceInProgress | E::ConcurrentTransactions | E::UnstableOffsetCommit => Code::Aborted,
+        E::IllegalGeneration
+        | E::UnknownMemberId
+        | E::MemberIdRequired
+        | E::FencedInstanceId
+        | E::NonEmptyGroup
+        | E::GroupSubscribedToTopic
+        | E::OutOfOrderSequenceNumber
+        | E::InvalidProducerEpoch
+        | E::InvalidTxnState
+        | E::TransactionCoordinatorFenced
+        | E::ElectionNotNeeded => Code::FailedPrecondition,
+        E::PolicyViolation | E::GroupMaxSizeReached | E::ThrottlingQuotaExceeded => Code::ResourceExhausted,
+        E::TopicAuthorizationFailed | E::GroupAuthorizationFailed | E::ClusterAuthorizationFailed => {
+            Code::PermissionDenied
+        }
+        E::SaslAuthenticationFailed => Code::Unauthenticated,
+        E::UnsupportedVersion => Code::Unimplemented,
+        _ => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_reason_code_and_whether_to_retry() {
+        let status = Refused::from(ErrorCode::NotLeaderOrFollower).with("broker", 3).to_status();
+        assert_eq!(status.code(), Code::Unavailable);
+        let info = status.get_error_details().error_info().unwrap().clone();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("NOT_LEADER_OR_FOLLOWER", "floodmark"));
+        for (name, value) in [("code", "6"), ("retryable", "true"), ("broker", "3")] {
+            assert_eq!(info.metadata.get(name).map(String::as_str), Some(value));
+        }
+    }
+
+    /// A client that acts on the status alone must not give up where a retry helps.
+    #[test]
+    fn what_passes_is_told_by_codes_that_clients_retry() {
+        for code in [ErrorCode::NotLeaderOrFollower, ErrorCode::NotCoordinator, ErrorCode::BrokerNotAvailable]
+        {
+            let refused = Refused::from(code);
+            assert!(refused.is_retryable());
+            assert_eq!(refused.to_status().code(), Code::Unavailable);
+        }
+        assert!(!Refused::invalid("no").is_retryable());
+    }
+}

@@ -1,0 +1,171 @@
+//! A reader of many partitions that is told what comes, as it comes: fair between partitions, each from where it was left. Must never
+//! know wire types.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use floodmark_proto::ids::Offset;
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::partition::{Isolation, PartitionHandle, PartitionId, Registration, Role};
+use tokio::sync::Notify;
+
+use super::error::code_of_partition;
+use super::fetch::{Part, Position, Wanted, fetch};
+
+/// Partitions that are read, and how far.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    parts: Vec<Reading>,
+    /// Whose turn it is.
+    turn: usize,
+    isolation: Isolation,
+    moved: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Reading {
+    partition: PartitionHandle,
+    at: Offset,
+    /// Its reader knows where it stands.
+    is_told: bool,
+    _registration: Registration,
+}
+
+/// What there is to tell of one partition.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Batches from where the reader stands, or none: then it stands at the end. To be followed by [`Subscription::stand_at`].
+    Read(Chunk),
+    /// It is read no longer.
+    Failed(PartitionId, ErrorCode),
+}
+
+/// What was read of one partition.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub(crate) partition: PartitionId,
+    pub(crate) from: Offset,
+    pub(crate) part: Part,
+}
+
+impl Subscription {
+    pub(crate) fn new(isolation: Isolation) -> Subscription {
+        Subscription { parts: Vec::new(), turn: 0, isolation, moved: Arc::default() }
+    }
+
+    /// Partitions that are read.
+    pub(crate) fn part_count(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Reads a partition from now on, or from elsewhere where it is read already.
+    pub(crate) fn add(&mut self, partition: PartitionHandle, from: Offset) {
+        self.remove(partition.id());
+        // Registered before anything is looked at, so that nothing that comes in between is slept over.
+        let _registration = partition.on_progress(Arc::clone(&self.moved));
+        self.parts.push(Reading { partition, at: from, is_told: false, _registration });
+    }
+
+    /// Reads a partition no longer.
+    pub(crate) fn remove(&mut self, partition: &PartitionId) {
+        self.parts.retain(|part| part.partition.id() != partition);
+    }
+
+    /// The same by name.
+    pub(crate) fn remove_named(&mut self, topic: &str, index: i32) {
+        self.parts.retain(|part| &*part.partition.id().topic != topic || part.partition.id().index != index);
+    }
+
+    /// The reader has everything of a partition before `offset`.
+    pub(crate) fn stand_at(&mut self, partition: &PartitionId, offset: Offset) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.partition.id() == partition) {
+            part.at = offset;
+        }
+    }
+
+    /// What comes next, of so many bytes and at least one batch. May be dropped: nothing is lost then.
+    pub(crate) async fn next(&mut self, max_bytes: usize) -> Event {
+        loop {
+            for step in 0..self.parts.len() {
+                let at = (self.turn + step) % self.parts.len();
+                if let Some(event) = self.look(at, max_bytes).await {
+                    self.turn = at + 1;
+                    return event;
+                }
+            }
+            self.moved.notified().await;
+        }
+    }
+
+    async fn look(&mut self, at: usize, max_bytes: usize) -> Option<Event> {
+        let isolation = self.isolation;
+        let part = &mut self.parts[at];
+        let id = part.partition.id().clone();
+        let event = match part.verdict(isolation) {
+            Ok(true) => {
+                let read = part.read(max_bytes, isolation).await;
+                match read.error {
+                    Some(code) => Event::Failed(id, code),
+                    // Another look is taken when it moves.
+                    None if read.batches.is_empty() && part.is_told => return None,
+                    None => Event::Read(Chunk { partition: id, from: part.at, part: read }),
+                }
+            }
+            Ok(false) if part.is_told => return None,
+            Ok(false) => Event::Read(Chunk { partition: id, from: part.at, part: part.ends() }),
+            Err(code) => Event::Failed(id, code),
+        };
+        part.is_told = true;
+        if let Event::Failed(id, _) = &event {
+            let id = id.clone();
+            self.remove(&id);
+        }
+        Some(event)
+    }
+}
+
+impl Reading {
+    /// Whether there is something to read.
+    fn verdict(&self, isolation: Isolation) -> Result<bool, ErrorCode> {
+        if let Some(stopped) = self.partition.stopped() {
+            return Err(code_of_partition(&stopped));
+        }
+        if !matches!(self.partition.duty().role, Role::Leader { .. }) {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        if self.at < self.partition.log_start() || self.at > self.partition.log_end() {
+            return Err(ErrorCode::OffsetOutOfRange);
+        }
+        let end = match isolation {
+            Isolation::Uncommitted => self.partition.high_watermark(),
+            Isolation::Committed => self.partition.last_stable_offset(),
+        };
+        Ok(self.at < end)
+    }
+
+    async fn read(&self, max_bytes: usize, isolation: Isolation) -> Part {
+        let position = Position {
+            partition: Ok(self.partition.clone()),
+            from: self.at,
+            max_bytes,
+            leader_epoch: None,
+            last_fetched_epoch: None,
+        };
+        let wanted = Wanted { min_bytes: 0, max_bytes, max_wait: Duration::ZERO, isolation };
+        let part = fetch(vec![position], wanted).await.into_iter().next();
+        part.unwrap_or_else(|| Part { error: Some(ErrorCode::UnknownServerError), ..Part::default() })
+    }
+
+    fn ends(&self) -> Part {
+        Part {
+            last_stable_offset: Some(self.partition.last_stable_offset()),
+            high_watermark: Some(self.partition.high_watermark()),
+            log_start: Some(self.partition.log_start()),
+            ..Part::default()
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What is wrong is told by status, reason and whether to retry; and health, reflection, deadlines.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use floodmark_proto::batch::{BatchBuilder, NewRecord};
+use floodmark_proto::pb::v1 as pb;
+use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::setup::{
+    Subscribed, batch, broker, channel, data, from_start, part, reason, record, records, start, topic,
+};
+
+fn good() -> Vec<u8> {
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord { value: Some(b"v"), timestamp: 1, ..NewRecord::default() }).unwrap();
+    builder.build().unwrap().freeze().to_vec()
+}
+
+fn changed(at: usize, to: u8) -> Bytes {
+    let mut bytes = good();
+    bytes[at] = to;
+    bytes.into()
+}
+
+#[tokio::test]
+async fn what_cannot_be_appended_is_told() {
+    let broker = broker(&[("grpc.message.max.bytes", "2MiB")]);
+    topic(&broker, "t", 2, &[]).await;
+    topic(&broker, "small", 1, &[("max.message.bytes", "200")]).await;
+    topic(&broker, "compacted", 1, &[("cleanup.policy", "compact")]).await;
+    let mut client = data(&broker).await;
+    let with_acks = |acks| pb::ProduceRequest { acks, ..records("t", Some(0), vec![record(None, "v")]) };
+    let nothing = pb::ProduceRequest { topic: "t".to_owned(), partition: Some(0), ..Default::default() };
+    let many = (0..10_001).map(|_| pb::Header::default()).collect();
+    let many_headers = pb::Record { headers: many, ..Default::default() };
+    let two = Bytes::from([good(), good()].concat());
+    let cases = [
+        (
+            records("missing", Some(0), vec![record(None, "v")]),
+            Code::NotFound,
+            "UNKNOWN_TOPIC_OR_PARTITION",
+            true,
+        ),
+        (
+            records("missing", None, vec![record(None, "v")]),
+            Code::NotFound,
+            "UNKNOWN_TOPIC_OR_PARTITION",
+            true,
+        ),
+        (records("t", Some(2), vec![record(None, "v")]), Code::NotFound, "UNKNOWN_TOPIC_OR_PARTITION", true),
+        (records("t", Some(-1), vec![record(None, "v")]), Code::NotFound, "UNKNOWN_TOPIC_OR_PARTITION", true),
+        (records("t", Some(0), vec![]), Code::InvalidArgument, "INVALID_RECORD", false),
+        (records("t", Some(0), vec![many_headers]), Code::InvalidArgument, "INVALID_RECORD", false),
+        (with_acks(7), Code::InvalidArgument, "INVALID_REQUIRED_ACKS", false),
+        (nothing, Code::InvalidArgument, "INVALID_REQUEST", false),
+        (
+            pb::ProduceRequest { partition: None, ..batch("t", 0, good()) },
+            Code::InvalidArgument,
+            "INVALID_REQUEST",
+            false,
+        ),
+        (batch("t", 0, Bytes::new()), Code::InvalidArgument, "INVALID_RECORD", false),
+        (batch("t", 0, "no batch"), Code::InvalidArgument, "INVALID_RECORD", false),
+        (batch("t", 0, changed(16, 1)), Code::InvalidArgument, "INVALID_RECORD", false),
+        (batch("t", 0, changed(65, 9)), Code::InvalidArgument, "CORRUPT_MESSAGE", true),
+        (batch("t", 0, good()[..60].to_vec()), Code::InvalidArgument, "INVALID_RECORD", false),
+        (batch("t", 0, two), Code::InvalidArgument, "INVALID_RECORD", false),
+        (
+            records("small", Some(0), vec![record(None, &"v".repeat(500))]),
+            Code::InvalidArgument,
+            "MESSAGE_TOO_LARGE",
+            false,
+        ),
+        (
+            records("compacted", Some(0), vec![record(None, "v")]),
+            Code::InvalidArgument,
+            "INVALID_RECORD",
+            false,
+        ),
+        (
+            records("t", Some(0), vec![record(None, &"v".repeat(3 << 20))]),
+            Code::InvalidArgument,
+            "MESSAGE_TOO_LARGE",
+            false,
+        ),
+    ];
+    for (n, (request, code, name, is_retryable)) in cases.into_iter().enumerate() {
+        let status = client.append(request).await.unwrap_err();
+        assert_eq!(reason(&status), (code, name.to_owned(), is_retryable), "case {n}: {}", status.message());
+        assert!(!status.message().is_empty());
+    }
+    // The connection has not suffered.
+    client.append(records("t", Some(0), vec![record(None, "v")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_subscribed_to_is_told() {
+    let broker = broker(&[]);
+    topic(&broker, "t", 1, &[]).await;
+    let mut client = data(&broker).await;
+    let parts = || vec![from_start("t", None)];
+    let no_position = pb::SubscribePart { topic: "t".to_owned(), ..Default::default() };
+    let unspecified = part("t", None, pb::position::At::Special(0));
+    for (begin, name) in [
+        (pb::SubscribeStart { filter: "key ==".to_owned(), ..start(parts()) }, "INVALID_FILTER"),
+        (pb::SubscribeStart { filter: "(".repeat(4000), ..start(parts()) }, "INVALID_FILTER"),
+        (pb::SubscribeStart { filter: "x".repeat(5000), ..start(parts()) }, "INVALID_FILTER"),
+        (pb::SubscribeStart { filter: "true".to_owned(), encoding: 1, ..start(parts()) }, "INVALID_REQUEST"),
+        (pb::SubscribeStart { encoding: 9, ..start(parts()) }, "INVALID_REQUEST"),
+        (pb::SubscribeStart { isolation: 9, ..start(parts()) }, "INVALID_REQUEST"),
+    ] {
+        let mut reading = Subscribed::open(&mut client, begin).await;
+        let status = reading.next().await.unwrap_err();
+        assert_eq!(reason(&status), (Code::InvalidArgument, name.to_owned(), false));
+    }
+    for bad in [no_position, unspecified] {
+        let mut reading = Subscribed::open(&mut client, start(vec![bad])).await;
+        assert_eq!(reading.failure().await.error.unwrap().reason, "INVALID_REQUEST");
+    }
+    let mut reading = Subscribed::open(&mut client, start(parts())).await;
+    reading.send(pb::subscribe_request::Request::Start(start(parts()))).await;
+    let ended = loop {
+        match reading.next().await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(reason(&ended).0, Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn deadlines_are_kept() {
+    let broker = broker(&[]);
+    topic(&broker, "t", 1, &[]).await;
+    let mut client = data(&broker).await;
+    let (_requests, receiver) = tokio::sync::mpsc::channel::<pb::ProduceRequest>(1);
+    let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    // As another client may write it; ours would end the call by itself.
+    request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let mut replies = client.produce(request).await.unwrap().into_inner();
+    let status = replies.message().await.unwrap_err();
+    assert_eq!(reason(&status), (Code::DeadlineExceeded, "REQUEST_TIMED_OUT".to_owned(), true));
+}
+
+#[tokio::test]
+async fn health_is_told_until_the_broker_stops() {
+    let broker = broker(&[]);
+    let mut client = HealthClient::new(channel(&broker).await);
+    let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for service in ["", "floodmark.v1.Data", "floodmark.v1.Groups", "floodmark.v1.Admin"] {
+        let reply = client.check(ask(service)).await.unwrap().into_inner();
+        assert_eq!(reply.status, 1, "{service}");
+    }
+    assert_eq!(client.check(ask("other")).await.unwrap_err().code(), Code::NotFound);
+    let mut watched = client.watch(ask("")).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 1);
+    let stopping = tokio::task::spawn_blocking(move || broker.stop());
+    assert_eq!(watched.message().await.unwrap().unwrap().status, 2);
+    assert_eq!(watched.message().await.unwrap(), None);
+    stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_that_stream_end_with_the_broker_and_say_so() {
+    let broker = broker(&[]);
+    topic(&broker, "t", 1, &[]).await;
+    let mut client = data(&broker).await;
+    let mut reading = Subscribed::open(&mut client, start(vec![from_start("t", None)])).await;
+    reading.delivery().await;
+    let (requests, receiver) = tokio::sync::mpsc::channel(4);
+    requests.send(records("t", Some(0), vec![record(None, "v")])).await.unwrap();
+    let mut replies =
+        client.produce(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    assert!(replies.message().await.unwrap().is_some());
+    let began = tokio::time::Instant::now();
+    tokio::task::spawn_blocking(move || broker.stop()).await.unwrap();
+    // Nobody waited for them until the broker's patience was over.
+    assert!(began.elapsed() < Duration::from_secs(8));
+    let ended = |status: tonic::Status| assert_eq!(reason(&status).0, Code::Unavailable);
+    ended(replies.message().await.unwrap_err());
+    loop {
+        match reading.next().await {
+            Ok(_) => {}
+            Err(status) => break ended(status),
+        }
+    }
+}
