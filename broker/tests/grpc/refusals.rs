@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use floodmark_proto::batch::{BatchBuilder, NewRecord};
 use floodmark_proto::pb::v1 as pb;
+use tokio::sync::mpsc;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -136,7 +137,7 @@ async fn deadlines_are_kept() {
     let broker = broker(&[]);
     topic(&broker, "t", 1, &[]).await;
     let mut client = data(&broker).await;
-    let (_requests, receiver) = tokio::sync::mpsc::channel::<pb::ProduceRequest>(1);
+    let (_requests, receiver): (mpsc::Sender<pb::ProduceRequest>, _) = mpsc::channel(1);
     let mut request = Request::new(tokio_stream::wrappers::ReceiverStream::new(receiver));
     // As another client may write it; ours would end the call by itself.
     request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
@@ -170,7 +171,7 @@ async fn calls_that_stream_end_with_the_broker_and_say_so() {
     let mut client = data(&broker).await;
     let mut reading = Subscribed::open(&mut client, start(vec![from_start("t", None)])).await;
     reading.delivery().await;
-    let (requests, receiver) = tokio::sync::mpsc::channel(4);
+    let (requests, receiver) = mpsc::channel(4);
     requests.send(records("t", Some(0), vec![record(None, "v")])).await.unwrap();
     let mut replies =
         client.produce(tokio_stream::wrappers::ReceiverStream::new(receiver)).await.unwrap().into_inner();
