@@ -100,6 +100,9 @@ impl From<GroupError> for Refused {
 fn words(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::UnknownTopicOrPartition => "there is no such topic or partition",
+        ErrorCode::InvalidTopicException => {
+            "brokers keep their own state in this topic; only they write to it"
+        }
         ErrorCode::UnknownTopicId => "there is no topic with this id; it was deleted",
         ErrorCode::NotLeaderOrFollower => "this broker does not lead the partition; describe the topic again",
         ErrorCode::KafkaStorageError => {

@@ -53,6 +53,12 @@ async fn what_cannot_be_appended_is_told() {
         ),
         (records("t", Some(2), vec![record(None, "v")]), Code::NotFound, "UNKNOWN_TOPIC_OR_PARTITION", true),
         (records("t", Some(-1), vec![record(None, "v")]), Code::NotFound, "UNKNOWN_TOPIC_OR_PARTITION", true),
+        (
+            records("__consumer_offsets", Some(0), vec![record(None, "v")]),
+            Code::InvalidArgument,
+            "INVALID_TOPIC_EXCEPTION",
+            false,
+        ),
         (records("t", Some(0), vec![]), Code::InvalidArgument, "INVALID_RECORD", false),
         (records("t", Some(0), vec![many_headers]), Code::InvalidArgument, "INVALID_RECORD", false),
         (with_acks(7), Code::InvalidArgument, "INVALID_REQUIRED_ACKS", false),

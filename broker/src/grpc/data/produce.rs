@@ -28,7 +28,7 @@ use crate::grpc::memory::Taken;
 use crate::grpc::refused::Refused;
 use crate::ops::intake::SentWith;
 use crate::ops::produce::{self, Acks, Durability, NotProduced, Part, Produced};
-use crate::ops::topics::{TopicKey, find};
+use crate::ops::topics::{TopicKey, find, is_internal};
 
 /// Over gRPC every codec may come, and no transaction.
 const SENT: SentWith = SentWith { may_use_zstd: true, in_transaction: false };
@@ -136,7 +136,12 @@ impl Producer {
     }
 
     fn part(&self, topic: &str, partition: i32, records: BytesMut) -> Part {
-        let partition = self.call.shared.cluster.partition(TopicKey::Name(topic), partition);
+        // What brokers keep in topics of their own is not for clients to write.
+        let partition = if is_internal(topic) {
+            Err(ErrorCode::InvalidTopicException)
+        } else {
+            self.call.shared.cluster.partition(TopicKey::Name(topic), partition)
+        };
         Part { partition, records: Some(records) }
     }
 

@@ -11,10 +11,11 @@ use floodmark_proto::kafka::messages::produce::{
 use floodmark_proto::kafka::{Decoder, ErrorCode, Message as _};
 use floodmark_replication::partition::PartitionHandle;
 
-use super::{is_internal, topic_key};
+use super::topic_key;
 use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
 use crate::ops::intake::SentWith;
 use crate::ops::produce::{Acks, NotProduced, Part, Produced, produce};
+use crate::ops::topics::is_internal;
 
 /// Version that brought zstd.
 const ZSTD_SINCE: i16 = 7;
