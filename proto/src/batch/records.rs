@@ -45,8 +45,8 @@ impl<'a> Records<'a> {
         Records::over_bytes(unread, &header)
     }
 
-    /// Over records that are already decoded, whatever codec the header names.
-    pub(super) fn over_bytes(unread: &'a [u8], header: &BatchHeader) -> Result<Records<'a>, BatchError> {
+    /// Over records that are already decoded, whatever codec the header names: for whoever wants to own what was decoded.
+    pub fn over_bytes(unread: &'a [u8], header: &BatchHeader) -> Result<Records<'a>, BatchError> {
         let records_left = usize::try_from(header.record_count).map_err(|_| BatchError::Field {
             field: "record count",
             value: i64::from(header.record_count),

@@ -1,0 +1,292 @@
+//! The client itself: what all others share. Finds whom to ask, and asks again where that can help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use floodmark_proto::pb::v1 as pb;
+use tokio::sync::Mutex;
+
+use crate::admin::Admin;
+use crate::channels::{Channels, Peer};
+use crate::config::ClientConfig;
+use crate::consumer::{Consumer, ConsumerConfig};
+use crate::error::{Error, Result};
+use crate::metadata::{Metadata, TopicMetadata, address};
+use crate::producer::{Producer, ProducerConfig};
+use crate::retry::retry;
+
+/// A way into a cluster. Cheap to clone; clones share connections and what is known of topics.
+///
+/// Connections come up when they are first used and again after they were lost. Everything has a deadline, and every call may be
+/// cancelled by dropping its future.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ClientConfig,
+    channels: Channels,
+    metadata: Metadata,
+    /// One asks, the others wait for what he learns.
+    asking: Mutex<()>,
+}
+
+impl Client {
+    /// A client of the cluster that the broker at `bootstrap`, `host:port`, belongs to. Returns once a broker has answered.
+    pub async fn connect(bootstrap: impl Into<String>) -> Result<Client> {
+        Client::with(ClientConfig::new([bootstrap.into()])).await
+    }
+
+    /// The same with settings of the caller's. Fails where no address answers in [`ClientConfig::operation_timeout`].
+    pub async fn with(config: ClientConfig) -> Result<Client> {
+        let client = Client::lazy(config)?;
+        let cluster = client
+            .ask_anyone("describing the cluster", |peer| async move {
+                let asked = peer.request(pb::DescribeClusterRequest {});
+                peer.answer("describing the cluster", peer.admin().describe_cluster(asked)).await
+            })
+            .await?;
+        client.inner.metadata.learn_brokers(&cluster.brokers);
+        Ok(client)
+    }
+
+    /// A client that connects when it is first used.
+    pub fn lazy(config: ClientConfig) -> Result<Client> {
+        config.check()?;
+        let metadata = Metadata::new(config.bootstrap.clone());
+        let inner = Inner { config, channels: Channels::default(), metadata, asking: Mutex::new(()) };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// Topics, settings, offsets, groups, the cluster.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.clone())
+    }
+
+    /// Something that writes records. To be called within a tokio runtime.
+    pub fn producer(&self, config: ProducerConfig) -> Result<Producer> {
+        Producer::new(self.clone(), config)
+    }
+
+    /// Something that reads records. To be called within a tokio runtime.
+    pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer> {
+        Consumer::start(self.clone(), config).await
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &ClientConfig {
+        &self.inner.config
+    }
+
+    /// How many partitions a topic has.
+    pub async fn partition_count(&self, topic: &str) -> Result<i32> {
+        let topic = self.topic(topic).await?;
+        Ok(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
+    }
+
+    /// What is known of a topic, asked for where nothing is, or where it is too old.
+    pub(crate) async fn topic(&self, name: &str) -> Result<Arc<TopicMetadata>> {
+        if let Some(known) = self.known_topic(name) {
+            return Ok(known);
+        }
+        let _asking = self.inner.asking.lock().await;
+        if let Some(known) = self.known_topic(name) {
+            return Ok(known);
+        }
+        self.ask_topic(name).await
+    }
+
+    /// Without asking anybody.
+    pub(crate) fn known_topic(&self, name: &str) -> Option<Arc<TopicMetadata>> {
+        self.inner.metadata.topic(name, self.inner.config.metadata_age_max)
+    }
+
+    /// What is known of it turned out to be wrong.
+    pub(crate) fn forget_topic(&self, name: &str) {
+        self.inner.metadata.forget(name);
+    }
+
+    async fn ask_topic(&self, name: &str) -> Result<Arc<TopicMetadata>> {
+        self.ask_anyone("finding a topic", |peer| async move {
+            let reply = peer.describe_topics(vec![name.to_owned()]).await?;
+            self.inner.metadata.learn(&reply)?;
+            let missing = || Error::Protocol(format!("the answer says nothing of {name}"));
+            self.known_topic(name).ok_or_else(missing)
+        })
+        .await
+    }
+
+    /// Asks one broker after the other until one answers.
+    pub(crate) async fn ask_anyone<T, F>(&self, what: &'static str, ask: impl Fn(Peer) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let config = &self.inner.config;
+        retry(config, what, config.operation_timeout, || async {
+            let peer = self.peer_at(&self.inner.metadata.anyone()?)?;
+            let answer = ask(peer).await;
+            if answer.as_ref().is_err_and(Error::is_misdirected) {
+                self.inner.metadata.turn();
+            }
+            // That a topic is not there is told by every broker: no use in asking on.
+            match answer {
+                Err(error) if is_unknown_topic(&error) => Err(lasting(error)),
+                answer => answer,
+            }
+        })
+        .await
+    }
+
+    /// Asks the leader of a partition, whoever that is by then.
+    pub(crate) async fn ask_leader<T, F>(
+        &self,
+        what: &'static str,
+        topic: &str,
+        partition: i32,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let config = &self.inner.config;
+        retry(config, what, config.operation_timeout, || async {
+            let peer = self.leader(topic, partition).await?.1;
+            let answer = ask(peer).await;
+            if answer.as_ref().is_err_and(Error::is_misdirected) {
+                self.forget_topic(topic);
+            }
+            answer
+        })
+        .await
+    }
+
+    /// Asks one broker by its number.
+    pub(crate) async fn ask_broker<T, F>(
+        &self,
+        what: &'static str,
+        broker: i32,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let config = &self.inner.config;
+        let peer = self.broker(broker).await?;
+        retry(config, what, config.operation_timeout, || ask(peer.clone())).await
+    }
+
+    /// Asks the coordinator of a group, whoever that is by then.
+    pub(crate) async fn ask_coordinator<T, F>(
+        &self,
+        what: &'static str,
+        group: &str,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let config = &self.inner.config;
+        retry(config, what, config.operation_timeout, || async {
+            let peer = self.coordinator(group).await?;
+            ask(peer).await
+        })
+        .await
+    }
+
+    /// Who coordinates a group now.
+    pub(crate) async fn coordinator(&self, group: &str) -> Result<Peer> {
+        let found = self
+            .ask_anyone("finding a coordinator", |peer| async move {
+                let asked = peer.request(pb::FindCoordinatorRequest { group: group.to_owned() });
+                peer.answer("finding a coordinator", peer.groups().find_coordinator(asked)).await
+            })
+            .await?;
+        self.peer_at(&address(&found.host, found.port))
+    }
+
+    /// The leader of a partition and how to reach it.
+    pub(crate) async fn leader(&self, topic: &str, partition: i32) -> Result<(i32, Peer)> {
+        let leader = self.topic(topic).await?.partition(partition)?.leader;
+        let Some(leader) = leader else {
+            self.forget_topic(topic);
+            return Err(no_leader(topic, partition));
+        };
+        Ok((leader, self.broker(leader).await?))
+    }
+
+    /// How to reach a broker.
+    pub(crate) async fn broker(&self, broker: i32) -> Result<Peer> {
+        if let Some(address) = self.inner.metadata.address(broker) {
+            return self.peer_at(&address);
+        }
+        let cluster = self.admin().cluster().await?;
+        self.inner.metadata.address(broker).map_or_else(
+            || {
+                let others: Vec<String> = cluster.brokers.iter().map(|other| other.id.to_string()).collect();
+                Err(Error::Invalid(format!("no broker {broker} is there, only {}", others.join(", "))))
+            },
+            |address| self.peer_at(&address),
+        )
+    }
+
+    /// The same on a connection of its own, for a stream that carries much.
+    pub(crate) async fn broker_apart(&self, broker: i32) -> Result<Peer> {
+        let address = self.broker(broker).await?.address;
+        Channels::apart(&self.inner.config, &address)
+    }
+
+    pub(crate) fn learn_brokers(&self, brokers: &[pb::Broker]) {
+        self.inner.metadata.learn_brokers(brokers);
+    }
+
+    /// All brokers that are known.
+    pub(crate) async fn broker_ids(&self) -> Result<Vec<i32>> {
+        let mut known = self.inner.metadata.brokers();
+        if known.is_empty() {
+            self.admin().cluster().await?;
+            known = self.inner.metadata.brokers();
+        }
+        known.sort_unstable();
+        Ok(known)
+    }
+
+    fn peer_at(&self, address: &str) -> Result<Peer> {
+        self.inner.channels.to(&self.inner.config, address)
+    }
+
+    /// How long one attempt of a call may take.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.inner.config.request_timeout
+    }
+}
+
+/// Elections pass.
+fn no_leader(topic: &str, partition: i32) -> Error {
+    use floodmark_proto::kafka::ErrorCode::LeaderNotAvailable;
+    Error::from(&pb::Error {
+        reason: LeaderNotAvailable.name().to_owned(),
+        code: i32::from(LeaderNotAvailable.code()),
+        message: format!("{topic}-{partition} has no leader at the moment"),
+        retryable: true,
+    })
+}
+
+fn is_unknown_topic(error: &Error) -> bool {
+    use floodmark_proto::kafka::ErrorCode::{UnknownTopicId, UnknownTopicOrPartition};
+    matches!(error.code(), Some(UnknownTopicOrPartition | UnknownTopicId))
+}
+
+/// Kafka counts it among what passes, because metadata spreads; here each broker knows at once what was agreed.
+fn lasting(error: Error) -> Error {
+    match error {
+        Error::Refused(mut refusal) => {
+            refusal.is_retryable = false;
+            Error::Refused(refusal)
+        }
+        other => other,
+    }
+}

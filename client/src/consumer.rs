@@ -1,0 +1,368 @@
+//! Reads records: what it is told to, or its part of what a group shares.
+//!
+//! The parts: `feed` fetches from brokers under a budget; `positions` holds how far each partition is; `decode` takes batches apart; `group`
+//! is the membership, with `assignor` for the member that shares out and `protocol` for the bytes between members; `offsets` talks to
+//! coordinators.
+
+mod assignor;
+mod config;
+mod decode;
+mod feed;
+mod group;
+mod handle;
+mod offsets;
+mod positions;
+mod protocol;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use assignor::Assignor;
+pub use config::{Begin, Commit, ConsumerConfig, Isolation, Rebalance, RebalanceChange, Reset};
+pub use handle::ConsumerHandle;
+pub(crate) use offsets::Membership;
+
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::record::{Record, TopicPartition};
+use decode::Batches;
+use feed::{Delivered, Fetched};
+use positions::{Positions, Wanted};
+
+/// Messages that wait for the consumer; their bytes are bounded by the budget of prefetching.
+const FETCHED_MAX: usize = 4096;
+
+/// Reads records, in the order of each partition; a [`Stream`] of them. What else can be done with it is done through
+/// [`Consumer::handle`], which can be cloned and used from anywhere.
+///
+/// ```no_run
+/// # async fn example() -> floodmark_client::Result<()> {
+/// use floodmark_client::{Client, ConsumerConfig};
+///
+/// let client = Client::connect("127.0.0.1:9093").await?;
+/// let mut consumer = client.consumer(ConsumerConfig::group("billing", ["orders"]).from_start()).await?;
+/// loop {
+///     let record = consumer.recv().await?;
+///     println!("{}-{}@{}: {:?}", record.topic, record.partition, record.offset, record.value);
+/// }
+/// # }
+/// ```
+pub struct Consumer {
+    shared: Arc<Shared>,
+    fetched: mpsc::Receiver<Fetched>,
+    current: Option<Current>,
+    /// At most once: what is being committed before it is handed out.
+    committing: Option<Committing>,
+    /// Done once the next record is asked for.
+    in_hand: Option<Arc<positions::Progress>>,
+}
+
+type Committing = Pin<Box<dyn Future<Output = (Box<Delivered>, Result<()>)> + Send>>;
+
+/// A message that is being handed out.
+struct Current {
+    delivered: Box<Delivered>,
+    batches: Option<Batches>,
+    records: VecDeque<Record>,
+}
+
+/// Shared with the tasks and the handles.
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    config: ConsumerConfig,
+    positions: Positions,
+    fetched: mpsc::Sender<Fetched>,
+    /// None without a group that shares topics, and while it is between two generations.
+    membership: Mutex<Option<Membership>>,
+    /// Feeds end.
+    ending: CancellationToken,
+    /// The group is left; before feeds end.
+    leaving: CancellationToken,
+    tasks: TaskTracker,
+    members: TaskTracker,
+}
+
+impl Consumer {
+    pub(crate) async fn start(client: Client, config: ConsumerConfig) -> Result<Consumer> {
+        config.check()?;
+        let (sender, fetched) = mpsc::channel(FETCHED_MAX);
+        let shared = Arc::new(Shared {
+            client,
+            config,
+            positions: Positions::default(),
+            fetched: sender,
+            membership: Mutex::new(None),
+            ending: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            members: TaskTracker::new(),
+        });
+        shared.tasks.spawn(feed::conduct(Arc::clone(&shared)));
+        if !shared.config.topics.is_empty() {
+            shared.members.spawn(group::run(Arc::clone(&shared)));
+        }
+        if let Commit::AtLeastOnce { interval } = shared.config.commit {
+            shared.members.spawn(group::commit_regularly(Arc::clone(&shared), interval));
+        }
+        Ok(Consumer { shared, fetched, current: None, committing: None, in_hand: None })
+    }
+
+    /// To pause, seek, commit and the like, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ConsumerHandle {
+        ConsumerHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Reads these, and only these, from now on. Returns once it is clear where each begins: records that are written after that are read.
+    ///
+    /// Fails for a member of a group, whose group assigns.
+    pub async fn assign(&self, parts: &[(TopicPartition, Begin)]) -> Result<()> {
+        self.handle().assign(parts).await
+    }
+
+    /// Reads all partitions that a topic has now, in place of what was read before.
+    pub async fn assign_topic(&self, topic: &str, from: Begin) -> Result<()> {
+        let count = self.shared.client.partition_count(topic).await?;
+        let parts: Vec<(TopicPartition, Begin)> =
+            (0..count).map(|partition| (TopicPartition::new(topic, partition), from)).collect();
+        self.assign(&parts).await
+    }
+
+    /// The next record, however long it takes. Dropped before it is ready, no record is lost.
+    ///
+    /// An error does not end the consumer: a partition that failed is left out until somebody seeks, the others are read on.
+    pub async fn recv(&mut self) -> Result<Record> {
+        std::future::poll_fn(|context| self.poll_recv(context)).await
+    }
+
+    /// The records at hand, at least one, all of one partition: cheaper than one at a time.
+    pub async fn recv_batch(&mut self) -> Result<Vec<Record>> {
+        let first = self.recv().await?;
+        let mut records = vec![first];
+        if let Some(current) = &mut self.current {
+            records.extend(current.records.drain(..));
+            if let Some(last) = records.last() {
+                current.delivered.progress.hand_out(last.offset + 1);
+            }
+        }
+        Ok(records)
+    }
+
+    /// Commits what was handed out, unless commits are manual; leaves the group; ends.
+    pub async fn close(mut self) -> Result<()> {
+        self.finish_in_hand();
+        self.shared.leaving.cancel();
+        self.shared.members.close();
+        self.shared.members.wait().await;
+        let committed = match self.shared.config.commit {
+            // A member has committed when it left.
+            Commit::AtLeastOnce { .. } if self.shared.config.topics.is_empty() => self.shared.commit(true).await,
+            _ => Ok(()),
+        };
+        self.shared.ending.cancel();
+        committed
+    }
+
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<Record>> {
+        self.finish_in_hand();
+        loop {
+            if let Some(current) = &mut self.current {
+                match current.next() {
+                    Ok(Some(record)) => {
+                        current.delivered.progress.hand_out(record.offset + 1);
+                        self.in_hand = Some(Arc::clone(&current.delivered.progress));
+                        return Poll::Ready(Ok(record));
+                    }
+                    Ok(None) => self.current = None,
+                    Err(error) => {
+                        // Bytes that cannot be read would be so again.
+                        let delivered = &current.delivered;
+                        self.shared.positions.fail(&delivered.partition, delivered.epoch);
+                        self.current = None;
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+            if let Some(committing) = &mut self.committing {
+                let (delivered, committed) = ready!(committing.as_mut().poll(context));
+                self.committing = None;
+                if let Err(error) = committed {
+                    // Not handed out, so fetched once more.
+                    let wait = self.shared.client.config().backoff_max / 4;
+                    self.shared.positions.retry(&delivered.partition, delivered.epoch, wait);
+                    return Poll::Ready(Err(error));
+                }
+                self.current = Some(Current::new(delivered, &self.shared.config));
+                continue;
+            }
+            match ready!(self.fetched.poll_recv(context)) {
+                // The consumer holds a sender itself, so this is never the end.
+                None => return Poll::Ready(Err(Error::Closed("the consumer"))),
+                Some(Fetched::Failed(error)) => return Poll::Ready(Err(error)),
+                Some(Fetched::Delivery(delivered)) => self.begin(delivered),
+            }
+        }
+    }
+
+    fn begin(&mut self, delivered: Box<Delivered>) {
+        if !delivered.progress.is_current(delivered.epoch) {
+            return;
+        }
+        if self.shared.config.commit != Commit::AtMostOnce || delivered.message.payload.is_none() {
+            self.current = Some(Current::new(delivered, &self.shared.config));
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.committing = Some(Box::pin(async move {
+            let offset = (delivered.partition.clone(), delivered.message.next_offset);
+            let committed = shared.commit_these(vec![offset]).await;
+            (delivered, committed)
+        }));
+    }
+
+    /// Whoever asks for the next record is done with the one before.
+    fn finish_in_hand(&mut self) {
+        if let Some(progress) = self.in_hand.take() {
+            progress.finish();
+        }
+    }
+}
+
+impl Current {
+    fn new(mut delivered: Box<Delivered>, config: &ConsumerConfig) -> Current {
+        use floodmark_proto::pb::v1::delivery::Payload;
+        let (topic, partition) = (Arc::clone(&delivered.partition.topic), delivered.partition.partition);
+        let (mut batches, mut records) = (None, VecDeque::new());
+        let from = delivered.progress.position();
+        match delivered.message.payload.take() {
+            Some(Payload::Batches(bytes)) => {
+                let aborted = std::mem::take(&mut delivered.message.aborted);
+                let (isolation, batch_bytes_max) = (config.isolation, config.batch_bytes_max);
+                batches =
+                    Some(Batches::new(topic, partition, bytes, from, isolation, aborted, batch_bytes_max));
+            }
+            Some(Payload::Records(sent)) => {
+                let sent = sent.records.into_iter().map(|record| Record::from_message(record, &topic, partition));
+                records = sent.filter(|record| record.offset >= from).collect();
+            }
+            None => {}
+        }
+        Current { delivered, batches, records }
+    }
+
+    /// None where everything was handed out, or is of no use any more.
+    fn next(&mut self) -> Result<Option<Record>> {
+        let progress = &self.delivered.progress;
+        if !progress.is_current(self.delivered.epoch) {
+            self.batches = None;
+            return Ok(None);
+        }
+        if let Some(record) = self.records.pop_front() {
+            return Ok(Some(record));
+        }
+        if let Some(batches) = &mut self.batches {
+            match batches.next(&mut self.records) {
+                Ok(true) => return Ok(self.records.pop_front()),
+                Ok(false) => {}
+                Err(error) => {
+                    self.batches = None;
+                    return Err(error);
+                }
+            }
+        }
+        // Offsets at the end may have no records.
+        progress.hand_out(self.delivered.message.next_offset);
+        progress.finish();
+        Ok(None)
+    }
+}
+
+/// As [`Consumer::recv`]; ends only with the consumer.
+impl Stream for Consumer {
+    type Item = Result<Record>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Record>>> {
+        self.poll_recv(context).map(Some)
+    }
+}
+
+/// Leaves the group in the background; what was handed out last is not committed.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.shared.leaving.cancel();
+        self.shared.members.close();
+        self.shared.tasks.close();
+        if self.shared.config.topics.is_empty() {
+            self.shared.ending.cancel();
+        }
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consumer").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// A partition is not fetched until somebody seeks; the consumer is told why.
+    async fn fail(&self, wanted: &Wanted, error: Error) {
+        if self.positions.fail(&wanted.partition, wanted.epoch) {
+            let _ = self.fetched.send(Fetched::Failed(error)).await;
+        }
+    }
+
+    /// Finds a place for partitions whose offset is gone.
+    async fn find_lost(&self) {
+        for (partition, epoch) in self.positions.lost() {
+            let reason = || "the offset is not there any more, or not yet".to_owned();
+            let found = match self.config.reset.from(&partition, reason) {
+                Ok(from) => self.client.resolve(&partition, from, self.config.isolation).await,
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(offset) => self.positions.find(&partition, epoch, offset),
+                Err(error) => {
+                    if self.positions.fail(&partition, epoch) {
+                        let _ = self.fetched.send(Fetched::Failed(error)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits what is done, or everything that was handed out.
+    async fn commit(&self, only_done: bool) -> Result<()> {
+        self.commit_these(self.positions.uncommitted(only_done)).await
+    }
+
+    async fn commit_these(&self, offsets: Vec<(TopicPartition, i64)>) -> Result<()> {
+        let Some(group) = &self.config.group else {
+            return Err(Error::Invalid("a consumer without a group has nowhere to commit to".to_owned()));
+        };
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let member = self.membership.lock().clone();
+        if member.is_none() && !self.config.topics.is_empty() {
+            return Err(Error::Closed("this membership of the group"));
+        }
+        let asked: Vec<crate::admin::OffsetCommit> = offsets
+            .iter()
+            .map(|(partition, offset)| crate::admin::OffsetCommit::new(partition.clone(), *offset))
+            .collect();
+        let outcomes = self.client.commit_offsets(group, member.as_ref(), &asked).await?;
+        outcomes.into_iter().collect::<Result<Vec<()>>>()?;
+        self.positions.committed(&offsets);
+        Ok(())
+    }
+}

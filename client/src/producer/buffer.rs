@@ -1,0 +1,75 @@
+//! Back-pressure: bytes that wait to be acknowledged, taken for each record and given back for each batch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+
+#[derive(Debug)]
+pub(super) struct Buffer {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    freed: Notify,
+}
+
+impl Buffer {
+    pub(super) fn new(limit_bytes: usize) -> Buffer {
+        Buffer { limit_bytes, used_bytes: AtomicUsize::new(0), freed: Notify::new() }
+    }
+
+    /// Takes so many bytes, or fails where there is no room.
+    pub(super) fn try_take(&self, bytes: usize) -> Result<()> {
+        let before = self.used_bytes.fetch_add(bytes, Ordering::AcqRel);
+        if before + bytes <= self.limit_bytes {
+            return Ok(());
+        }
+        self.give_back(bytes);
+        Err(Error::BufferFull { buffered_bytes: before })
+    }
+
+    /// Waits until something was given back since this was called; the caller then tries again.
+    pub(super) async fn room(&self, bytes: usize) {
+        let freed = self.freed.notified();
+        tokio::pin!(freed);
+        freed.as_mut().enable();
+        // Given back between the caller's try and now.
+        if self.used_bytes.load(Ordering::Acquire) + bytes > self.limit_bytes {
+            freed.await;
+        }
+    }
+
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.freed.notify_waiters();
+    }
+
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_goes_on_when_bytes_come_back() {
+        let buffer = Arc::new(Buffer::new(100));
+        buffer.try_take(60).unwrap();
+        assert!(matches!(buffer.try_take(50), Err(Error::BufferFull { buffered_bytes: 60 })));
+        let waiter = Arc::clone(&buffer);
+        let waiting = tokio::spawn(async move {
+            while waiter.try_take(50).is_err() {
+                waiter.room(50).await;
+            }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        buffer.give_back(60);
+        waiting.await.unwrap();
+        assert_eq!(buffer.used_bytes(), 50);
+    }
+}
