@@ -101,8 +101,11 @@ impl Admin {
         }
         let topics: Vec<pb::NewTopic> = topics.into_iter().map(Into::into).collect();
         let created = self.client.ask_anyone(what, |peer| {
-            let asked =
-                pb::CreateTopicsRequest { topics: topics.clone(), validate_only, timeout_ms: timeout_ms(&self.client) };
+            let asked = pb::CreateTopicsRequest {
+                topics: topics.clone(),
+                validate_only,
+                timeout_ms: timeout_ms(&self.client),
+            };
             async move {
                 let asked = peer.request(asked);
                 peer.answer(what, peer.admin().create_topics(asked)).await

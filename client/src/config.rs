@@ -58,7 +58,9 @@ impl ClientConfig {
 
     pub(crate) fn check(&self) -> Result<()> {
         if self.bootstrap.is_empty() {
-            return Err(Error::Invalid("no bootstrap address is given; name one broker's host:port".to_owned()));
+            return Err(Error::Invalid(
+                "no bootstrap address is given; name one broker's host:port".to_owned(),
+            ));
         }
         // HTTP/2's own limits (RFC 9113, 6.5.2).
         if !(1 << 14..1 << 24).contains(&self.frame_bytes_max) {

@@ -26,7 +26,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use assignor::Assignor;
-pub use config::{Begin, Commit, ConsumerConfig, Isolation, Rebalance, RebalanceChange, Reset};
+pub use config::{
+    Begin, Commit, ConsumerConfig, Isolation, Rebalance, RebalanceChange, RebalanceListener, Reset,
+};
 pub use handle::ConsumerHandle;
 pub(crate) use offsets::Membership;
 
@@ -165,7 +167,9 @@ impl Consumer {
         self.shared.members.wait().await;
         let committed = match self.shared.config.commit {
             // A member has committed when it left.
-            Commit::AtLeastOnce { .. } if self.shared.config.topics.is_empty() => self.shared.commit(true).await,
+            Commit::AtLeastOnce { .. } if self.shared.config.topics.is_empty() => {
+                self.shared.commit(true).await
+            }
             _ => Ok(()),
         };
         self.shared.ending.cancel();
@@ -251,7 +255,8 @@ impl Current {
                     Some(Batches::new(topic, partition, bytes, from, isolation, aborted, batch_bytes_max));
             }
             Some(Payload::Records(sent)) => {
-                let sent = sent.records.into_iter().map(|record| Record::from_message(record, &topic, partition));
+                let sent =
+                    sent.records.into_iter().map(|record| Record::from_message(record, &topic, partition));
                 records = sent.filter(|record| record.offset >= from).collect();
             }
             None => {}

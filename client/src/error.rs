@@ -43,7 +43,9 @@ pub enum Error {
         last: Option<Box<Error>>,
     },
     /// A record is larger than a batch or the buffer may be.
-    #[error("a record of {size_bytes} bytes passes the limit of {limit_bytes}: send it in parts, or raise the limit")]
+    #[error(
+        "a record of {size_bytes} bytes passes the limit of {limit_bytes}: send it in parts, or raise the limit"
+    )]
     TooLarge {
         /// The record, encoded.
         size_bytes: usize,
@@ -169,6 +171,10 @@ impl Error {
             let mut details: Vec<(String, String)> =
                 info.metadata.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
             details.sort();
+            if info.reason == "STREAM_CONFLICT" {
+                let last_offset = info.metadata.get("last_offset").and_then(|offset| offset.parse().ok());
+                return Error::Conflict { last_offset };
+            }
             return Error::Refused(Box::new(Refusal {
                 reason: info.reason.clone(),
                 code: code.and_then(ErrorCode::from_code),

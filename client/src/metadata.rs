@@ -82,7 +82,8 @@ impl Metadata {
     pub(crate) fn learn_brokers(&self, brokers: &[pb::Broker]) {
         let mut known = self.known.write();
         let reachable = brokers.iter().filter(|broker| !broker.host.is_empty() && broker.port != 0);
-        known.brokers = reachable.map(|broker| (broker.broker_id, address(&broker.host, broker.port))).collect();
+        known.brokers =
+            reachable.map(|broker| (broker.broker_id, address(&broker.host, broker.port))).collect();
     }
 
     /// Takes what a broker said about topics; the error is the first that it had.
@@ -133,8 +134,9 @@ fn in_order(topic: &pb::DescribedTopic) -> Result<Vec<PartitionMetadata>> {
     let mut partitions = vec![None; topic.partitions.len()];
     for described in &topic.partitions {
         let place = usize::try_from(described.partition).ok().and_then(|at| partitions.get_mut(at));
-        *place.ok_or_else(|| Error::Protocol(format!("the partitions of {} are not counted from 0", topic.name)))? =
-            Some(PartitionMetadata { leader: described.leader });
+        *place.ok_or_else(|| {
+            Error::Protocol(format!("the partitions of {} are not counted from 0", topic.name))
+        })? = Some(PartitionMetadata { leader: described.leader });
     }
     let complete: Option<Vec<PartitionMetadata>> = partitions.into_iter().collect();
     complete.ok_or_else(|| Error::Protocol(format!("a partition of {} is described twice", topic.name)))
@@ -145,7 +147,8 @@ mod tests {
     use super::*;
 
     fn reply(partitions: &[i32]) -> pb::DescribeTopicsReply {
-        let describe = |&partition| pb::DescribedPartition { partition, leader: Some(1), ..Default::default() };
+        let describe =
+            |&partition| pb::DescribedPartition { partition, leader: Some(1), ..Default::default() };
         pb::DescribeTopicsReply {
             topics: vec![pb::DescribedTopic {
                 name: "t".to_owned(),

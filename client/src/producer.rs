@@ -148,7 +148,9 @@ impl Producer {
     pub fn try_send(&self, record: NewRecord<'_>) -> Result<Delivery> {
         self.owner.shared.take(&record)?.ok_or_else(|| {
             let topic = record.topic;
-            Error::Invalid(format!("nothing is known of {topic} yet: send the first record with `send`, which asks"))
+            Error::Invalid(format!(
+                "nothing is known of {topic} yet: send the first record with `send`, which asks"
+            ))
         })
     }
 

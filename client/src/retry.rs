@@ -102,7 +102,8 @@ mod tests {
         });
         assert!(matches!(lasting.await, Err(Error::Closed(_))));
         assert_eq!(tried.get(), 4);
-        let never = retry(&config, "a test", Duration::from_secs(5), || async { Err::<(), _>(unreachable()) });
+        let never =
+            retry(&config, "a test", Duration::from_secs(5), || async { Err::<(), _>(unreachable()) });
         let Err(Error::Deadline { last: Some(last), .. }) = never.await else { panic!("it ends in time") };
         assert!(matches!(*last, Error::Unreachable { .. }));
     }

@@ -132,7 +132,11 @@ impl Admin {
     }
 
     /// Offsets that a group has committed; without partitions, all.
-    pub async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<CommittedOffset>> {
+    pub async fn committed(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<CommittedOffset>> {
         self.client.committed(group, partitions, false).await
     }
 
@@ -142,7 +146,11 @@ impl Admin {
     }
 
     /// Forgets offsets of an empty group, or of topics that no member reads. An outcome for each, in their order.
-    pub async fn delete_offsets(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Result<()>>> {
+    pub async fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Result<()>>> {
         let what = "deleting offsets";
         let deleted = self.client.ask_coordinator(what, group, |peer| {
             let asked = pb::DeleteOffsetsRequest {

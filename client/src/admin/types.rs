@@ -93,12 +93,7 @@ impl From<pb::DescribedTopic> for Topic {
     fn from(topic: pb::DescribedTopic) -> Topic {
         let mut partitions: Vec<Partition> = topic.partitions.into_iter().map(Into::into).collect();
         partitions.sort_by_key(|partition| partition.partition);
-        Topic {
-            name: topic.name,
-            id: topic.topic_id.to_vec(),
-            is_internal: topic.is_internal,
-            partitions,
-        }
+        Topic { name: topic.name, id: topic.topic_id.to_vec(), is_internal: topic.is_internal, partitions }
     }
 }
 

@@ -37,7 +37,11 @@ impl Assignor {
     }
 
     /// Partitions for each member, in the order of `members`.
-    pub(super) fn assign(self, members: &[Member], counts: &BTreeMap<String, i32>) -> Vec<Vec<TopicPartition>> {
+    pub(super) fn assign(
+        self,
+        members: &[Member],
+        counts: &BTreeMap<String, i32>,
+    ) -> Vec<Vec<TopicPartition>> {
         match self {
             Assignor::Range => range(members, counts),
             Assignor::RoundRobin => round_robin(members, counts),
@@ -92,7 +96,8 @@ fn range(members: &[Member], counts: &BTreeMap<String, i32>) -> Vec<Vec<TopicPar
     let mut assigned = vec![Vec::new(); members.len()];
     let in_rank = in_rank(members);
     for topic in subscribed(members) {
-        let readers: Vec<usize> = in_rank.iter().copied().filter(|place| members[*place].reads(topic)).collect();
+        let readers: Vec<usize> =
+            in_rank.iter().copied().filter(|place| members[*place].reads(topic)).collect();
         let count = counts.get(topic).copied().unwrap_or(0);
         let (each, more) = (count / readers.len() as i32, count % readers.len() as i32);
         let mut next = 0;

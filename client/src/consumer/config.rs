@@ -86,8 +86,17 @@ pub enum RebalanceChange {
     Lost,
 }
 
-/// Called in a task of the consumer's, which waits for it.
 type Listener = dyn Fn(Rebalance) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+/// Called in a task of the consumer's, which waits for it. Made by [`ConsumerConfig::on_rebalance`].
+#[derive(Clone)]
+pub struct RebalanceListener(Arc<Listener>);
+
+impl RebalanceListener {
+    pub(super) fn call(&self, rebalance: Rebalance) -> impl Future<Output = ()> + Send + use<> {
+        (self.0)(rebalance)
+    }
+}
 
 /// Settings of a [`crate::Consumer`].
 #[derive(Clone)]
@@ -120,7 +129,8 @@ pub struct ConsumerConfig {
     pub assignors: Vec<Assignor>,
     /// Makes it a static member, which may restart under this name without a rebalance.
     pub instance_id: Option<String>,
-    pub(super) listener: Option<Arc<Listener>>,
+    /// Who is told of partitions that come and go.
+    pub listener: Option<RebalanceListener>,
 }
 
 impl ConsumerConfig {
@@ -148,7 +158,10 @@ impl ConsumerConfig {
 
     /// A member of a group that shares topics, with commits at least once every five seconds.
     #[must_use]
-    pub fn group<T: Into<String>>(group: impl Into<String>, topics: impl IntoIterator<Item = T>) -> ConsumerConfig {
+    pub fn group<T: Into<String>>(
+        group: impl Into<String>,
+        topics: impl IntoIterator<Item = T>,
+    ) -> ConsumerConfig {
         ConsumerConfig {
             group: Some(group.into()),
             topics: topics.into_iter().map(Into::into).collect(),
@@ -195,11 +208,14 @@ impl ConsumerConfig {
     /// Calls `listener` whenever partitions come or go, and waits for it: for half of
     /// [`ConsumerConfig::session_timeout`] at most.
     #[must_use]
-    pub fn on_rebalance<F>(mut self, listener: impl Fn(Rebalance) -> F + Send + Sync + 'static) -> ConsumerConfig
+    pub fn on_rebalance<F>(
+        mut self,
+        listener: impl Fn(Rebalance) -> F + Send + Sync + 'static,
+    ) -> ConsumerConfig
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        self.listener = Some(Arc::new(move |rebalance| Box::pin(listener(rebalance))));
+        self.listener = Some(RebalanceListener(Arc::new(move |rebalance| Box::pin(listener(rebalance)))));
         self
     }
 

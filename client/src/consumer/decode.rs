@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use floodmark_proto::batch::compression::decompress;
 use floodmark_proto::batch::{
-    BatchHeader, CompressionType, DecompressLimits, EndTransactionMarker, HEADER_LEN, Records, TransactionResult,
-    check_stored,
+    BatchHeader, CompressionType, DecompressLimits, EndTransactionMarker, HEADER_LEN, Records,
+    TransactionResult, check_stored,
 };
 use floodmark_proto::pb::v1 as pb;
 

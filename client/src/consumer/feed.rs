@@ -117,7 +117,13 @@ async fn run(shared: Arc<Shared>, broker: i32, mut told: watch::Receiver<Vec<Wan
             }
             continue;
         }
-        let mut feed = Feed { shared: &shared, broker, parts: HashMap::new(), is_used: HashMap::new(), has_answered: false };
+        let mut feed = Feed {
+            shared: &shared,
+            broker,
+            parts: HashMap::new(),
+            is_used: HashMap::new(),
+            has_answered: false,
+        };
         let ended = tokio::select! {
             ended = feed.run(&parts, &mut told) => ended,
             () = shared.ending.cancelled() => return,
@@ -297,7 +303,8 @@ impl Feed<'_> {
             Error::from,
         );
         let of = |partition: &TopicPartition| {
-            *partition.topic == *failure.topic && failure.partition.is_none_or(|number| number == partition.partition)
+            *partition.topic == *failure.topic
+                && failure.partition.is_none_or(|number| number == partition.partition)
         };
         let failed: Vec<Wanted> =
             self.parts.values().filter(|wanted| of(&wanted.partition)).cloned().collect();
@@ -320,7 +327,10 @@ fn request(request: pb::subscribe_request::Request) -> pb::SubscribeRequest {
     pb::SubscribeRequest { request: Some(request) }
 }
 
-async fn send(outbox: &mpsc::Sender<pb::SubscribeRequest>, asked: pb::subscribe_request::Request) -> Result<()> {
+async fn send(
+    outbox: &mpsc::Sender<pb::SubscribeRequest>,
+    asked: pb::subscribe_request::Request,
+) -> Result<()> {
     let gone = |_| Error::Unreachable {
         address: "the broker".to_owned(),
         reason: "the subscription has ended".to_owned(),

@@ -74,7 +74,15 @@ impl Task {
     fn new(shared: Arc<Shared>) -> Task {
         let backoff = Backoff::new(shared.client.config());
         let group = shared.config.group.clone().unwrap_or_default();
-        Task { shared, group, member_id: String::new(), generation: -1, coordinator: None, shared_out: None, backoff }
+        Task {
+            shared,
+            group,
+            member_id: String::new(),
+            generation: -1,
+            coordinator: None,
+            shared_out: None,
+            backoff,
+        }
     }
 
     /// One generation after the other. Returns only where the group refuses this member for good, which the consumer is told.
@@ -218,7 +226,10 @@ impl Task {
     /// What each member shall read.
     async fn share_out(&mut self, joined: &pb::JoinReply) -> Result<Vec<pb::MemberAssignment>> {
         let assignor = Assignor::from_name(&joined.protocol).ok_or_else(|| {
-            Error::Protocol(format!("the group has chosen `{}`, which this member never offered", joined.protocol))
+            Error::Protocol(format!(
+                "the group has chosen `{}`, which this member never offered",
+                joined.protocol
+            ))
         })?;
         let members = joined.members.iter().map(|member| {
             Ok(Member {
@@ -307,8 +318,11 @@ impl Task {
     /// Reads these from now on, each from where the group stopped.
     async fn take(&self, partitions: Vec<TopicPartition>) -> Result<()> {
         let config = &self.shared.config;
-        let begin =
-            self.shared.client.resolve_committed(&self.group, &partitions, config.reset, config.isolation).await?;
+        let begin = self
+            .shared
+            .client
+            .resolve_committed(&self.group, &partitions, config.reset, config.isolation)
+            .await?;
         self.shared.positions.add_held(&begin);
         self.tell(RebalanceChange::Assigned, partitions.clone()).await;
         self.shared.positions.release(&partitions);
@@ -341,9 +355,13 @@ impl Task {
         let config = &self.shared.config;
         let Some(listener) = config.listener.as_ref().filter(|_| !partitions.is_empty()) else { return };
         let consumer = ConsumerHandle::new(Arc::clone(&self.shared));
-        let told = listener(Rebalance { change, partitions, consumer });
+        let told = listener.call(Rebalance { change, partitions, consumer });
         if timeout(config.session_timeout / 2, told).await.is_err() {
-            tracing::warn!(group = self.group, ?change, "the listener of a rebalance took too long and was dropped");
+            tracing::warn!(
+                group = self.group,
+                ?change,
+                "the listener of a rebalance took too long and was dropped"
+            );
         }
     }
 
@@ -362,7 +380,9 @@ impl Task {
         };
         let Ok(Ok(peer)) = timeout(SLACK, self.coordinator()).await else { return };
         let mut groups = peer.groups();
-        if let Err(error) = peer.answer_within("leaving a group", SLACK, groups.leave(within(SLACK, asked))).await {
+        if let Err(error) =
+            peer.answer_within("leaving a group", SLACK, groups.leave(within(SLACK, asked))).await
+        {
             tracing::debug!(group = self.group, %error, "the group learns by the session's end that a member left");
         }
     }

@@ -23,7 +23,9 @@ impl ConsumerHandle {
     /// As [`crate::Consumer::assign`].
     pub async fn assign(&self, parts: &[(TopicPartition, Begin)]) -> Result<()> {
         if !self.shared.config.topics.is_empty() {
-            return Err(Error::Invalid("its group assigns to a member: leave the topics out to assign".to_owned()));
+            return Err(Error::Invalid(
+                "its group assigns to a member: leave the topics out to assign".to_owned(),
+            ));
         }
         let begin = self.resolve(parts).await?;
         let positions = &self.shared.positions;
@@ -64,9 +66,13 @@ impl ConsumerHandle {
         }
         if !committed.is_empty() {
             let group = config.group.as_ref();
-            let group = group.ok_or_else(|| Error::Invalid("only a group has committed offsets".to_owned()))?;
-            let found =
-                self.shared.client.resolve_committed(group, &committed, config.reset, config.isolation).await?;
+            let group =
+                group.ok_or_else(|| Error::Invalid("only a group has committed offsets".to_owned()))?;
+            let found = self
+                .shared
+                .client
+                .resolve_committed(group, &committed, config.reset, config.isolation)
+                .await?;
             begin.extend(found);
         }
         Ok(begin)

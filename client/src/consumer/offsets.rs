@@ -94,7 +94,12 @@ impl Client {
     }
 
     /// The offset of a position that is none yet.
-    pub(super) async fn resolve(&self, partition: &TopicPartition, from: Begin, isolation: Isolation) -> Result<i64> {
+    pub(super) async fn resolve(
+        &self,
+        partition: &TopicPartition,
+        from: Begin,
+        isolation: Isolation,
+    ) -> Result<i64> {
         let at_ms = match from {
             Begin::Offset(offset) => return Ok(offset),
             Begin::Time(at_ms) => Some(at_ms),

@@ -63,7 +63,11 @@ struct Part {
 
 impl Part {
     fn is_wanted(&self, now: Instant) -> bool {
-        !self.is_paused && !self.is_held && !self.is_lost && !self.has_failed && self.not_before.is_none_or(|at| at <= now)
+        !self.is_paused
+            && !self.is_held
+            && !self.is_lost
+            && !self.has_failed
+            && self.not_before.is_none_or(|at| at <= now)
     }
 }
 
@@ -235,7 +239,8 @@ impl Positions {
     pub(super) fn lost(&self) -> Vec<(TopicPartition, u64)> {
         let parts = self.parts.lock();
         let lost = parts.iter().filter(|(_, part)| part.is_lost);
-        lost.map(|(partition, part)| (partition.clone(), part.progress.epoch.load(Ordering::Acquire))).collect()
+        lost.map(|(partition, part)| (partition.clone(), part.progress.epoch.load(Ordering::Acquire)))
+            .collect()
     }
 
     /// The place of one that was lost.

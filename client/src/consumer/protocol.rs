@@ -20,11 +20,16 @@ const SUBSCRIPTION_VERSION: i16 = 3;
 const ASSIGNMENT_VERSION: i16 = 3;
 
 /// A member's subscription.
-pub(super) fn encode_subscription(topics: &[String], owned: &[TopicPartition], generation: i32) -> Result<Bytes> {
+pub(super) fn encode_subscription(
+    topics: &[String],
+    owned: &[TopicPartition],
+    generation: i32,
+) -> Result<Bytes> {
     let mut sorted: Vec<&str> = topics.iter().map(String::as_str).collect();
     sorted.sort_unstable();
     let by_topic = by_topic(owned);
-    let owned = by_topic.iter().map(|(topic, partitions)| OwnedTopic { topic, partitions: partitions.clone() });
+    let owned =
+        by_topic.iter().map(|(topic, partitions)| OwnedTopic { topic, partitions: partitions.clone() });
     let subscription = ConsumerProtocolSubscription {
         topics: sorted,
         user_data: None,

@@ -73,7 +73,9 @@ impl ProducerConfig {
         if self.buffer_bytes < self.record_bytes_max {
             return Err(Error::Invalid("buffer_bytes must have room for record_bytes_max".to_owned()));
         }
-        if self.compression_level.is_some() && !matches!(self.compression, Compression::Gzip | Compression::Zstd) {
+        if self.compression_level.is_some()
+            && !matches!(self.compression, Compression::Gzip | Compression::Zstd)
+        {
             return Err(Error::Invalid("only gzip and zstd have a compression_level".to_owned()));
         }
         Ok(())

@@ -136,7 +136,11 @@ mod tests {
         let waiting: Vec<_> =
             (0..3).map(|index| tokio::spawn(Delivery::new(Arc::clone(&outcome), index))).collect();
         tokio::task::yield_now().await;
-        outcome.set(Ok(BatchPlaced { base_offset: 40, log_append_time_ms: None, durability: Durability::Memory }));
+        outcome.set(Ok(BatchPlaced {
+            base_offset: 40,
+            log_append_time_ms: None,
+            durability: Durability::Memory,
+        }));
         outcome.set(Err(Error::Closed("it")));
         for (index, delivery) in (0..).zip(waiting) {
             assert_eq!(delivery.await.unwrap().unwrap().offset, 40 + index);

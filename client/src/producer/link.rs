@@ -99,8 +99,13 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
             shared.woken_or_closing(&link.woken).await;
             continue;
         }
-        let mut session =
-            Session { shared: &shared, link: &link, in_flight: VecDeque::new(), next_id: 0, has_answered: false };
+        let mut session = Session {
+            shared: &shared,
+            link: &link,
+            in_flight: VecDeque::new(),
+            next_id: 0,
+            has_answered: false,
+        };
         let ended = session.run(&mut active).await;
         if session.has_answered {
             backoff.reset();
@@ -236,7 +241,13 @@ impl Session<'_> {
         pumped
     }
 
-    fn request(&mut self, partition: &Arc<Partition>, order: u64, bytes: bytes::Bytes, now: Instant) -> pb::ProduceRequest {
+    fn request(
+        &mut self,
+        partition: &Arc<Partition>,
+        order: u64,
+        bytes: bytes::Bytes,
+        now: Instant,
+    ) -> pb::ProduceRequest {
         let id = self.next_id;
         self.next_id += 1;
         self.in_flight.push_back(Flight { id, order, partition: Arc::clone(partition), sent_at: now });
@@ -257,7 +268,8 @@ impl Session<'_> {
 
     fn on_reply(&mut self, reply: pb::ProduceReply) -> Result<()> {
         let flight = self.in_flight.pop_front().filter(|flight| flight.id == reply.id);
-        let flight = flight.ok_or_else(|| Error::Protocol("an answer to a batch that was not next".to_owned()))?;
+        let flight =
+            flight.ok_or_else(|| Error::Protocol("an answer to a batch that was not next".to_owned()))?;
         self.has_answered = true;
         let outcome = placed(&reply);
         let freed = flight.partition.on_reply(&self.shared.config, flight.order, outcome, Instant::now());
@@ -320,11 +332,9 @@ fn placed(reply: &pb::ProduceReply) -> Result<BatchPlaced> {
             log_append_time_ms: produced.log_append_time_ms,
             durability: produced.durability().into(),
         }),
-        Some(Outcome::Error(error)) if error.reason == "DUPLICATE_SEQUENCE_NUMBER" => Ok(BatchPlaced {
-            base_offset: -1,
-            log_append_time_ms: None,
-            durability: Durability::Unknown,
-        }),
+        Some(Outcome::Error(error)) if error.reason == "DUPLICATE_SEQUENCE_NUMBER" => {
+            Ok(BatchPlaced { base_offset: -1, log_append_time_ms: None, durability: Durability::Unknown })
+        }
         Some(Outcome::Error(error)) => Err(error.into()),
         None => Err(Error::Protocol("an answer to a batch says nothing of it".to_owned())),
     }

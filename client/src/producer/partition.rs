@@ -148,7 +148,8 @@ impl Partition {
     ) -> Result<(Delivery, Wake)> {
         let mut state = self.state.lock();
         let mut is_due = false;
-        if state.open.as_ref().is_some_and(|open| open.builder.size_bytes() + size_bytes > config.batch_bytes) {
+        if state.open.as_ref().is_some_and(|open| open.builder.size_bytes() + size_bytes > config.batch_bytes)
+        {
             state.close_open(config);
             is_due = true;
         }
@@ -199,7 +200,12 @@ impl Partition {
     }
 
     /// What to do now. `identity` is the producer's own, where it has one.
-    pub(super) fn next(&self, config: &ProducerConfig, identity: Option<Identity>, now: Instant) -> (Step, usize) {
+    pub(super) fn next(
+        &self,
+        config: &ProducerConfig,
+        identity: Option<Identity>,
+        now: Instant,
+    ) -> (Step, usize) {
         let mut state = self.state.lock();
         let mut freed_bytes = 0;
         if state.flying.is_empty() {
@@ -218,7 +224,13 @@ impl Partition {
     }
 
     /// A batch under way has its outcome. Returns bytes that are free again.
-    pub(super) fn on_reply(&self, config: &ProducerConfig, order: u64, outcome: Result<BatchPlaced>, now: Instant) -> usize {
+    pub(super) fn on_reply(
+        &self,
+        config: &ProducerConfig,
+        order: u64,
+        outcome: Result<BatchPlaced>,
+        now: Instant,
+    ) -> usize {
         let mut state = self.state.lock();
         let Some(at) = state.flying.iter().position(|batch| batch.order == order) else { return 0 };
         let Some(batch) = state.flying.remove(at) else { return 0 };
@@ -238,7 +250,12 @@ impl Partition {
     }
 
     /// Its leader cannot be found at the moment. Returns bytes that are free again, and whether nothing is left that needs a leader.
-    pub(super) fn on_homeless(&self, config: &ProducerConfig, error: Option<&Error>, now: Instant) -> (usize, bool) {
+    pub(super) fn on_homeless(
+        &self,
+        config: &ProducerConfig,
+        error: Option<&Error>,
+        now: Instant,
+    ) -> (usize, bool) {
         let mut state = self.state.lock();
         if let Some(error) = error {
             state.last_error = Some(Box::new(error.clone()));
@@ -403,7 +420,13 @@ impl State {
     }
 
     /// Whether a batch is delivered, failed, or comes back. Returns bytes that are free again.
-    fn judge(&mut self, config: &ProducerConfig, mut batch: Batch, outcome: Result<BatchPlaced>, now: Instant) -> usize {
+    fn judge(
+        &mut self,
+        config: &ProducerConfig,
+        mut batch: Batch,
+        outcome: Result<BatchPlaced>,
+        now: Instant,
+    ) -> usize {
         let error = match outcome {
             Ok(placed) => {
                 self.backoff.reset();

@@ -50,7 +50,10 @@ impl Sticky {
         let before = self.bytes.fetch_add(size_bytes, Ordering::Relaxed);
         if before >= batch_bytes {
             self.bytes.store(size_bytes, Ordering::Relaxed);
-            self.current.fetch_add(1 + random_u64() as usize % partitions.saturating_sub(1).max(1), Ordering::Relaxed);
+            self.current.fetch_add(
+                1 + random_u64() as usize % partitions.saturating_sub(1).max(1),
+                Ordering::Relaxed,
+            );
         }
         self.current.load(Ordering::Relaxed) % partitions.max(1)
     }

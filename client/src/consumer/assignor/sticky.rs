@@ -1,5 +1,8 @@
 //! The cooperative sticky assignor: an even share for everybody, with as little moved as that allows; and what moves is first taken from its
 //! owner and given to the next in the rebalance after that.
+//!
+//! Where more members have one partition more than the least share than may keep it, Kafka's clients let the order of a hash map decide who
+//! does; here it is the order in which the coordinator names them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -16,8 +19,11 @@ pub(super) fn assign(members: &[Member], counts: &BTreeMap<String, i32>) -> Vec<
         })
         .collect();
     let same = |member: &Member| topics(member) == topics(&members[0]);
-    let mut assigned =
-        if members.iter().all(same) { constrained(members, &owned, &all) } else { general(members, &owned, &all) };
+    let mut assigned = if members.iter().all(same) {
+        constrained(members, &owned, &all)
+    } else {
+        general(members, &owned, &all)
+    };
     withhold(&mut assigned, members);
     assigned
 }
@@ -52,7 +58,11 @@ fn valid_owned(members: &[Member], counts: &BTreeMap<String, i32>) -> Vec<Vec<To
         let is_owner = owner.get(*partition).is_some_and(|(_, owner)| *owner == place);
         let generation = members[place].subscription.generation;
         let is_recent = generation < 0 || generation >= newest - 1 || newest < 0;
-        exists && is_owner && is_recent && members[place].reads(&partition.topic) && !contested.contains(*partition)
+        exists
+            && is_owner
+            && is_recent
+            && members[place].reads(&partition.topic)
+            && !contested.contains(*partition)
     };
     let valid = |(place, member): (usize, &Member)| {
         member.subscription.owned.iter().filter(|partition| is_valid(place, partition)).cloned().collect()
@@ -61,13 +71,19 @@ fn valid_owned(members: &[Member], counts: &BTreeMap<String, i32>) -> Vec<Vec<To
 }
 
 /// All read the same: everybody gets the same number, or one more.
-fn constrained(members: &[Member], owned: &[Vec<TopicPartition>], all: &[TopicPartition]) -> Vec<Vec<TopicPartition>> {
+fn constrained(
+    members: &[Member],
+    owned: &[Vec<TopicPartition>],
+    all: &[TopicPartition],
+) -> Vec<Vec<TopicPartition>> {
     let (least, surplus) = (all.len() / members.len(), all.len() % members.len());
     let most = least + usize::from(surplus > 0);
     let mut assigned: Vec<Vec<TopicPartition>> = vec![Vec::new(); members.len()];
     let mut with_most = 0;
     for (place, owned) in owned.iter().enumerate() {
         let mut owned = owned.clone();
+        // What is kept of too much are the low numbers of each topic, so that partitions of one number stay together.
+        owned.sort_by(|a, b| (a.partition, &a.topic).cmp(&(b.partition, &b.topic)));
         if owned.len() >= most && surplus > 0 && with_most < surplus {
             owned.truncate(most);
             with_most += 1;
@@ -80,7 +96,8 @@ fn constrained(members: &[Member], owned: &[Vec<TopicPartition>], all: &[TopicPa
     let mut free = all.iter().filter(|partition| !taken.contains(*partition));
     // In turn to those that lack most of a full share, then one each to as many as may have one more.
     let by_id = by_id(members);
-    let mut lacking: Vec<usize> = by_id.iter().copied().filter(|place| assigned[*place].len() < least).collect();
+    let mut lacking: Vec<usize> =
+        by_id.iter().copied().filter(|place| assigned[*place].len() < least).collect();
     while !lacking.is_empty() {
         lacking.retain(|place| {
             assigned[*place].extend(free.next().cloned());
@@ -105,7 +122,11 @@ fn by_id(members: &[Member]) -> Vec<usize> {
 
 /// Members read different topics: everybody keeps what he has; what is free goes to whoever has least of those that read it; then
 /// partitions move from those with more to those with at least two fewer until none can.
-fn general(members: &[Member], owned: &[Vec<TopicPartition>], all: &[TopicPartition]) -> Vec<Vec<TopicPartition>> {
+fn general(
+    members: &[Member],
+    owned: &[Vec<TopicPartition>],
+    all: &[TopicPartition],
+) -> Vec<Vec<TopicPartition>> {
     let in_rank = in_rank(members);
     let mut assigned = owned.to_vec();
     let taken: HashSet<&TopicPartition> = owned.iter().flatten().collect();
@@ -145,9 +166,10 @@ fn next_move(
 /// What another member still has is not given out yet: that member loses it now, and asks for the next rebalance itself.
 fn withhold(assigned: &mut [Vec<TopicPartition>], members: &[Member]) {
     let owners = |partition: &TopicPartition, place: usize| {
-        members.iter().enumerate().any(|(other, member)| {
-            other != place && member.subscription.owned.contains(partition)
-        })
+        members
+            .iter()
+            .enumerate()
+            .any(|(other, member)| other != place && member.subscription.owned.contains(partition))
     };
     for (place, partitions) in assigned.iter_mut().enumerate() {
         let had = &members[place].subscription.owned;

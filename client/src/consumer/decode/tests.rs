@@ -50,7 +50,9 @@ fn records_before_the_position_are_left_out_whatever_the_codec() {
 
 #[test]
 fn markers_are_never_seen_and_aborted_records_only_by_those_who_ask_for_all() {
-    let of = |producer| move |builder: BatchBuilder| builder.transactional(true).producer(ProducerId(producer), 0, 0);
+    let of = |producer| {
+        move |builder: BatchBuilder| builder.transactional(true).producer(ProducerId(producer), 0, 0)
+    };
     let bytes = vec![
         batch(0, &["aborted"], of(1)),
         batch(1, &["kept"], of(2)),

@@ -87,7 +87,9 @@ async fn linger_holds_a_batch_until_its_time_or_a_flush() {
     let partition = partition();
     let config = ProducerConfig { linger: Duration::from_millis(5), ..config() };
     let _one = append(&partition, &config);
-    let Step::Wait(until) = partition.next(&config, identity(), Instant::now()).0 else { panic!("it lingers") };
+    let Step::Wait(until) = partition.next(&config, identity(), Instant::now()).0 else {
+        panic!("it lingers")
+    };
     tokio::time::sleep_until(until).await;
     sent(&partition, &config);
     let _two = append(&partition, &config);
@@ -145,7 +147,7 @@ async fn a_lost_connection_brings_back_everything_and_another_leader_is_looked_f
 #[tokio::test(start_paused = true)]
 async fn behind_a_batch_that_is_refused_for_good_the_others_get_a_new_identity() {
     let (partition, config) = (partition(), config());
-    let mut deliveries = fill(&partition, &config, 3);
+    let mut deliveries = fill(&partition, &config, 4);
     let (first, second) = (sent(&partition, &config), sent(&partition, &config));
     let now = Instant::now();
     let freed = partition.on_reply(&config, first.0, Err(refusal(ErrorCode::MessageTooLarge, false)), now);
@@ -171,6 +173,7 @@ async fn what_may_have_been_written_keeps_its_identity_until_that_is_cleared_up(
     let first = sent(&partition, &config);
     tokio::time::sleep(Duration::from_secs(6)).await;
     deliveries.extend(fill(&partition, &config, 1));
+    partition.flush();
     let second = sent(&partition, &config);
     let lost = Error::Unreachable { address: "a:1".to_owned(), reason: "reset".to_owned() };
     partition.on_lost(&lost, Instant::now());
@@ -181,7 +184,12 @@ async fn what_may_have_been_written_keeps_its_identity_until_that_is_cleared_up(
     assert!(matches!(deliveries.remove(0).await, Err(Error::Deadline { last: Some(_), .. })));
     assert_eq!((again.0, again.1.producer_id), (second.0, first.1.producer_id));
     assert!(is_blocked(&partition, &config));
-    partition.on_reply(&config, again.0, Err(refusal(ErrorCode::OutOfOrderSequenceNumber, false)), Instant::now());
+    partition.on_reply(
+        &config,
+        again.0,
+        Err(refusal(ErrorCode::OutOfOrderSequenceNumber, false)),
+        Instant::now(),
+    );
     wait_over(&partition, &config).await;
     assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Identify));
 }
@@ -210,8 +218,11 @@ async fn every_codec_makes_a_batch_that_a_broker_takes() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_cannot_be_encoded_fails_alone_and_gives_its_bytes_back() {
     let partition = partition();
-    let config =
-        ProducerConfig { compression: super::super::Compression::Gzip, compression_level: Some(77), ..config() };
+    let config = ProducerConfig {
+        compression: super::super::Compression::Gzip,
+        compression_level: Some(77),
+        ..config()
+    };
     let delivery = append(&partition, &config);
     let (step, freed) = partition.next(&config, identity(), Instant::now());
     assert!(matches!(step, Step::Wait(_)), "{step:?}");
