@@ -16,8 +16,3 @@ pub(crate) fn random_id() -> [u8; 16] {
     let bits = u128::from(random_u64()) << 64 | u128::from(random_u64());
     bits.to_be_bytes()
 }
-
-/// The same as 32 hexadecimal digits.
-pub(crate) fn random_hex() -> String {
-    format!("{:032x}", u128::from_be_bytes(random_id()))
-}

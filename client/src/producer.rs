@@ -84,7 +84,7 @@ impl Drop for Owner {
 struct Shared {
     client: Client,
     config: ProducerConfig,
-    buffer: Buffer,
+    buffer: Arc<Buffer>,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     links: Mutex<HashMap<i32, Arc<Link>>>,
     identity: tokio::sync::Mutex<Option<Identity>>,
@@ -108,7 +108,7 @@ impl Producer {
             .map_err(|_| Error::Invalid("a producer needs a tokio runtime around its making".to_owned()))?;
         let shared = Arc::new(Shared {
             client,
-            buffer: Buffer::new(config.buffer_bytes),
+            buffer: Arc::new(Buffer::new(config.buffer_bytes)),
             config,
             topics: RwLock::default(),
             links: Mutex::default(),
@@ -287,7 +287,8 @@ impl Shared {
         if described.partitions.len() > partitions.len() {
             let more = (partitions.len()..described.partitions.len()).map(|number| {
                 let backoff = Backoff::new(self.client.config());
-                Arc::new(Partition::new(Arc::clone(&described.name), number as i32, backoff))
+                let (name, buffer) = (Arc::clone(&described.name), Arc::clone(&self.buffer));
+                Arc::new(Partition::new(name, number as i32, buffer, backoff))
             });
             *partitions = partitions.iter().cloned().chain(more).collect();
         }
@@ -342,7 +343,7 @@ impl Shared {
                     sleep(backoff.next()).await;
                 }
                 Err(error) => {
-                    shared.buffer.give_back(partition.fail(&error));
+                    partition.fail(&error);
                     return;
                 }
             }
@@ -351,11 +352,7 @@ impl Shared {
 
     /// Whether nothing is left that needs a leader.
     fn expire_homeless(&self, partition: &Partition, error: Option<&Error>) -> bool {
-        let (freed_bytes, is_idle) = partition.on_homeless(&self.config, error, Instant::now());
-        if freed_bytes > 0 {
-            self.buffer.give_back(freed_bytes);
-        }
-        is_idle
+        partition.on_homeless(&self.config, error, Instant::now())
     }
 
     fn link(self: &Arc<Self>, broker: i32) -> Arc<Link> {

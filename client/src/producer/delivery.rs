@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
+use super::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::record::{Durability, Placed};
 
@@ -100,29 +101,47 @@ impl Future for Delivery {
     }
 }
 
-/// The side of whoever sends the batch. Dropped unsaid, it says that the producer is closed.
+/// The side of whoever sends the batch, with the bytes of the buffer that the batch has. Dropped unsaid, it says that the producer is closed.
 #[derive(Debug)]
-pub(super) struct Promise(Arc<Outcome>);
+pub(super) struct Promise {
+    outcome: Arc<Outcome>,
+    buffer: Arc<Buffer>,
+    reserved_bytes: usize,
+}
 
 impl Promise {
-    pub(super) fn new(topic: Arc<str>, partition: i32) -> Promise {
-        Promise(Outcome::new(topic, partition))
+    pub(super) fn new(topic: Arc<str>, partition: i32, buffer: Arc<Buffer>) -> Promise {
+        Promise { outcome: Outcome::new(topic, partition), buffer, reserved_bytes: 0 }
     }
 
-    /// The first outcome counts.
-    pub(super) fn set(&self, outcome: Result<BatchPlaced>) {
-        self.0.set(outcome);
+    /// These bytes were taken from the buffer for a record more.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.reserved_bytes += bytes;
+    }
+
+    /// Gives the bytes back, then tells everybody.
+    pub(super) fn keep(mut self, outcome: Result<BatchPlaced>) {
+        self.give_back();
+        self.outcome.set(outcome);
     }
 
     /// The fate of the record at this place in the batch.
     pub(super) fn delivery(&self, index: i32) -> Delivery {
-        Delivery::new(Arc::clone(&self.0), index)
+        Delivery::new(Arc::clone(&self.outcome), index)
+    }
+
+    fn give_back(&mut self) {
+        let bytes = std::mem::take(&mut self.reserved_bytes);
+        if bytes > 0 {
+            self.buffer.give_back(bytes);
+        }
     }
 }
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        self.0.set(Err(Error::Closed("the producer")));
+        self.give_back();
+        self.outcome.set(Err(Error::Closed("the producer")));
     }
 }
 

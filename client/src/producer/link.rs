@@ -197,7 +197,6 @@ impl Session<'_> {
     ) -> Pumped {
         let now = Instant::now();
         let mut pumped = Pumped { again_at: now + LONG, is_full: false, identify: None };
-        let mut freed_bytes = 0;
         let mut at = 0;
         while let Some(partition) = active.get(at).cloned() {
             if self.in_flight.len() >= IN_FLIGHT_MAX {
@@ -207,9 +206,7 @@ impl Session<'_> {
                 pumped.is_full = true;
                 break;
             };
-            let (step, freed) = partition.next(&self.shared.config, identity, now);
-            freed_bytes += freed;
-            match step {
+            match partition.next(&self.shared.config, identity, now) {
                 Step::Send { order, bytes } => {
                     room.send(self.request(&partition, order, bytes, now));
                     // The next one is somebody else's, so that none waits behind a partition that has much.
@@ -234,9 +231,6 @@ impl Session<'_> {
                 }
             }
             at += 1;
-        }
-        if freed_bytes > 0 {
-            self.shared.buffer.give_back(freed_bytes);
         }
         pumped
     }
@@ -272,10 +266,7 @@ impl Session<'_> {
             flight.ok_or_else(|| Error::Protocol("an answer to a batch that was not next".to_owned()))?;
         self.has_answered = true;
         let outcome = placed(&reply);
-        let freed = flight.partition.on_reply(&self.shared.config, flight.order, outcome, Instant::now());
-        if freed > 0 {
-            self.shared.buffer.give_back(freed);
-        }
+        flight.partition.on_reply(&self.shared.config, flight.order, outcome, Instant::now());
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use floodmark_proto::kafka::ErrorCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::buffer::Buffer;
 use super::config::ProducerConfig;
 use super::delivery::{BatchPlaced, Delivery, Promise};
 use super::link::Link;
@@ -37,6 +38,7 @@ pub(super) struct Partition {
 
 #[derive(Debug)]
 struct State {
+    buffer: Arc<Buffer>,
     open: Option<Open>,
     /// Full, or closed by a flush; in order.
     queue: VecDeque<Batch>,
@@ -65,7 +67,6 @@ struct Open {
     builder: BatchBuilder,
     promise: Promise,
     opened_at: Instant,
-    reserved_bytes: usize,
     is_flushed: bool,
 }
 
@@ -74,7 +75,6 @@ struct Open {
 struct Batch {
     content: Content,
     promise: Promise,
-    reserved_bytes: usize,
     deadline: Instant,
     order: u64,
     /// Nobody knows whether an earlier attempt was carried out.
@@ -118,8 +118,9 @@ pub(super) enum Wake {
 }
 
 impl Partition {
-    pub(super) fn new(topic: Arc<str>, number: i32, backoff: Backoff) -> Partition {
+    pub(super) fn new(topic: Arc<str>, number: i32, buffer: Arc<Buffer>, backoff: Backoff) -> Partition {
         let state = State {
+            buffer,
             open: None,
             queue: VecDeque::new(),
             flying: VecDeque::new(),
@@ -147,6 +148,7 @@ impl Partition {
         size_bytes: usize,
     ) -> Result<(Delivery, Wake)> {
         let mut state = self.state.lock();
+        let state = &mut *state;
         let mut is_due = false;
         if state.open.as_ref().is_some_and(|open| open.builder.size_bytes() + size_bytes > config.batch_bytes)
         {
@@ -157,13 +159,12 @@ impl Partition {
             builder: BatchBuilder::new()
                 .room_for(config.batch_bytes.min(16 << 10))
                 .compression(config.compression, config.compression_level),
-            promise: Promise::new(Arc::clone(&self.topic), self.number),
+            promise: Promise::new(Arc::clone(&self.topic), self.number, Arc::clone(&state.buffer)),
             opened_at: Instant::now(),
-            reserved_bytes: 0,
             is_flushed: false,
         });
         let index = open.builder.push(record)?;
-        open.reserved_bytes += size_bytes;
+        open.promise.reserve(size_bytes);
         let delivery = open.promise.delivery(index);
         let was_listed = std::mem::replace(&mut state.is_listed, true);
         let wake = match (&state.link, was_listed) {
@@ -200,43 +201,35 @@ impl Partition {
     }
 
     /// What to do now. `identity` is the producer's own, where it has one.
-    pub(super) fn next(
-        &self,
-        config: &ProducerConfig,
-        identity: Option<Identity>,
-        now: Instant,
-    ) -> (Step, usize) {
+    pub(super) fn next(&self, config: &ProducerConfig, identity: Option<Identity>, now: Instant) -> Step {
         let mut state = self.state.lock();
-        let mut freed_bytes = 0;
         if state.flying.is_empty() {
             if state.is_misdirected {
-                return (Step::Rehome, 0);
+                return Step::Rehome;
             }
-            freed_bytes = state.expire(config, now);
+            state.expire(config, now);
             if let Some(at) = state.not_before.filter(|at| *at > now) {
-                return (Step::Wait(at), freed_bytes);
+                return Step::Wait(at);
             }
         } else if !state.returned.is_empty() || state.flying.len() >= config.in_flight_max {
-            return (Step::Blocked, 0);
+            return Step::Blocked;
         }
-        let (step, more_bytes) = state.next_batch(config, identity, now);
-        (step, freed_bytes + more_bytes)
+        state.next_batch(config, identity, now)
     }
 
-    /// A batch under way has its outcome. Returns bytes that are free again.
+    /// A batch under way has its outcome.
     pub(super) fn on_reply(
         &self,
         config: &ProducerConfig,
         order: u64,
         outcome: Result<BatchPlaced>,
         now: Instant,
-    ) -> usize {
+    ) {
         let mut state = self.state.lock();
-        let Some(at) = state.flying.iter().position(|batch| batch.order == order) else { return 0 };
-        let Some(batch) = state.flying.remove(at) else { return 0 };
-        let freed_bytes = state.judge(config, batch, outcome, now);
+        let place = state.flying.iter().position(|batch| batch.order == order);
+        let Some(batch) = place.and_then(|at| state.flying.remove(at)) else { return };
+        state.judge(config, batch, outcome, now);
         state.settle(now);
-        freed_bytes
     }
 
     /// The connection is gone: whatever was under way may have been written or not.
@@ -249,21 +242,16 @@ impl Partition {
         state.settle(now);
     }
 
-    /// Its leader cannot be found at the moment. Returns bytes that are free again, and whether nothing is left that needs a leader.
-    pub(super) fn on_homeless(
-        &self,
-        config: &ProducerConfig,
-        error: Option<&Error>,
-        now: Instant,
-    ) -> (usize, bool) {
+    /// Its leader cannot be found at the moment. Returns whether nothing is left that needs a leader.
+    pub(super) fn on_homeless(&self, config: &ProducerConfig, error: Option<&Error>, now: Instant) -> bool {
         let mut state = self.state.lock();
         if let Some(error) = error {
             state.last_error = Some(Box::new(error.clone()));
         }
-        let freed_bytes = state.expire(config, now);
+        state.expire(config, now);
         let is_idle = state.open.is_none() && state.queue.is_empty();
         state.is_listed = !is_idle;
-        (freed_bytes, is_idle)
+        is_idle
     }
 
     /// A broker gave it an identity of its own.
@@ -274,24 +262,20 @@ impl Partition {
         state.has_gap = false;
     }
 
-    /// Nothing will come of what it holds. Returns bytes that are free again.
-    pub(super) fn fail(&self, error: &Error) -> usize {
+    /// Nothing will come of what it holds.
+    pub(super) fn fail(&self, error: &Error) {
         let mut state = self.state.lock();
         state.is_listed = false;
-        let open = state.open.take();
-        let mut freed_bytes = open.as_ref().map_or(0, |open| open.reserved_bytes);
-        if let Some(open) = open {
-            open.promise.set(Err(error.clone()));
+        if let Some(open) = state.open.take() {
+            open.promise.keep(Err(error.clone()));
         }
         let mut batches: Vec<Batch> = std::mem::take(&mut state.queue).into();
         batches.extend(std::mem::take(&mut state.flying));
         batches.append(&mut state.returned);
         state.has_gap |= batches.iter().any(|batch| matches!(batch.content, Content::Encoded(_)));
         for batch in batches {
-            freed_bytes += batch.reserved_bytes;
-            batch.promise.set(Err(error.clone()));
+            batch.promise.keep(Err(error.clone()));
         }
-        freed_bytes
     }
 }
 
@@ -304,7 +288,6 @@ impl State {
         self.queue.push_back(Batch {
             content: Content::Records(open.builder),
             promise: open.promise,
-            reserved_bytes: open.reserved_bytes,
             deadline: open.opened_at + config.delivery_timeout,
             order,
             is_ambiguous: false,
@@ -312,56 +295,47 @@ impl State {
     }
 
     /// Gives up what has waited too long. Only while nothing is under way, so that no reply comes for it.
-    fn expire(&mut self, config: &ProducerConfig, now: Instant) -> usize {
-        let mut freed_bytes = 0;
+    fn expire(&mut self, config: &ProducerConfig, now: Instant) {
         if self.open.as_ref().is_some_and(|open| open.opened_at + config.delivery_timeout <= now) {
             self.close_open(config);
         }
         while self.queue.front().is_some_and(|batch| batch.deadline <= now) {
             let Some(batch) = self.queue.pop_front() else { break };
-            freed_bytes += batch.reserved_bytes;
             self.has_gap |= matches!(batch.content, Content::Encoded(_));
             let (what, limit) = ("delivering a record", config.delivery_timeout);
-            batch.promise.set(Err(Error::Deadline { what, limit, last: self.last_error.clone() }));
+            batch.promise.keep(Err(Error::Deadline { what, limit, last: self.last_error.clone() }));
         }
-        freed_bytes
     }
 
-    /// What to send, and bytes that are free again because it could not be encoded.
-    fn next_batch(
-        &mut self,
-        config: &ProducerConfig,
-        identity: Option<Identity>,
-        now: Instant,
-    ) -> (Step, usize) {
+    fn next_batch(&mut self, config: &ProducerConfig, identity: Option<Identity>, now: Instant) -> Step {
         if self.queue.is_empty() {
             if let Err(step) = self.take_open(config, now) {
-                return (step, 0);
+                return step;
             }
         }
         if self.has_gap && config.is_idempotent {
             if !self.flying.is_empty() {
-                return (Step::Blocked, 0);
+                return Step::Blocked;
             }
             // One that may have been written is cleared up under its old identity before the others get a new one.
             let Some(at) = self.queue.iter().position(|batch| batch.is_ambiguous) else {
-                return (Step::Identify, 0);
+                return Step::Identify;
             };
             if let Some(batch) = self.queue.remove(at) {
                 self.queue.push_front(batch);
             }
         }
-        let Some(mut batch) = self.queue.pop_front() else { return (Step::Blocked, 0) };
+        let Some(mut batch) = self.queue.pop_front() else { return Step::Blocked };
         match self.encode(&mut batch, identity.filter(|_| config.is_idempotent)) {
             Ok(bytes) => {
                 let order = batch.order;
                 self.flying.push_back(batch);
-                (Step::Send { order, bytes }, 0)
+                Step::Send { order, bytes }
             }
             Err(error) => {
                 // No sequence number was spent on it.
-                batch.promise.set(Err(error));
-                (Step::Wait(now), batch.reserved_bytes)
+                batch.promise.keep(Err(error));
+                Step::Wait(now)
             }
         }
     }
@@ -419,19 +393,19 @@ impl State {
         self.next_sequence = self.next_sequence.wrapping_add(records) & i32::MAX;
     }
 
-    /// Whether a batch is delivered, failed, or comes back. Returns bytes that are free again.
+    /// Whether a batch is delivered, failed, or comes back.
     fn judge(
         &mut self,
         config: &ProducerConfig,
         mut batch: Batch,
         outcome: Result<BatchPlaced>,
         now: Instant,
-    ) -> usize {
+    ) {
         let error = match outcome {
             Ok(placed) => {
                 self.backoff.reset();
-                batch.promise.set(Ok(placed));
-                return batch.reserved_bytes;
+                batch.promise.keep(Ok(placed));
+                return;
             }
             Err(error) => error,
         };
@@ -452,11 +426,10 @@ impl State {
             }
             self.last_error = Some(Box::new(error));
             self.returned.push(batch);
-            return 0;
+            return;
         }
         self.has_gap = true;
-        batch.promise.set(Err(error));
-        batch.reserved_bytes
+        batch.promise.keep(Err(error));
     }
 
     /// Once nothing is under way, what came back is first in line again, after a wait.

@@ -52,7 +52,11 @@ async fn streams_are_read_both_ways_in_part_and_live() {
         store.append_if("a", Expected::Any, event(&number)).await.unwrap();
         store.append_if("b", Expected::Any, event("other")).await.unwrap();
     }
-    let read = |how| async { texts(&store.read_stream("a", how).await.unwrap().collect().await.unwrap()) };
+    let store = &store;
+    let read = |how| async move {
+        let reader = store.read_stream("a", how).await.unwrap();
+        texts(&reader.collect().await.unwrap())
+    };
     let mut backward = numbers(0, 30);
     backward.reverse();
     assert_eq!(read(ReadStream::backward()).await, backward);
@@ -172,9 +176,10 @@ async fn count(projection: &mut Projection, live: usize) -> (usize, usize) {
 async fn projections_catch_up_go_live_and_resume_each_by_itself() {
     let served = Served::start().await;
     served.topic("t", 2).await;
-    let write = |from, to| async {
+    let all = &served;
+    let write = |from, to| async move {
         for partition in 0..2 {
-            served.write("t", partition, numbers(from, to)).await;
+            all.write("t", partition, numbers(from, to)).await;
         }
     };
     write(0, 10).await;

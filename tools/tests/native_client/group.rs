@@ -72,7 +72,12 @@ async fn two_members_share_and_one_takes_over_what_the_other_leaves() {
         in_time(second.close()).await.unwrap();
         until_assigned(&mut first, 4).await;
         served.write("t", 3, numbers(50, 60)).await;
-        assert_eq!(texts(&receive(&mut first, 10).await), numbers(50, 60));
+        // What was in hand when the partition moved may come again.
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|last| last != "59") {
+            seen.extend(texts(&receive(&mut first, 1).await));
+        }
+        assert!(seen.ends_with(&numbers(50, 60)) && seen.len() <= 11, "{seen:?}");
         in_time(first.close()).await.unwrap();
         let group = served.client.admin().group("g").await.unwrap();
         let lags: Vec<Option<i64>> = group.partitions.iter().map(|partition| partition.lag).collect();

@@ -14,7 +14,12 @@ fn config() -> ProducerConfig {
 }
 
 fn partition() -> Partition {
-    Partition::new(Arc::from("t"), 0, Backoff::new(&ClientConfig::new(["a:1"])))
+    Partition::new(
+        Arc::from("t"),
+        0,
+        Arc::new(Buffer::new(1 << 20)),
+        Backoff::new(&ClientConfig::new(["a:1"])),
+    )
 }
 
 fn identity() -> Option<Identity> {
@@ -23,7 +28,12 @@ fn identity() -> Option<Identity> {
 
 fn append(partition: &Partition, config: &ProducerConfig) -> Delivery {
     let record = BatchRecord { value: Some(&[b'v'; 50]), ..BatchRecord::default() };
+    partition.state.lock().buffer.try_take(SIZE).unwrap();
     partition.append(config, &record, SIZE).unwrap().0
+}
+
+fn buffered(partition: &Partition) -> usize {
+    partition.state.lock().buffer.used_bytes()
 }
 
 /// Appends enough for `batches` batches of ten records each but for the last.
@@ -46,18 +56,18 @@ fn placed(base_offset: i64) -> Result<BatchPlaced> {
 
 /// What is sent, as its order and header; panics where nothing is.
 fn sent(partition: &Partition, config: &ProducerConfig) -> (u64, BatchHeader) {
-    match partition.next(config, identity(), Instant::now()).0 {
+    match partition.next(config, identity(), Instant::now()) {
         Step::Send { order, bytes } => (order, check_from_client(&bytes, usize::MAX).unwrap()),
         step => panic!("nothing is sent but {step:?}"),
     }
 }
 
 fn is_blocked(partition: &Partition, config: &ProducerConfig) -> bool {
-    matches!(partition.next(config, identity(), Instant::now()).0, Step::Blocked)
+    matches!(partition.next(config, identity(), Instant::now()), Step::Blocked)
 }
 
 async fn wait_over(partition: &Partition, config: &ProducerConfig) {
-    match partition.next(config, identity(), Instant::now()).0 {
+    match partition.next(config, identity(), Instant::now()) {
         Step::Wait(until) => tokio::time::sleep_until(until).await,
         step => panic!("no wait but {step:?}"),
     }
@@ -71,7 +81,8 @@ async fn without_linger_the_first_goes_at_once_and_the_rest_when_it_is_back() {
     assert_eq!((header.record_count, header.base_sequence), (1, 0));
     let more: Vec<Delivery> = (0..3).map(|_| append(&partition, &config)).collect();
     assert!(is_blocked(&partition, &config));
-    assert_eq!(partition.on_reply(&config, order, placed(40), Instant::now()), SIZE);
+    partition.on_reply(&config, order, placed(40), Instant::now());
+    assert_eq!(buffered(&partition), 3 * SIZE);
     assert_eq!(first.await.unwrap().offset, 40);
     let (order, header) = sent(&partition, &config);
     assert_eq!((header.record_count, header.base_sequence), (3, 1));
@@ -79,7 +90,7 @@ async fn without_linger_the_first_goes_at_once_and_the_rest_when_it_is_back() {
     for (offset, delivery) in (41..).zip(more) {
         assert_eq!(delivery.await.unwrap().offset, offset);
     }
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Idle));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Idle));
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,13 +98,11 @@ async fn linger_holds_a_batch_until_its_time_or_a_flush() {
     let partition = partition();
     let config = ProducerConfig { linger: Duration::from_millis(5), ..config() };
     let _one = append(&partition, &config);
-    let Step::Wait(until) = partition.next(&config, identity(), Instant::now()).0 else {
-        panic!("it lingers")
-    };
+    let Step::Wait(until) = partition.next(&config, identity(), Instant::now()) else { panic!("it lingers") };
     tokio::time::sleep_until(until).await;
     sent(&partition, &config);
     let _two = append(&partition, &config);
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Wait(_)));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Wait(_)));
     assert_eq!(partition.flush().len(), 2);
     sent(&partition, &config);
 }
@@ -136,7 +145,7 @@ async fn a_lost_connection_brings_back_everything_and_another_leader_is_looked_f
     let flights: Vec<(u64, BatchHeader)> = (0..2).map(|_| sent(&partition, &config)).collect();
     let lost = Error::Unreachable { address: "a:1".to_owned(), reason: "reset".to_owned() };
     partition.on_lost(&lost, Instant::now());
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Rehome));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Rehome));
     partition.state.lock().is_misdirected = false;
     wait_over(&partition, &config).await;
     for flight in &flights {
@@ -150,13 +159,14 @@ async fn behind_a_batch_that_is_refused_for_good_the_others_get_a_new_identity()
     let mut deliveries = fill(&partition, &config, 4);
     let (first, second) = (sent(&partition, &config), sent(&partition, &config));
     let now = Instant::now();
-    let freed = partition.on_reply(&config, first.0, Err(refusal(ErrorCode::MessageTooLarge, false)), now);
-    assert_eq!(freed, SIZE * first.1.record_count as usize);
+    let before = buffered(&partition);
+    partition.on_reply(&config, first.0, Err(refusal(ErrorCode::MessageTooLarge, false)), now);
+    assert_eq!(buffered(&partition), before - SIZE * first.1.record_count as usize);
     let refused = deliveries.remove(0).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::MessageTooLarge));
     partition.on_reply(&config, second.0, Err(refusal(ErrorCode::OutOfOrderSequenceNumber, false)), now);
     wait_over(&partition, &config).await;
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Identify));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Identify));
     partition.identify(Identity { id: ProducerId(8), epoch: 2 });
     let (order, header) = sent(&partition, &config);
     assert_eq!(order, second.0);
@@ -191,7 +201,7 @@ async fn what_may_have_been_written_keeps_its_identity_until_that_is_cleared_up(
         Instant::now(),
     );
     wait_over(&partition, &config).await;
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Identify));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Identify));
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +211,7 @@ async fn a_broker_that_forgot_the_producer_is_met_with_a_new_identity() {
     let (order, _) = sent(&partition, &config);
     partition.on_reply(&config, order, Err(refusal(ErrorCode::UnknownProducerId, false)), Instant::now());
     wait_over(&partition, &config).await;
-    assert!(matches!(partition.next(&config, identity(), Instant::now()).0, Step::Identify));
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Identify));
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,9 +234,9 @@ async fn a_batch_that_cannot_be_encoded_fails_alone_and_gives_its_bytes_back() {
         ..config()
     };
     let delivery = append(&partition, &config);
-    let (step, freed) = partition.next(&config, identity(), Instant::now());
+    let step = partition.next(&config, identity(), Instant::now());
     assert!(matches!(step, Step::Wait(_)), "{step:?}");
-    assert_eq!(freed, SIZE);
+    assert_eq!(buffered(&partition), 0);
     assert!(matches!(delivery.await, Err(Error::Batch(_))));
 }
 
