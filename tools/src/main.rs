@@ -1,12 +1,15 @@
 //! The `floodmark` command: what was asked, what came of it as an exit code, and errors in words.
 
 mod cmd;
+mod input;
 mod output;
+mod records;
+mod remote;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use cmd::Outcome;
 
@@ -26,12 +29,36 @@ enum Command {
     /// Run a broker. Without arguments: complete, in ./floodmark-data, on loopback.
     #[command(after_help = cmd::serve::EXAMPLES)]
     Serve(cmd::serve::ServeArgs),
+    /// Make, list, describe, alter, extend and delete topics.
+    #[command(subcommand)]
+    Topic(cmd::topic::TopicCommand),
+    /// Write records from standard input or files.
+    #[command(after_help = cmd::produce::EXAMPLES)]
+    Produce(cmd::produce::ProduceArgs),
+    /// Print records, by themselves or as a member of a group.
+    #[command(after_help = cmd::consume::EXAMPLES)]
+    Consume(cmd::consume::ConsumeArgs),
+    /// Show how far the partitions of a topic reach, and where a time lies in them.
+    #[command(after_help = cmd::offsets::EXAMPLES)]
+    Offsets(cmd::offsets::OffsetsArgs),
+    /// List, describe, reset and delete groups.
+    #[command(subcommand)]
+    Group(cmd::group::GroupCommand),
+    /// Measure a cluster, within bounds of time and bytes.
+    #[command(subcommand)]
+    Bench(cmd::bench::BenchCommand),
+    /// Watch topics, rates, groups and lag.
+    #[command(after_help = cmd::top::EXAMPLES)]
+    Top(cmd::top::TopArgs),
     /// Show and explain the settings of a broker.
     #[command(subcommand)]
     Config(cmd::config::ConfigCommand),
     /// Look into logs that lie on this machine, ours and Kafka's, without a broker.
     #[command(subcommand)]
     Log(cmd::log::LogCommand),
+    /// Print a script that teaches a shell these commands.
+    #[command(after_help = cmd::completions::EXAMPLES)]
+    Completions(cmd::completions::CompletionsArgs),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +66,14 @@ fn main() -> ExitCode {
         Command::Serve(args) => cmd::serve::run(&args),
         Command::Config(command) => cmd::config::run(command),
         Command::Log(command) => cmd::log::run(command),
+        Command::Topic(command) => cmd::topic::run(command),
+        Command::Produce(args) => cmd::produce::run(&args),
+        Command::Consume(args) => cmd::consume::run(&args),
+        Command::Offsets(args) => cmd::offsets::run(&args),
+        Command::Group(command) => cmd::group::run(command),
+        Command::Bench(command) => cmd::bench::run(command),
+        Command::Top(args) => cmd::top::run(&args),
+        Command::Completions(args) => cmd::completions::run(&args, Cli::command()),
     };
     match ran {
         Ok(Outcome::Good) => ExitCode::SUCCESS,

@@ -50,6 +50,16 @@ impl Sink {
     }
 }
 
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// A line on standard error, for people, where standard output may be read by a program.
 pub(crate) fn note(text: &str) {
     // A note that cannot be shown is no reason to stop.
