@@ -40,7 +40,9 @@ fn script(commands: &[String], ports: &str) -> String {
             }
             "floodmark top" => "floodmark top --samples 2 --interval 200ms --output json".to_owned(),
             described if described.starts_with("floodmark group describe") => {
-                format!("until {described} | grep -q 'Stable, 2 members.* lag'; do sleep 0.1; done; {described}")
+                format!(
+                    "until {described} | grep -q 'Stable, 2 members.* lag'; do sleep 0.1; done; {described}"
+                )
             }
             other => other.to_owned(),
         };
