@@ -178,12 +178,16 @@ impl LogShared {
             && changes.0.is_multiple_of(2)
             && changes.1.is_multiple_of(2)
             && self.changes() == changes
-            && self.segments.load().iter().any(|listed| Arc::ptr_eq(listed, segment));
+            && self.lists(segment);
         if is_current && segment.rename_key_file(&aside).is_ok() {
             return Some(file);
         }
         segment.remove_key_file_aside(&aside);
         None
+    }
+
+    fn lists(&self, segment: &Arc<Segment>) -> bool {
+        self.segments.load().iter().any(|listed| Arc::ptr_eq(listed, segment))
     }
 
     fn changes(&self) -> (u64, u64) {
@@ -192,8 +196,16 @@ impl LogShared {
 }
 
 impl KeyIndexJob {
-    /// Makes the file, and lets go of the memory. Blocks on the disk.
+    /// Makes the file, and lets go of the memory. Blocks on the disk. For a segment that has left the log meanwhile there is nothing
+    /// to do.
     pub fn run(&self) -> Result<(), LogError> {
+        match self.make() {
+            Err(e) if self.shared.lists(&self.segment) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&self) -> Result<(), LogError> {
         let changes = self.shared.changes();
         if self.segment.frozen_keys().is_none() {
             return self.shared.open_head(&self.segment, &mut ReadCost::default());
