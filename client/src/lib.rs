@@ -1,4 +1,33 @@
 //! The native client of Floodmark. Knows the messages of `floodmark-proto` and nothing of the broker's inside.
+//!
+//! ```no_run
+//! use floodmark_client::admin::NewTopic;
+//! use floodmark_client::{Client, ConsumerConfig, NewRecord, ProducerConfig};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> floodmark_client::Result<()> {
+//!     // `floodmark serve` listens here.
+//!     let client = Client::connect("127.0.0.1:9093").await?;
+//!     client.admin().create_topic(NewTopic::new("orders").partitions(3)).await?;
+//!
+//!     let producer = client.producer(ProducerConfig::default())?;
+//!     producer.deliver(NewRecord::to("orders").key("42").value("paid")).await?;
+//!
+//!     let mut consumer = client.consumer(ConsumerConfig::group("billing", ["orders"]).from_start()).await?;
+//!     let record = consumer.recv().await?;
+//!     println!("{}-{}@{}: {:?}", record.topic, record.partition, record.offset, record.value);
+//!     consumer.close().await
+//! }
+//! ```
+//!
+//! - [`Client`]: finds whom to ask; connections, metadata, retries. All else is made from it.
+//! - [`Producer`]: batches, compresses, and writes each record once and in order.
+//! - [`Consumer`]: reads what it is told to, or its part of what a group shares.
+//! - [`Admin`]: topics, settings, offsets, groups, the cluster.
+//! - [`events`]: topics as event stores, aggregates, snapshots, projections.
+//!
+//! Every [`Error`] says whether the same call may succeed later. Tasks run in the tokio runtime around the call that starts them; any flavour
+//! serves.
 
 pub mod admin;
 mod chance;

@@ -271,9 +271,11 @@ impl Session<'_> {
     }
 }
 
+type Called = Result<Response<Streaming<pb::ProduceReply>>, Status>;
+
 /// Answers, from the moment the call was made: some servers begin to answer only when something was asked.
 struct Replies {
-    call: Option<Pin<Box<dyn Future<Output = Result<Response<Streaming<pb::ProduceReply>>, Status>> + Send>>>,
+    call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
     stream: Option<Streaming<pb::ProduceReply>>,
 }
 

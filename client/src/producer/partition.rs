@@ -308,10 +308,10 @@ impl State {
     }
 
     fn next_batch(&mut self, config: &ProducerConfig, identity: Option<Identity>, now: Instant) -> Step {
-        if self.queue.is_empty() {
-            if let Err(step) = self.take_open(config, now) {
-                return step;
-            }
+        if self.queue.is_empty()
+            && let Err(step) = self.take_open(config, now)
+        {
+            return step;
         }
         if self.has_gap && config.is_idempotent {
             if !self.flying.is_empty() {

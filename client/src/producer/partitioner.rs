@@ -2,35 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use floodmark_proto::murmur2;
+
 use crate::chance::random_u64;
 
 /// The partition of a key among `partitions`, as Kafka's Java client chooses it.
 #[must_use]
 pub fn partition_of_key(key: &[u8], partitions: i32) -> i32 {
-    (murmur2(key) & i32::MAX as u32) as i32 % partitions.max(1)
-}
-
-/// MurmurHash2 in 32 bits, with the seed that Kafka gives it.
-fn murmur2(bytes: &[u8]) -> u32 {
-    const SEED: u32 = 0x9747_b28c;
-    const M: u32 = 0x5bd1_e995;
-    let mut hash = SEED ^ bytes.len() as u32;
-    let mut words = bytes.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k ^= k >> 24;
-        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        for (at, byte) in rest.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * at);
-        }
-        hash = hash.wrapping_mul(M);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(M);
-    hash ^ hash >> 15
+    murmur2::partition_of_key(key, u32::try_from(partitions).unwrap_or(0)) as i32
 }
 
 /// Where records without a key go: one partition until it was given a batch's worth of bytes, then another by chance.
@@ -64,10 +43,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_kafkas() {
-        // Computed by org.apache.kafka.common.utils.Utils.murmur2 of Kafka 4.3.1.
+    fn partitions_of_keys_are_kafkas() {
+        // Hashes computed by org.apache.kafka.common.utils.Utils.murmur2 of Kafka 4.3.1.
         for (key, hash) in VECTORS {
-            assert_eq!(murmur2(key.as_bytes()) as i32, *hash, "{key:?}");
+            for partitions in [1, 3, 12, 1000] {
+                let expected = (hash & i32::MAX) % partitions;
+                assert_eq!(partition_of_key(key.as_bytes(), partitions), expected, "{key:?} of {partitions}");
+            }
         }
     }
 

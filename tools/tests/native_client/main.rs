@@ -1,5 +1,5 @@
 //! The native client against a broker in the same process.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may panic")]
 
 mod admin;
 mod consumer;
