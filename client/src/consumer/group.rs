@@ -335,10 +335,10 @@ impl Task {
             return;
         }
         self.tell(RebalanceChange::Revoked, partitions.clone()).await;
-        if matches!(self.shared.config.commit, Commit::AtLeastOnce { .. }) {
-            if let Err(error) = self.shared.commit(true).await {
-                tracing::debug!(group = self.group, %error, "the commit before a rebalance failed");
-            }
+        if matches!(self.shared.config.commit, Commit::AtLeastOnce { .. })
+            && let Err(error) = self.shared.commit(true).await
+        {
+            tracing::debug!(group = self.group, %error, "the commit before a rebalance failed");
         }
         self.shared.positions.remove(&partitions);
     }

@@ -179,16 +179,15 @@ impl<A: Snapshot> Aggregates<A> {
     pub async fn restore(&self, stream: impl AsRef<[u8]>) -> Result<Loaded<A>> {
         let stream = stream.as_ref();
         let mut loaded = Loaded::default();
-        if let Some((snapshots, _)) = &self.snapshots {
-            if let Some((last_offset, bytes)) = snapshots.get(stream).await? {
-                match A::from_bytes(&bytes) {
-                    Ok(state) => {
-                        loaded = Loaded { state, last_offset: Some(last_offset), events_since_snapshot: 0 }
-                    }
-                    Err(reason) => tracing::debug!(
-                        reason,
-                        "a snapshot cannot be read; the stream is folded from its start"
-                    ),
+        if let Some((snapshots, _)) = &self.snapshots
+            && let Some((last_offset, bytes)) = snapshots.get(stream).await?
+        {
+            match A::from_bytes(&bytes) {
+                Ok(state) => {
+                    loaded = Loaded { state, last_offset: Some(last_offset), events_since_snapshot: 0 }
+                }
+                Err(reason) => {
+                    tracing::debug!(reason, "a snapshot cannot be read; the stream is folded from its start")
                 }
             }
         }
@@ -206,11 +205,10 @@ impl<A: Snapshot> Aggregates<A> {
         let loaded = self.restore(stream).await?;
         let mut executed = self.execute_on(stream, loaded, command).await?;
         if let (Some((snapshots, every)), Some(last_offset)) = (&self.snapshots, executed.loaded.last_offset)
+            && executed.loaded.events_since_snapshot >= *every
         {
-            if executed.loaded.events_since_snapshot >= *every {
-                snapshots.put(stream, last_offset, &executed.loaded.state.to_bytes()).await?;
-                executed.loaded.events_since_snapshot = 0;
-            }
+            snapshots.put(stream, last_offset, &executed.loaded.state.to_bytes()).await?;
+            executed.loaded.events_since_snapshot = 0;
         }
         Ok(executed)
     }
