@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_client(false)
         // Read and written without a message for each record.
+        .extern_path(".floodmark.v1.AppendIfRequest", "crate::grpc::events::AppendIfRequest")
         .extern_path(".floodmark.v1.ProduceRequest", "crate::grpc::data::ProduceRequest")
         .extern_path(".floodmark.v1.SubscribeReply", "crate::grpc::data::Reply")
         .extern_path(".floodmark.v1", "::floodmark_proto::pb::v1")

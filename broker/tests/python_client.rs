@@ -59,6 +59,9 @@ fn a_program_made_from_the_proto_files_alone_works() {
     program.arg(here.join("program.py")).arg(broker.grpc_address().unwrap().to_string());
     program.env("PYTHONPATH", &generated);
     let said = run(&mut program).unwrap();
-    assert_eq!(said.lines().collect::<Vec<_>>(), ["make_topic", "produce", "subscribe", "be_refused"]);
+    assert_eq!(
+        said.lines().collect::<Vec<_>>(),
+        ["make_topic", "produce", "subscribe", "read_stream", "be_refused"]
+    );
     broker.stop();
 }

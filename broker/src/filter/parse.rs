@@ -121,9 +121,10 @@ impl Parser {
         if !self.takes(".") {
             return Ok(Subject::Text(text));
         }
-        match self.name().as_deref() {
-            Some("size") => Ok(Subject::Number(Number::Size(text), self.modulus()?)),
-            _ => Err(self.wrong("after a dot comes size")),
+        if self.takes_name("size") {
+            Ok(Subject::Number(Number::Size(text), self.modulus()?))
+        } else {
+            Err(self.wrong("after a dot comes size"))
         }
     }
 
@@ -164,9 +165,11 @@ impl Parser {
         if self.takes_name("in") {
             return Ok(Test::TextIn(text, self.list(Parser::bytes, "a text in quotation marks")?));
         }
+        let at = self.place();
         let how = self.name();
         let Some(how @ ("startsWith" | "endsWith" | "contains")) = how.as_deref() else {
-            return Err(self.wrong("here stands ==, !=, <, <=, >, >=, in, startsWith, endsWith or contains"));
+            let message = "here stands ==, !=, <, <=, >, >=, in, startsWith, endsWith or contains";
+            return Err(FilterError::new(at, message));
         };
         let with = self.bytes().ok_or_else(|| self.wrong("here stands a text in quotation marks"))?;
         Ok(match how {

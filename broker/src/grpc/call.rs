@@ -48,6 +48,8 @@ apis! {
     Append = "Data.Append";
     Subscribe = "Data.Subscribe";
     InitProducer = "Data.InitProducer";
+    AppendIf = "Events.AppendIf";
+    ReadStream = "Events.ReadStream";
     FindCoordinator = "Groups.FindCoordinator";
     Join = "Groups.Join";
     Sync = "Groups.Sync";

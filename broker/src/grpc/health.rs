@@ -14,7 +14,8 @@ use super::pull::pull;
 use crate::shared::Shared;
 
 /// Services that may be asked about; empty is the broker as a whole.
-const SERVICES: [&str; 4] = ["", "floodmark.v1.Data", "floodmark.v1.Groups", "floodmark.v1.Admin"];
+const SERVICES: [&str; 5] =
+    ["", "floodmark.v1.Data", "floodmark.v1.Events", "floodmark.v1.Groups", "floodmark.v1.Admin"];
 /// How soon who watches learns of a change.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -4,11 +4,12 @@
 //! - [`socket`], [`server`], [`limits`]: connections, HTTP/2 and what bounds both
 //! - [`memory`]: the bytes that arrive, out of the broker's one budget
 //! - [`call`]: what all calls have in common; [`refused`]: the one table from refusals to statuses
-//! - [`data`], [`groups`], [`admin`], [`health`]: the services
+//! - [`data`], [`events`], [`groups`], [`admin`], [`health`]: the services
 
 mod admin;
 mod call;
 pub(crate) mod data;
+pub(crate) mod events;
 mod groups;
 mod health;
 mod limits;

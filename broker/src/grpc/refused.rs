@@ -18,6 +18,7 @@ pub(crate) struct Refused {
     /// A name for programs.
     pub(super) reason: &'static str,
     pub(super) code: ErrorCode,
+    pub(super) status: Code,
     pub(super) message: String,
     /// What else programs need to know.
     pub(super) facts: Vec<(&'static str, String)>,
@@ -25,7 +26,13 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Refused {
-        Refused { reason: code.name(), code, message: message.into(), facts: Vec::new() }
+        Refused {
+            reason: code.name(),
+            code,
+            status: status_code(code),
+            message: message.into(),
+            facts: Vec::new(),
+        }
     }
 
     /// A request that can never succeed.
@@ -74,7 +81,7 @@ impl Refused {
             DOMAIN,
             always.into_iter().chain(facts).collect::<std::collections::HashMap<_, _>>(),
         );
-        Status::with_error_details(status_code(self.code), self.message.clone(), details)
+        Status::with_error_details(self.status, self.message.clone(), details)
     }
 }
 

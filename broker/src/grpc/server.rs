@@ -16,8 +16,10 @@ use tonic_health::pb::health_server::HealthServer;
 
 use super::admin::AdminService;
 use super::data::DataService;
+use super::events::EventsService;
 use super::generated::admin_server::AdminServer;
 use super::generated::data_server::DataServer;
+use super::generated::events_server::EventsServer;
 use super::generated::groups_server::GroupsServer;
 use super::groups::GroupsService;
 use super::health::HealthService;
@@ -64,6 +66,7 @@ fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Erro
     // Each message was held against its own limit before it gets to a decoder.
     let bytes_max = shared.config.grpc_message_bytes_max.as_usize().max(limits::OTHER_MESSAGE_BYTES_MAX);
     let data = DataServer::new(DataService::new(Arc::clone(shared)));
+    let events = EventsServer::new(EventsService::new(Arc::clone(shared)));
     let groups = GroupsServer::new(GroupsService::new(Arc::clone(shared)));
     let admin = AdminServer::new(AdminService::new(Arc::clone(shared)));
     let health = HealthServer::new(HealthService::new(Arc::clone(shared)));
@@ -74,6 +77,7 @@ fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Erro
     };
     let routes = Routes::default()
         .add_service(data.max_decoding_message_size(bytes_max))
+        .add_service(events.max_decoding_message_size(bytes_max))
         .add_service(groups.max_decoding_message_size(bytes_max))
         .add_service(admin.max_decoding_message_size(bytes_max))
         .add_service(health)
@@ -90,7 +94,7 @@ async fn count_memory(
     next: Next,
 ) -> Response {
     let bytes_max = match request.uri().path() {
-        "/floodmark.v1.Data/Produce" | "/floodmark.v1.Data/Append" => {
+        "/floodmark.v1.Data/Produce" | "/floodmark.v1.Data/Append" | "/floodmark.v1.Events/AppendIf" => {
             state.config.grpc_message_bytes_max.as_usize()
         }
         _ => limits::OTHER_MESSAGE_BYTES_MAX,

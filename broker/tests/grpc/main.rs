@@ -3,6 +3,7 @@
 
 mod admin;
 mod data;
+mod events;
 mod groups;
 mod kafka;
 mod refusals;

@@ -157,7 +157,9 @@ async fn health_is_told_until_the_broker_stops() {
     let broker = broker(&[]);
     let mut client = HealthClient::new(channel(&broker).await);
     let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    for service in ["", "floodmark.v1.Data", "floodmark.v1.Groups", "floodmark.v1.Admin"] {
+    for service in
+        ["", "floodmark.v1.Data", "floodmark.v1.Events", "floodmark.v1.Groups", "floodmark.v1.Admin"]
+    {
         let reply = client.check(ask(service)).await.unwrap().into_inner();
         assert_eq!(reply.status, 1, "{service}");
     }

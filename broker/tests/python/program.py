@@ -1,4 +1,4 @@
-"""What somebody writes who has the .proto files and nothing else: makes a topic, produces, subscribes. Ends with 0 where all of it holds.
+"""What somebody writes who has the .proto files and nothing else: makes a topic, produces, subscribes, reads a stream. Ends with 0 where all of it holds.
 
 Usage: program.py ADDRESS, with the generated modules on PYTHONPATH.
 """
@@ -8,7 +8,7 @@ import sys
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from floodmark.v1 import admin_pb2, admin_pb2_grpc, data_pb2, data_pb2_grpc, types_pb2
+from floodmark.v1 import admin_pb2, admin_pb2_grpc, data_pb2, data_pb2_grpc, events_pb2, events_pb2_grpc, types_pb2
 
 TOPIC = "from-python"
 DEADLINE_S = 30
@@ -16,7 +16,7 @@ DEADLINE_S = 30
 
 def make_topic(channel):
     admin = admin_pb2_grpc.AdminStub(channel)
-    topic = admin_pb2.NewTopic(name=TOPIC, partitions=1, settings={"retention.ms": "-1"})
+    topic = admin_pb2.NewTopic(name=TOPIC, partitions=1, settings={"floodmark.key.index": "true"})
     reply = admin.CreateTopics(admin_pb2.CreateTopicsRequest(topics=[topic]), timeout=DEADLINE_S)
     assert not reply.topics[0].HasField("error"), reply
     described = admin.DescribeTopics(admin_pb2.DescribeTopicsRequest(topics=[TOPIC]), timeout=DEADLINE_S)
@@ -65,16 +65,46 @@ def subscribe(channel):
     assert [(header.key, header.HasField("value")) for header in record.headers] == [("n", True), ("n", False)], record
 
 
+def read_stream(channel):
+    """Appends to a stream under a condition, and reads it back."""
+    events = events_pb2_grpc.EventsStub(channel)
+
+    def append(expected, *values):
+        request = events_pb2.AppendIfRequest(
+            topic=TOPIC, key=b"stream", expected=expected, records=[types_pb2.Record(value=value) for value in values]
+        )
+        return events.AppendIf(request, timeout=DEADLINE_S)
+
+    first = append(events_pb2.Expected(special=events_pb2.Expected.SPECIAL_NO_STREAM), b"a", b"b")
+    append(events_pb2.Expected(offset=first.last_offset), b"c")
+    try:
+        append(events_pb2.Expected(offset=first.last_offset), b"lost")
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.FAILED_PRECONDITION, error
+        info = error_info(error)
+        assert (info.reason, info.metadata["last_offset"]) == ("STREAM_CONFLICT", str(first.last_offset + 1)), info
+    else:
+        raise AssertionError("two appends were accepted on one expectation")
+    request = events_pb2.ReadStreamRequest(topic=TOPIC, key=b"stream")
+    values = [record.value for part in events.ReadStream(request, timeout=DEADLINE_S) for record in part.records]
+    assert values == [b"a", b"b", b"c"], values
+
+
+def error_info(error):
+    """The reason in the details of a status, for programs."""
+    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    assert status_pb2.Status.FromString(details).details[0].Unpack(info), details
+    return info
+
+
 def be_refused(channel):
-    """The status of a refused call says why, for programs."""
     request = data_pb2.ProduceRequest(topic="missing", records=types_pb2.Records(records=[types_pb2.Record()]))
     try:
         data_pb2_grpc.DataStub(channel).Append(request, timeout=DEADLINE_S)
     except grpc.RpcError as error:
         assert error.code() == grpc.StatusCode.NOT_FOUND, error
-        details = dict(error.trailing_metadata())["grpc-status-details-bin"]
-        info = error_details_pb2.ErrorInfo()
-        assert status_pb2.Status.FromString(details).details[0].Unpack(info), details
+        info = error_info(error)
         assert (info.domain, info.reason) == ("floodmark", "UNKNOWN_TOPIC_OR_PARTITION"), info
         assert info.metadata["retryable"] == "true", info
         return
@@ -83,7 +113,7 @@ def be_refused(channel):
 
 def main():
     with grpc.insecure_channel(sys.argv[1]) as channel:
-        for step in (make_topic, produce, subscribe, be_refused):
+        for step in (make_topic, produce, subscribe, read_stream, be_refused):
             step(channel)
             print(step.__name__)
 

@@ -7,7 +7,7 @@ mod produce;
 mod records;
 mod reply;
 mod subscribe;
-mod wire;
+pub(super) mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;

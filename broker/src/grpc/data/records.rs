@@ -7,7 +7,7 @@ use floodmark_proto::batch::{BatchBuilder, BatchError, NewRecord};
 use floodmark_proto::ids::TimestampMs;
 use floodmark_proto::murmur2::partition_of_key;
 
-use super::wire::{WireError, WireHeader, WireRecord, each_record};
+use super::wire::{RECORD_TAG, WireError, WireHeader, WireRecord, each_record};
 
 /// What goes to one partition.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(super) fn batches(
     now_ms: TimestampMs,
 ) -> Result<Vec<PartitionRecords>, NoBatch> {
     let mut growing: BTreeMap<i32, Growing> = BTreeMap::new();
-    each_record(records, |place, record, headers| {
+    each_record(records, RECORD_TAG, |place, record, headers| {
         let partition = target.of(record);
         let growing = growing.entry(partition).or_default();
         if let Target::ByKey { .. } = target {

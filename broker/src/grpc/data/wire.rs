@@ -46,15 +46,23 @@ pub(crate) enum WireError {
     Malformed(&'static str),
 }
 
-/// Calls `each` with every record of a `Records` message, and its headers in their order.
+/// The tag of each record in `Records`.
+pub(crate) const RECORD_TAG: u32 = 1;
+
+/// Calls `each` with every record among the fields of a message that has them under `tag`, and its headers in their order.
 pub(crate) fn each_record<'a, E: From<WireError>>(
     records: &'a [u8],
+    tag: u32,
     mut each: impl FnMut(usize, &WireRecord<'a>, &[WireHeader<'a>]) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut headers = Vec::new();
     let mut place = 0;
     for field in Fields(records) {
-        let (1, Value::Bytes(record)) = field.map_err(WireError::Malformed)? else { continue };
+        let (found, value) = field.map_err(WireError::Malformed)?;
+        let Value::Bytes(record) = value else { continue };
+        if found != tag {
+            continue;
+        }
         headers.clear();
         let record =
             read_record(record, &mut headers).map_err(|reason| WireError::Record { place, reason })?;
@@ -171,7 +179,7 @@ mod tests {
 
     fn read(bytes: &[u8]) -> Result<pb::Records, WireError> {
         let mut read = pb::Records::default();
-        each_record(bytes, |_, record, headers| {
+        each_record(bytes, RECORD_TAG, |_, record, headers| {
             let owned = |bytes: Option<&[u8]>| bytes.map(Bytes::copy_from_slice);
             let header = |(key, value): &WireHeader<'_>| pb::Header {
                 key: String::from_utf8(key.to_vec()).unwrap(),
