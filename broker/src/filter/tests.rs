@@ -268,7 +268,7 @@ proptest! {
         };
         let all = batch(&[NewRecord::default(); 6], 0);
         let expected: Vec<i64> = (0..6).filter(|offset| of[*offset as usize]).collect();
-        prop_assert_eq!(chosen(&filter, &all), expected.clone());
+        prop_assert_eq!(&chosen(&filter, &all), &expected);
         let one = batch(&[NewRecord::default()], base);
         prop_assert_eq!(filter.may_match(one.header()), of[base as usize]);
         prop_assert!(filter.may_match(all.header()) || expected.is_empty());

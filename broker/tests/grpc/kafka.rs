@@ -58,7 +58,7 @@ impl Client {
     }
 
     pub(crate) fn produce(&mut self, topic: &str, index: i32, batch: Bytes) -> i64 {
-        let data = PartitionProduceData { index, records: Some(&batch), ..Default::default() };
+        let data = PartitionProduceData { index, records: Some(&batch) };
         let topic = TopicProduceData { name: topic, partition_data: vec![data], ..Default::default() };
         let request =
             ProduceRequest { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() };

@@ -1,5 +1,5 @@
 //! The gRPC door as its clients meet it: real sockets, code generated from the .proto files, and the Kafka door beside it.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may panic")]
 
 mod admin;
 mod data;

@@ -1,6 +1,6 @@
 //! What clients do ten thousand times over leaves nothing behind, and what they announce or do not read costs the broker little. Alone in
 //! its program, since it looks at the memory of the process.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may panic")]
 
 mod raw;
 #[path = "../grpc/setup.rs"]
