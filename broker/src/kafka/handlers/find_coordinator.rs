@@ -12,6 +12,7 @@ use crate::ops::groups;
 
 const FIRST_WITH_LIST: i16 = 4;
 const KEY_OF_GROUP: i8 = 0;
+const KEY_OF_TRANSACTION: i8 = 1;
 
 /// Where a coordinator is, or why nobody can say.
 type Found = Result<(i32, String, i32), OpError>;
@@ -41,9 +42,17 @@ pub(crate) async fn handle(
 }
 
 async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Found {
-    if key_type != KEY_OF_GROUP {
-        let message = "this broker coordinates groups, and nothing else";
-        return Err(OpError::new(ErrorCode::InvalidRequest, message));
+    match key_type {
+        KEY_OF_GROUP => {}
+        // The one code that every client takes for final; librdkafka asks for ever after any other.
+        KEY_OF_TRANSACTION => {
+            let message = "this broker does not serve transactions";
+            return Err(OpError::new(ErrorCode::TransactionalIdAuthorizationFailed, message));
+        }
+        _ => {
+            let message = "this broker coordinates groups, and nothing else";
+            return Err(OpError::new(ErrorCode::InvalidRequest, message));
+        }
     }
     let id = groups::find(ctx.shared(), key).await?;
     let live = addresses(ctx, &ctx.shared().cluster.image());
