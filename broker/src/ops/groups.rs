@@ -12,18 +12,23 @@ use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::Registry;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::random::Random;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::error::OpError;
 use super::topics::{self, NewTopic, TopicKey};
 use crate::config::BrokerConfig;
 use crate::groups::coordinator::{Coordinator, WhichOffsets};
+use crate::groups::error::GroupError;
 use crate::groups::records::{OFFSETS_TOPIC, partition_for};
 use crate::groups::settings::GroupSettings;
 use crate::shared::Shared;
 
 /// The offsets topic is made when the first group asks for it; who waits longer asks again.
 const CREATED_WITHIN: Duration = Duration::from_secs(5);
+/// What a leader has to open before it serves its groups takes a moment; who waits longer asks again.
+const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
+/// Long enough for an empty log.
+const LOADED_WITHIN: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(2);
 /// How soon shards that were being loaded are asked again for offsets of deleted topics.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -106,7 +111,7 @@ fn is_gone(image: &ClusterImage, topic: &str, id: [u8; 16]) -> bool {
 /// The broker that coordinates a group. Where no group has been yet, makes the topic that keeps them.
 pub(crate) async fn find(shared: &Shared, group: &str) -> Result<BrokerId, OpError> {
     if shared.cluster.image().topic(OFFSETS_TOPIC).is_none() {
-        make_offsets_topic(shared, group).await?;
+        make_offsets_topic(shared).await?;
     }
     let unavailable = || OpError::new(ErrorCode::CoordinatorNotAvailable, "the coordinator is not available");
     let image = shared.cluster.image();
@@ -114,11 +119,33 @@ pub(crate) async fn find(shared: &Shared, group: &str) -> Result<BrokerId, OpErr
     let count = i32::try_from(topic.partitions.iter().count()).unwrap_or(i32::MAX);
     let index = partition_for(group, count);
     let partition = u32::try_from(index).ok().and_then(|index| topic.partition(index));
-    partition.and_then(|partition| partition.leader).ok_or_else(unavailable)
+    let leader = partition.and_then(|partition| partition.leader).ok_or_else(unavailable)?;
+    if leader == shared.cluster.node_id() && !is_taken_over(shared, group).await {
+        return Err(unavailable());
+    }
+    Ok(leader)
 }
 
-async fn make_offsets_topic(shared: &Shared, group: &str) -> Result<(), OpError> {
-    let deadline = Instant::now() + CREATED_WITHIN;
+/// Waits until this broker serves a group that it leads: an image is known a moment before its partitions are open. Whoever is sent here
+/// before that meets errors that librdkafka does not try again for offsets, but hands to its user.
+async fn is_taken_over(shared: &Shared, group: &str) -> bool {
+    let start = Instant::now();
+    loop {
+        match shared.groups.fetch_offsets(group, WhichOffsets::Of(&[]), false) {
+            Err(GroupError::NotCoordinator | GroupError::CoordinatorNotAvailable) => {
+                if start.elapsed() > TAKEN_OVER_WITHIN {
+                    return false;
+                }
+            }
+            // Every client knows this answer and asks again, so that a long log is not waited for.
+            Err(GroupError::CoordinatorLoading) if start.elapsed() <= LOADED_WITHIN => {}
+            Ok(_) | Err(_) => return true,
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn make_offsets_topic(shared: &Shared) -> Result<(), OpError> {
     let topic = NewTopic {
         name: OFFSETS_TOPIC,
         partitions: Some(shared.config.offsets_topic_partitions),
@@ -133,14 +160,6 @@ async fn make_offsets_topic(shared: &Shared, group: &str) -> Result<(), OpError>
             return Err(OpError::new(ErrorCode::CoordinatorNotAvailable, error.message));
         }
     }
-    // The very first request of the very first group should not have to be made twice.
-    let is_ready = async {
-        while shared.groups.fetch_offsets(group, WhichOffsets::Of(&[]), false).is_err() {
-            sleep(POLL).await;
-        }
-    };
-    // Who is not served yet is told so when it asks.
-    let _ = timeout_at(deadline, is_ready).await;
     Ok(())
 }
 
