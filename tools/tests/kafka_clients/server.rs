@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub(crate) enum Server {
     },
     Floodmark {
         process: Child,
-        port: u16,
+        address: String,
         dir: TempDir,
     },
 }
@@ -33,6 +32,12 @@ pub(crate) enum Server {
 impl Server {
     /// `FLOODMARK_TEST_BOOTSTRAP` names a broker that runs; `FLOODMARK_CLIENTS_AGAINST=kafka` asks for Apache Kafka; otherwise it is ours.
     pub(crate) fn start() -> Server {
+        // Each of the many groups would wait for three seconds.
+        Server::start_with(&[("group.initial.rebalance.delay.ms", "0")])
+    }
+
+    /// The same with settings, by the names that both brokers have for them; one that runs already keeps its own.
+    pub(crate) fn start_with(settings: &[(&str, &str)]) -> Server {
         if let Ok(bootstrap) = env::var("FLOODMARK_TEST_BOOTSTRAP") {
             return Server::Given(bootstrap);
         }
@@ -41,27 +46,27 @@ impl Server {
             Ok("kafka") => {
                 let kafka = Kafka::try_obtain().unwrap_or_else(|why| panic!("Kafka cannot be run: {why}"));
                 kafka.format(dir.path());
-                Server::Kafka { broker: kafka.start(dir.path()), _dir: dir }
+                Server::Kafka { broker: kafka.start_with(dir.path(), settings), _dir: dir }
             }
             Ok(other) => panic!("FLOODMARK_CLIENTS_AGAINST={other}: only `kafka` is known"),
-            Err(_) => Server::floodmark(dir),
+            Err(_) => Server::floodmark(dir, settings),
         }
     }
 
-    fn floodmark(dir: TempDir) -> Server {
-        let port = free_port();
+    fn floodmark(dir: TempDir, settings: &[(&str, &str)]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
         command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
         command.args([
             "--kafka-listen",
-            &format!("127.0.0.1:{port}"),
+            "127.0.0.1:0",
             "--grpc-listen",
             "off",
             "--http-listen",
             "off",
         ]);
-        // Each of the many groups would wait for three seconds.
-        command.args(["--set", "group.initial.rebalance.delay.ms=0"]);
+        for (key, value) in settings {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
         // What steers the tests is no setting of the broker, which refuses what it does not know.
         for (name, _) in env::vars_os().filter(|(n, _)| n.to_string_lossy().starts_with("FLOODMARK_")) {
             command.env_remove(name);
@@ -69,13 +74,17 @@ impl Server {
         command.stdin(Stdio::null()).stdout(File::create(dir.path().join("serve.out")).unwrap());
         command.stderr(File::create(dir.path().join("serve.err")).unwrap());
         let mut process = command.spawn().unwrap();
-        let is_up = poll(DEADLINE, || {
+        let mut address = None;
+        poll(DEADLINE, || {
             assert!(process.try_wait().unwrap().is_none(), "`floodmark serve` ended: {}", said(dir.path()));
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+            address = printed_address(&read(&dir.path().join("serve.out")));
+            address.is_some()
         });
-        let server = Server::Floodmark { process, port, dir };
-        assert!(is_up, "`floodmark serve` takes no connections after {DEADLINE:?}");
-        server
+        let Some(address) = address else {
+            let _ = process.kill();
+            panic!("`floodmark serve` prints no address within {DEADLINE:?}: {}", said(dir.path()));
+        };
+        Server::Floodmark { process, address, dir }
     }
 
     /// Address for clients.
@@ -83,7 +92,7 @@ impl Server {
         match self {
             Server::Given(bootstrap) => bootstrap.clone(),
             Server::Kafka { broker, .. } => broker.bootstrap(),
-            Server::Floodmark { port, .. } => format!("127.0.0.1:{port}"),
+            Server::Floodmark { address, .. } => address.clone(),
         }
     }
 
@@ -97,9 +106,13 @@ impl Server {
     }
 }
 
-/// A port that nobody listens on now.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// Where it listens, once its line for Kafka clients is whole.
+fn printed_address(out: &str) -> Option<String> {
+    let lines = out.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    lines
+        .filter_map(|line| line.trim().strip_prefix("Kafka "))
+        .map(|address| address.trim().to_owned())
+        .next()
 }
 
 fn said(dir: &Path) -> String {

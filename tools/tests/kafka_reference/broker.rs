@@ -51,9 +51,16 @@ impl Kafka {
 
     /// Starts a broker on the log directory in `dir`, and returns when it takes connections.
     pub(crate) fn start(&self, dir: &Path) -> Broker {
+        self.start_with(dir, &[])
+    }
+
+    /// The same with further settings.
+    pub(crate) fn start_with(&self, dir: &Path, more: &[(&str, &str)]) -> Broker {
         let ports = free_ports();
         let settings = dir.join("server.properties");
-        fs::write(&settings, properties(dir, ports)).unwrap();
+        // Of two lines with one name the last one counts.
+        let more: String = more.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        fs::write(&settings, properties(dir, ports) + &more).unwrap();
         let mut command = self.java();
         command.arg("kafka.Kafka").arg(settings).stdin(Stdio::null());
         command.stdout(File::create(dir.join("broker.out")).unwrap());
