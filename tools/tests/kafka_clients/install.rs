@@ -75,7 +75,7 @@ impl Client {
                 Ok(vec![text(python), "-B".to_owned(), text(sources("python").join(self.adapter))])
             }
             Language::Java => install_java(&home, self.adapter),
-            Language::Go => Ok(vec![text(install_go(&home)?.join(self.adapter))]),
+            Language::Go => Ok(vec![text(install_go(&home, self.adapter)?)]),
             Language::Node => {
                 let node = install_node(&home)?;
                 Ok(vec![text(node), text(home.join(self.adapter))])
@@ -160,14 +160,15 @@ fn install_java(home: &Path, class: &str) -> Result<Vec<String>, String> {
     Ok(command)
 }
 
-fn install_go(home: &Path) -> Result<PathBuf, String> {
+fn install_go(home: &Path, program: &str) -> Result<PathBuf, String> {
     require("go", "version")?;
     let programs = home.join("bin");
     fs::create_dir_all(&programs).unwrap();
     let mut go = Command::new("go");
-    go.arg("-C").arg(sources("go")).args(["build", "-mod=readonly", "-o"]).arg(&programs).arg("./...");
+    go.arg("-C").arg(sources("go")).args(["build", "-mod=readonly", "-o"]).arg(&programs);
+    go.arg(format!("./{program}"));
     install(go, home, "go")?;
-    Ok(programs)
+    Ok(programs.join(program))
 }
 
 fn install_node(home: &Path) -> Result<PathBuf, String> {

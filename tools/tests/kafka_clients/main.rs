@@ -3,7 +3,7 @@
 //! - `cases`: what is done and what must come of it, once for all clients; `console`: Kafka's own tools, and Connect
 //! - `session`, `adapter`: a client's running programs and how they are spoken to; the programs are in `tests/clients`
 //! - `install`: the list of clients, and how each becomes a program
-//! - `server`: the broker under test; `report`: what came of it
+//! - `server`: the broker under test; `report`: what came of it; `document`: where it is written
 #![allow(
     clippy::disallowed_methods,
     reason = "the test looks at files from outside, and waits for other programs"
@@ -13,6 +13,7 @@
 mod adapter;
 mod cases;
 mod console;
+mod document;
 mod install;
 #[allow(dead_code, unused_imports, reason = "shared with the interop tests, which use the rest of it")]
 #[path = "../kafka_reference/mod.rs"]
@@ -35,6 +36,7 @@ use serde_json::json;
 use adapter::Failure;
 use cases::{CASES, Case};
 use console::{TOOL_CASES, ToolCase, Tools};
+use document::Part;
 use install::{CLIENTS, Client, HELPER};
 use kafka_reference::Kafka;
 use report::{Ending, Outcome};
@@ -73,11 +75,17 @@ fn start(client: &Client, bootstrap: &str) -> Result<Start, String> {
 }
 
 /// Runs the cases of one client.
-fn run_client(client: &Client, start: &Start, helper: Option<&Start>, size: &Size) -> Vec<Outcome> {
+fn run_client(
+    client: &Client,
+    start: &Start,
+    helper: Option<&Start>,
+    size: &Size,
+    extent: Extent,
+) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut session = None;
     let mut opened = 0;
-    for case in CASES.iter().filter(|c| is_wanted("FLOODMARK_CASES", c.name)) {
+    for case in CASES.iter().filter(|c| extent.has_case(c.name)) {
         let began = Instant::now();
         let mut tried = 0;
         let mut before = String::new();
@@ -106,9 +114,9 @@ fn run_client(client: &Client, start: &Start, helper: Option<&Start>, size: &Siz
 }
 
 /// Runs Kafka's own tools, all of them or the short set.
-fn run_tools(tools: &Tools, is_full: bool) -> Vec<Outcome> {
+fn run_tools(tools: &Tools, extent: Extent) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
-    let is_due = |c: &&ToolCase| (is_full || c.is_short) && is_wanted("FLOODMARK_CASES", c.name);
+    let is_due = |c: &&ToolCase| (extent.has_all_tools || c.is_short) && extent.has_case(c.name);
     for case in TOOL_CASES.iter().filter(is_due) {
         let began = Instant::now();
         let outcome = Outcome::of(TOOLS, tools.version(), case.name, (case.run)(tools), began.elapsed());
@@ -153,15 +161,56 @@ enum Job {
 /// How much of everything is done.
 #[derive(Clone, Copy)]
 struct Extent {
-    is_full: bool,
+    /// Only these clients, or all where there are none.
+    clients: &'static [&'static str],
+    /// Only these cases, or all where there are none.
+    cases: &'static [&'static str],
+    has_all_tools: bool,
     many_topics: usize,
+}
+
+/// All clients and all cases; of what takes long, a part.
+const COMMON: Extent = Extent { clients: &[], cases: &[], has_all_tools: false, many_topics: 200 };
+
+/// Everything.
+const FULL: Extent = Extent { has_all_tools: true, many_topics: 10_000, ..COMMON };
+
+/// What the gate has time for: a client of each language, and what takes a few seconds for each.
+const GATE: Extent = Extent {
+    clients: &["kcat", "confluent-kafka-python", "kafka-clients", "franz-go", "kafkajs"],
+    cases: &[
+        "create_topic",
+        "codecs",
+        "keys_headers",
+        "acks",
+        "idempotent",
+        "transaction",
+        "from_start",
+        "by_time",
+        "large_message",
+        "group_two",
+        "commit_resume",
+        "admin",
+    ],
+    ..COMMON
+};
+
+impl Extent {
+    fn has_client(&self, name: &str) -> bool {
+        is_wanted("FLOODMARK_CLIENTS", name) && (self.clients.is_empty() || self.clients.contains(&name))
+    }
+
+    fn has_case(&self, name: &str) -> bool {
+        is_wanted("FLOODMARK_CASES", name) && (self.cases.is_empty() || self.cases.contains(&name))
+    }
 }
 
 /// Runs all that is wanted against the server, some at a time; what came of it, in the order of the lists.
 fn run_all(server: &Server, extent: Extent) -> Vec<Outcome> {
     let bootstrap = server.bootstrap();
     let many_prefix = format!("many{}-", std::process::id());
-    let size = Size { many_prefix, many_count: extent.many_topics };
+    let serves_transactions = matches!(server, Server::Kafka { .. });
+    let size = Size { many_prefix, many_count: extent.many_topics, serves_transactions };
     let helper = match start(Client::named(HELPER), &bootstrap) {
         Ok(helper) => Some(helper),
         Err(why) => {
@@ -170,12 +219,12 @@ fn run_all(server: &Server, extent: Extent) -> Vec<Outcome> {
         }
     };
     if let Some(helper) = &helper
-        && is_wanted("FLOODMARK_CASES", "many_topics")
+        && extent.has_case("many_topics")
     {
         make_many_topics(helper, &size);
     }
-    let clients = CLIENTS.iter().filter(|c| is_wanted("FLOODMARK_CLIENTS", c.name)).map(Job::Client);
-    let tools = is_wanted("FLOODMARK_CLIENTS", TOOLS).then_some(Job::Tools);
+    let clients = CLIENTS.iter().filter(|c| extent.has_client(c.name)).map(Job::Client);
+    let tools = extent.has_client(TOOLS).then_some(Job::Tools);
     // The tools take longest, so they come first.
     let queue: Mutex<VecDeque<_>> = Mutex::new(tools.into_iter().chain(clients).enumerate().collect());
     let found = Mutex::new(Vec::new());
@@ -199,7 +248,8 @@ fn run_all(server: &Server, extent: Extent) -> Vec<Outcome> {
 fn run_job(job: &Job, bootstrap: &str, helper: Option<&Start>, size: &Size, extent: Extent) -> Vec<Outcome> {
     let (name, done) = match job {
         Job::Client(client) => {
-            (client.name, start(client, bootstrap).map(|start| run_client(client, &start, helper, size)))
+            let run = |start: Start| run_client(client, &start, helper, size, extent);
+            (client.name, start(client, bootstrap).map(run))
         }
         Job::Tools => {
             let prefix = format!("fm{}-{TOOLS}", std::process::id());
@@ -209,7 +259,7 @@ fn run_job(job: &Job, bootstrap: &str, helper: Option<&Start>, size: &Size, exte
                 dir: out_dir(),
                 prefix,
             });
-            (TOOLS, tools.map(|tools| run_tools(&tools, extent.is_full)))
+            (TOOLS, tools.map(|tools| run_tools(&tools, extent)))
         }
     };
     done.unwrap_or_else(|why| {
@@ -228,20 +278,25 @@ fn assert_none_failed(outcomes: &[Outcome]) {
 }
 
 #[test]
+fn a_few_clients_find_nothing_amiss() {
+    let server = Server::start();
+    assert_none_failed(&run_all(&server, GATE));
+}
+
+#[test]
 #[ignore = "installs clients of many languages and takes minutes; docs/TESTING.md has its command"]
 fn clients_find_nothing_amiss() {
     let server = Server::start();
-    assert_none_failed(&run_all(&server, Extent { is_full: false, many_topics: 200 }));
+    assert_none_failed(&run_all(&server, COMMON));
 }
 
 #[test]
 #[ignore = "takes long; writes docs/COMPATIBILITY.md"]
 fn full_run_for_the_table() {
     let server = Server::start();
-    let outcomes = run_all(&server, Extent { is_full: true, many_topics: 10_000 });
+    let outcomes = run_all(&server, FULL);
     let command = "cargo test -p floodmark-tools --test kafka_clients full -- --ignored";
     let text = report::table(&outcomes, TOOLS, &server.describe(), command);
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/COMPATIBILITY.md");
-    fs::write(docs, text).unwrap();
+    document::write_part(Part::Clients, &text);
     assert_none_failed(&outcomes);
 }

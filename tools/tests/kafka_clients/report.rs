@@ -70,7 +70,8 @@ pub(crate) fn table(outcomes: &[Outcome], tools: &str, server: &str, command: &s
     let mut text = format!(
         "# Compatibility\n\nUnmodified clients against {server}. Written by `{command}`; not edited by hand.\n\
          What a case does is told in `tools/tests/kafka_clients/cases`; each passed against Apache Kafka 4.3.1 with the same client first.\n\
-         librdkafka's own test-suite has a run of its own, see [TESTING.md](TESTING.md).\n\n\
+         No transactions are served: `transaction` passes where the client is told so at once instead of waiting, and works on without; what it \
+         says is below.\n\n\
          `+` passed, `–` the client cannot do it, **x** failed.\n\n"
     );
     write_matrix(&mut text, &of_clients);

@@ -39,12 +39,13 @@ pub(crate) struct Session {
     pub(crate) size: Size,
 }
 
-/// How much the cases do.
+/// How much the cases do, and what the broker under test serves of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Size {
     /// Topics whose metadata is asked for; they begin with this.
     pub(crate) many_prefix: String,
     pub(crate) many_count: usize,
+    pub(crate) serves_transactions: bool,
 }
 
 impl Session {
@@ -89,6 +90,11 @@ impl Session {
 
     pub(crate) fn call(&mut self, request: Value) -> Result<Value, Failure> {
         self.program(0).call(&request, ANSWER)
+    }
+
+    /// The same with another longest wait.
+    pub(crate) fn call_within(&mut self, request: &Value, deadline: Duration) -> Result<Value, Failure> {
+        self.program(0).call(request, deadline)
     }
 
     /// Asks one of the members.

@@ -92,6 +92,7 @@ public class Adapter {
         switch (request.get("op").asText()) {
             case "hello" -> hello(ok);
             case "produce" -> produce(topic, request, ok);
+            case "transaction" -> transaction(topic, request.get("transactional_id").asText());
             case "assign" -> assign(topic, request);
             case "subscribe" -> subscribe(topic, group, request);
             case "poll" -> poll(request.get("ms").asLong(), ok);
@@ -184,6 +185,16 @@ public class Adapter {
             for (Future<RecordMetadata> future : sent) {
                 offsets.addArray().add(future.get().partition()).add(future.get().offset());
             }
+        }
+    }
+
+    void transaction(String topic, String id) throws Exception {
+        Map<String, Object> config = Map.of("bootstrap.servers", bootstrap, "transactional.id", id);
+        try (var producer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer())) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(topic, "in a transaction".getBytes())).get();
+            producer.commitTransaction();
         }
     }
 

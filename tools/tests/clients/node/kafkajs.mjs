@@ -62,6 +62,20 @@ class KafkaJs {
     }
   }
 
+  async transaction ({ topic, transactional_id: transactionalId }) {
+    const producer = this.kafka.producer({
+      transactionalId, idempotent: true, maxInFlightRequests: 1, createPartitioner: Partitioners.DefaultPartitioner
+    })
+    await producer.connect()
+    try {
+      const transaction = await producer.transaction()
+      await transaction.send({ topic, messages: [{ value: 'in a transaction' }] })
+      await transaction.commit()
+    } finally {
+      await producer.disconnect()
+    }
+  }
+
   async open (topic, group, config, fromBeginning) {
     await this.close()
     Object.assign(this, { inbox: new Inbox(), held: new Set(), revoked: [], next: new Map() })

@@ -18,7 +18,8 @@ class Platformatic {
   hello () {
     return {
       version: version('@platformatic/kafka'), codecs: ['none', 'gzip', 'snappy', 'lz4', 'zstd'],
-      lacks: ['falling timestamps']
+      // Of a batch's timestamps those more than 2^31 ms behind the first are written wrong, with any broker.
+      lacks: ['falling timestamps', 'distant timestamps']
     }
   }
 
@@ -38,6 +39,17 @@ class Platformatic {
       })
       const { offsets } = await producer.send({ messages })
       return { offsets: offsetsFrom(records, (offsets ?? []).map(o => [o.partition, Number(o.offset)])) }
+    } finally {
+      await producer.close()
+    }
+  }
+
+  async transaction ({ topic, transactional_id: transactionalId }) {
+    const producer = new Producer({ ...this.base, idempotent: true, transactionalId, autocreateTopics: false })
+    try {
+      const transaction = await producer.beginTransaction()
+      await transaction.send({ messages: [{ topic, value: Buffer.from('in a transaction') }] })
+      await transaction.commit()
     } finally {
       await producer.close()
     }

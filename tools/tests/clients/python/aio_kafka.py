@@ -65,6 +65,15 @@ class AioKafka:
         finally:
             await producer.stop()
 
+    async def transaction(self, topic, transactional_id):
+        producer = AIOKafkaProducer(**self.base, transactional_id=transactional_id)
+        try:
+            await producer.start()
+            async with producer.transaction():
+                await producer.send_and_wait(topic, b"in a transaction")
+        finally:
+            await producer.stop()
+
     async def open(self, **config):
         await self.close()
         self.watcher = Watcher()

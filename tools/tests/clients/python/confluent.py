@@ -53,6 +53,13 @@ class Confluent:
             raise KafkaException(failed)
         return {"offsets": offsets}
 
+    def transaction(self, topic, transactional_id):
+        producer = Producer(self.base | {"transactional.id": transactional_id})
+        producer.init_transactions(WAIT)
+        producer.begin_transaction()
+        producer.produce(topic, b"in a transaction")
+        producer.commit_transaction(WAIT)
+
     def open(self, config):
         self.close()
         self.assigned, self.revoked = set(), []

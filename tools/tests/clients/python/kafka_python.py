@@ -55,6 +55,16 @@ class KafkaPython:
         finally:
             producer.close(WAIT)
 
+    def transaction(self, topic, transactional_id):
+        producer = KafkaProducer(**self.base, transactional_id=transactional_id)
+        try:
+            producer.init_transactions()
+            producer.begin_transaction()
+            producer.send(topic, b"in a transaction")
+            producer.commit_transaction()
+        finally:
+            producer.close(WAIT)
+
     def open(self, **config):
         self.close()
         self.watcher = Watcher()

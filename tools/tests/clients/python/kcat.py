@@ -108,6 +108,9 @@ class Kcat:
                      stdin=END_OF_RECORD.join(lines))
         return {"offsets": [[-1, -1]] * len(records)}
 
+    def transaction(self, topic, transactional_id):
+        self.run("-P", "-t", topic, "-X", f"transactional.id={transactional_id}", stdin=b"in a transaction")
+
     def assign(self, topic, partitions, start):
         self.close()
         at = {"start": "beginning", "end": "end"}.get(start, f"s@{start}")

@@ -11,6 +11,9 @@ use crate::adapter::{Failure, Record, parse};
 use crate::ensure;
 use crate::session::{Session, expect_same};
 
+/// Longest wait for a refusal of what is not served.
+const REFUSED_WITHIN: Duration = Duration::from_secs(20);
+
 /// Every codec the client has: read back exactly, and really compressed on the broker's disk.
 pub(crate) fn codecs(session: &mut Session) -> Result<String, Failure> {
     let value = |n: usize| format!("{n} {}", "the quick brown fox ".repeat(50)).into_bytes();
@@ -85,6 +88,9 @@ pub(crate) fn keys_headers(session: &mut Session) -> Result<String, Failure> {
         sent[1].timestamp = Some(1_500_000_000_000);
         if session.lacks("falling timestamps") {
             sent[1].timestamp = Some(1_600_000_000_124);
+        }
+        if session.lacks("distant timestamps") {
+            sent[2].timestamp = Some(1_600_000_000_125);
         }
     }
     let told = session.produce(&topic, &sent)?;
@@ -161,6 +167,32 @@ pub(crate) fn idempotent(session: &mut Session) -> Result<String, Failure> {
     }
     session.expect_topic(&topic, 3, &sent)?;
     Ok(String::new())
+}
+
+/// A broker that serves no transactions says so at once, and nothing is left of the attempt; one that does serves this one.
+pub(crate) fn transaction(session: &mut Session) -> Result<String, Failure> {
+    let topic = session.topic("transaction", 1, json!({}))?;
+    let asked =
+        json!({"op": "transaction", "topic": topic, "transactional_id": session.name("transactional")});
+    // The clients' own time-outs are longer, so whoever only waits for one gets no answer here.
+    let told = session.call_within(&asked, REFUSED_WITHIN);
+    let said = match (told, session.size.serves_transactions) {
+        (Ok(_), true) => {
+            session.assign(&topic, 1, json!("start"))?;
+            let got = session.take(1)?;
+            let value = got[0].value.as_deref().map(<[u8]>::to_ascii_lowercase);
+            ensure!(value.as_deref() == Some(b"in a transaction"), "committed, but consumed is {got:?}");
+            return Ok(String::new());
+        }
+        (Err(Failure::Refused { text, .. }), false) => text,
+        (Ok(_), false) => return Err(Failure::wrong("a transaction was committed where none are served")),
+        (Err(other), _) => return Err(other),
+    };
+    let sent = records("without one", 1, 10);
+    session.produce(&topic, &sent)?;
+    session.expect_topic(&topic, 1, &sent)?;
+    let line = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
+    Ok(format!("refused: {line}"))
 }
 
 /// Two loads, all of it read from the start, twice.

@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "keys_headers", run: data::keys_headers, tries: 1 },
     Case { name: "acks", run: data::acks, tries: 1 },
     Case { name: "idempotent", run: data::idempotent, tries: 1 },
+    Case { name: "transaction", run: data::transaction, tries: 1 },
     Case { name: "from_start", run: data::from_start, tries: 1 },
     Case { name: "from_end", run: data::from_end, tries: 1 },
     Case { name: "by_time", run: data::by_time, tries: 1 },

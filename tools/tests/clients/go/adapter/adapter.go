@@ -62,6 +62,7 @@ type Record struct {
 // Request has the fields of all requests.
 type Request struct {
 	Op, Topic, Codec, Acks, Group, Strategy, Prefix string
+	TransactionalID                                 string `json:"transactional_id"`
 	Idempotent                                      bool
 	Instance                                        *string
 	SessionMs                                       int `json:"session_ms"`

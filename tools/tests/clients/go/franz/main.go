@@ -100,6 +100,23 @@ func produce(r request) (answer, error) {
 	return answer{"offsets": offsets}, nil
 }
 
+func transaction(r request) (answer, error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.TransactionalID(r.TransactionalID))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	ctx, cancel := within()
+	defer cancel()
+	if err := client.BeginTransaction(); err != nil {
+		return nil, err
+	}
+	if err := client.ProduceSync(ctx, &kgo.Record{Topic: r.Topic, Value: []byte("in a transaction")}).FirstErr(); err != nil {
+		return nil, err
+	}
+	return nil, client.EndTransaction(ctx, kgo.TryCommit)
+}
+
 // The record's own partition where it has one, the client's choice otherwise.
 type partitioner struct{ other kgo.Partitioner }
 
@@ -381,7 +398,7 @@ func listOffsets(ctx context.Context, r request) (kadm.ListedOffsets, error) {
 func main() {
 	bootstrap = os.Args[1]
 	ops := adapter.Ops{
-		"hello": hello, "produce": produce, "assign": assign, "subscribe": subscribe, "poll": poll, "commit": commit, "close": shut,
+		"hello": hello, "produce": produce, "transaction": transaction, "assign": assign, "subscribe": subscribe, "poll": poll, "commit": commit, "close": shut,
 	}
 	administer(ops)
 	adapter.Serve(ops, func(err error) int {

@@ -100,6 +100,28 @@ func produce(r request) (answer, error) {
 	return answer{"offsets": offsets}, nil
 }
 
+func transaction(r request) (answer, error) {
+	made := config()
+	made.Producer.Return.Successes = true
+	made.Producer.RequiredAcks = sarama.WaitForAll
+	made.Producer.Idempotent = true
+	made.Producer.Transaction.ID = r.TransactionalID
+	made.Net.MaxOpenRequests = 1
+	producer, err := sarama.NewSyncProducer(bootstrap, made)
+	if err != nil {
+		return nil, err
+	}
+	defer producer.Close()
+	if err := producer.BeginTxn(); err != nil {
+		return nil, err
+	}
+	message := &sarama.ProducerMessage{Topic: r.Topic, Value: sarama.StringEncoder("in a transaction")}
+	if _, _, err := producer.SendMessage(message); err != nil {
+		return nil, err
+	}
+	return nil, producer.CommitTxn()
+}
+
 // A consumer of either kind, seen from poll.
 type consumer struct {
 	messages chan *sarama.ConsumerMessage
@@ -456,7 +478,7 @@ func pointers(texts map[string]string) map[string]*string {
 func main() {
 	bootstrap = []string{os.Args[1]}
 	ops := adapter.Ops{
-		"hello": hello, "produce": produce, "assign": assign, "subscribe": subscribe, "poll": poll, "commit": commit, "close": shut,
+		"hello": hello, "produce": produce, "transaction": transaction, "assign": assign, "subscribe": subscribe, "poll": poll, "commit": commit, "close": shut,
 	}
 	administer(ops)
 	adapter.Serve(ops, func(err error) int {

@@ -84,6 +84,7 @@ impl Adapter {
                 Ok(json!({"version": version, "codecs": ["none", "gzip", "snappy", "lz4", "zstd"], "lacks": ["config errors"]}))
             }
             "produce" => self.produce(topic, request),
+            "transaction" => self.transaction(topic, text(request, "transactional_id")),
             "assign" => self.assign(topic, request),
             "subscribe" => self.subscribe(topic, group, request),
             "poll" => self.poll(number(request, "ms") as u64),
@@ -223,6 +224,16 @@ impl Adapter {
             offsets[at] = place?;
         }
         Ok(json!({"offsets": offsets}))
+    }
+
+    fn transaction(&self, topic: &str, id: &str) -> Answer {
+        let producer: BaseProducer = self.config().set("transactional.id", id).create()?;
+        producer.init_transactions(WAIT)?;
+        producer.begin_transaction()?;
+        let record = BaseRecord::<[u8], [u8]>::to(topic).payload(b"in a transaction");
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.commit_transaction(WAIT)?;
+        Ok(json!({}))
     }
 
     fn open(&mut self, more: &[(&str, String)]) -> Result<&BaseConsumer<Revocations>, Trouble> {
