@@ -25,8 +25,7 @@ class Platformatic {
 
   async produce ({ topic, codec, acks, idempotent, records }) {
     const producer = new Producer({
-      ...this.base, idempotent, compression: codec, autocreateTopics: false,
-      acks: { all: ProduceAcks.ALL, 1: ProduceAcks.LEADER, 0: ProduceAcks.NO_RESPONSE }[acks]
+      ...this.base, idempotent, compression: codec, autocreateTopics: false
     })
     try {
       const messages = records.map(record => {
@@ -37,7 +36,9 @@ class Platformatic {
         if (record.timestamp !== null) message.timestamp = BigInt(record.timestamp)
         return message
       })
-      const { offsets } = await producer.send({ messages })
+      // What the producer is made with does not count: each call that does not say so waits for the leader alone.
+      const wanted = { all: ProduceAcks.ALL, 1: ProduceAcks.LEADER, 0: ProduceAcks.NO_RESPONSE }[acks]
+      const { offsets } = await producer.send({ messages, acks: wanted })
       return { offsets: offsetsFrom(records, (offsets ?? []).map(o => [o.partition, Number(o.offset)])) }
     } finally {
       await producer.close()
