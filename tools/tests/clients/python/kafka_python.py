@@ -87,6 +87,8 @@ class KafkaPython:
         self.open(group_id=group, partition_assignment_strategy=[assignor], group_instance_id=instance,
                   session_timeout_ms=session_ms, heartbeat_interval_ms=session_ms // 6)
         self.consumer.subscribe([topic], listener=self.watcher)
+        # Where the group is quicker than the topic's metadata, its leader assigns nothing and leaves it at that.
+        self.consumer.partitions_for_topic(topic)
 
     def poll(self, ms):
         def once(seconds):
