@@ -56,14 +56,7 @@ impl Server {
     fn floodmark(dir: TempDir, settings: &[(&str, &str)]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
         command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
-        command.args([
-            "--kafka-listen",
-            "127.0.0.1:0",
-            "--grpc-listen",
-            "off",
-            "--http-listen",
-            "off",
-        ]);
+        command.args(["--kafka-listen", "127.0.0.1:0", "--grpc-listen", "off", "--http-listen", "off"]);
         for (key, value) in settings {
             command.args(["--set", &format!("{key}={value}")]);
         }
