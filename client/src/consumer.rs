@@ -35,7 +35,7 @@ pub(crate) use offsets::Membership;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
-use decode::Batches;
+pub(crate) use decode::Batches;
 use feed::{Delivered, Fetched};
 use positions::{Positions, Wanted};
 
@@ -132,11 +132,15 @@ impl Consumer {
     }
 
     /// Reads all partitions that a topic has now, in place of what was read before.
-    pub async fn assign_topic(&self, topic: &str, from: Begin) -> Result<()> {
-        let count = self.shared.client.partition_count(topic).await?;
-        let parts: Vec<(TopicPartition, Begin)> =
-            (0..count).map(|partition| (TopicPartition::new(topic, partition), from)).collect();
-        self.assign(&parts).await
+    pub fn assign_topic(&self, topic: &str, from: Begin) -> impl Future<Output = Result<()>> + Send + use<> {
+        // A consumer cannot be shared between threads, and what waits shall not be bound to one.
+        let (handle, client, topic) = (self.handle(), self.shared.client.clone(), topic.to_owned());
+        async move {
+            let count = client.partition_count(&topic).await?;
+            let parts: Vec<(TopicPartition, Begin)> =
+                (0..count).map(|partition| (TopicPartition::new(topic.as_str(), partition), from)).collect();
+            handle.assign(&parts).await
+        }
     }
 
     /// The next record, however long it takes. Dropped before it is ready, no record is lost.

@@ -34,13 +34,17 @@ mod chance;
 mod channels;
 mod client;
 mod clock;
+pub mod cloud_events;
 mod config;
 mod consumer;
 mod error;
 pub mod events;
+mod message;
 mod metadata;
+pub mod patterns;
 mod producer;
 mod record;
+pub mod replay;
 mod retry;
 
 /// The services, generated from `proto/proto/floodmark/v1`.
@@ -63,5 +67,6 @@ pub use consumer::{
     RebalanceListener, Reset,
 };
 pub use error::{Error, Refusal, Result};
+pub use message::{Message, ReplyAddress, names, new_id};
 pub use producer::{Acks, Compression, Delivery, Producer, ProducerConfig, partition_of_key};
 pub use record::{Durability, Header, NewRecord, Placed, Record, TopicPartition};

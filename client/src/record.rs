@@ -128,6 +128,11 @@ impl Header {
     pub fn new(name: impl Into<String>, value: impl Into<Bytes>) -> Header {
         Header { name: name.into(), value: Some(value.into()) }
     }
+
+    /// As a batch takes it.
+    pub(crate) fn borrowed(&self) -> (&[u8], Option<&[u8]>) {
+        (self.name.as_bytes(), self.value.as_deref())
+    }
 }
 
 impl From<pb::Header> for Header {

@@ -44,6 +44,9 @@ enum Command {
     /// List, describe, reset and delete groups.
     #[command(subcommand)]
     Group(cmd::group::GroupCommand),
+    /// Read a range of a topic again, at a chosen speed, into another topic or a file.
+    #[command(after_help = cmd::replay::EXAMPLES)]
+    Replay(cmd::replay::ReplayArgs),
     /// Measure a cluster, within bounds of time and bytes.
     #[command(subcommand)]
     Bench(cmd::bench::BenchCommand),
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         Command::Consume(args) => cmd::consume::run(&args),
         Command::Offsets(args) => cmd::offsets::run(&args),
         Command::Group(command) => cmd::group::run(command),
+        Command::Replay(args) => cmd::replay::run(&args),
         Command::Bench(command) => cmd::bench::run(command),
         Command::Top(args) => cmd::top::run(&args),
         Command::Completions(args) => cmd::completions::run(&args, Cli::command()),

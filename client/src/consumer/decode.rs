@@ -17,7 +17,7 @@ use crate::record::{Header, Record};
 
 /// The batches of one message, taken apart one at a time.
 #[derive(Debug)]
-pub(super) struct Batches {
+pub(crate) struct Batches {
     topic: Arc<str>,
     partition: i32,
     unread: Bytes,
@@ -32,7 +32,7 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub(super) fn new(
+    pub(crate) fn new(
         topic: Arc<str>,
         partition: i32,
         bytes: Bytes,
@@ -57,7 +57,7 @@ impl Batches {
     /// Appends the records of the next batches to `out` until there are some; false where nothing is left.
     ///
     /// Checks each batch against its checksum. CPU-bound for the length of one batch.
-    pub(super) fn next(&mut self, out: &mut VecDeque<Record>) -> Result<bool> {
+    pub(crate) fn next(&mut self, out: &mut VecDeque<Record>) -> Result<bool> {
         while !self.unread.is_empty() {
             let size_bytes = BatchHeader::parse(&self.unread)?.size_bytes();
             let bytes = self.unread.slice(..size_bytes.min(self.unread.len()));

@@ -94,7 +94,7 @@ impl Client {
     }
 
     /// The offset of a position that is none yet.
-    pub(super) async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         partition: &TopicPartition,
         from: Begin,

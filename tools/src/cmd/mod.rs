@@ -8,6 +8,7 @@ pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod offsets;
 pub(crate) mod produce;
+pub(crate) mod replay;
 pub(crate) mod serve;
 mod settings;
 pub(crate) mod top;

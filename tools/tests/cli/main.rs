@@ -8,5 +8,6 @@ mod groups;
 mod readme;
 mod records;
 mod refusals;
+mod replay;
 mod terminal;
 mod topics;

@@ -6,6 +6,7 @@ mod consumer;
 mod events;
 mod group;
 mod producer;
+mod replay;
 
 use std::time::Duration;
 

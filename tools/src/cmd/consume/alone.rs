@@ -137,7 +137,7 @@ impl Reading<'_> {
 }
 
 impl IsolationArg {
-    pub(super) fn isolation(self) -> Isolation {
+    pub(crate) fn isolation(self) -> Isolation {
         match self {
             IsolationArg::Uncommitted => Isolation::Uncommitted,
             IsolationArg::Committed => Isolation::Committed,

@@ -1,0 +1,20 @@
+//! The patterns of messaging, each a few lines for whoever uses it. `client/examples` has a program for each.
+//!
+//! - work queue, publish-subscribe, fan-out: groups alone ([`crate::ConsumerConfig::group`]); one group shares work, each group gets everything
+//! - filter, translator, content-based router: [`Pipe`]
+//! - request-reply, scatter-gather: [`Requester`], [`reply_to`]
+//! - retry with delay, dead letters: [`RetryQueue`]
+//! - aggregator by key and window: [`Windows`]
+//! - putting in order again: [`Sequencer`]
+
+mod pipe;
+mod request;
+mod retry;
+mod sequencer;
+mod windows;
+
+pub use pipe::Pipe;
+pub use request::{Requester, reply_to};
+pub use retry::{ATTEMPTS_HEADER, Attempt, CAUSE_HEADER, DUE_HEADER, ORIGIN_HEADER, RetryConfig, RetryQueue};
+pub use sequencer::{OutOfSequence, Sequencer};
+pub use windows::{Closed, NotCounted, Windows};

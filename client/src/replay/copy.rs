@@ -1,0 +1,257 @@
+//! A replay into another topic: each record once, with key, value, headers and time as they were, and a header that says where it comes from.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use super::{Progress, Replay, ReplayConfig, Span};
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::message::new_id;
+use crate::producer::{Delivery, Producer, ProducerConfig, partition_of_key};
+use crate::record::{Header, NewRecord, Record, TopicPartition};
+
+/// Topic, partition and offset that a copied record comes from, with colons between them.
+pub const SOURCE_HEADER: &str = "floodmark-source";
+/// Which copy brought it.
+pub const COPY_HEADER: &str = "floodmark-copy";
+
+/// Records on their way at most; what they hold is bounded by the producer's buffer.
+const UNDER_WAY_MAX: usize = 100_000;
+/// What a copy that was killed had under way may still arrive. It has, once nothing came for so long.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// What is copied, and where to.
+#[derive(Debug, Clone)]
+pub struct CopyConfig {
+    /// What.
+    pub replay: ReplayConfig,
+    /// The topic that it goes to. With as many partitions as the source each record keeps its partition; with others, records with a key go
+    /// where the key's hash sends them, those without to the partition of the same number, counted around.
+    pub into: String,
+    /// Only records with this key.
+    pub key: Option<Bytes>,
+    /// How it is written.
+    pub producer: ProducerConfig,
+}
+
+/// How far a copy is, for whoever goes on with it. To be kept where a crash does not take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyPoint {
+    /// Names the copy.
+    pub id: String,
+    /// What is not known to be copied.
+    pub left: Vec<Span>,
+    /// For each partition of the target: nothing that is left lies before this offset.
+    pub target: Vec<i64>,
+}
+
+/// A copy under way.
+#[derive(Debug)]
+pub struct Copy {
+    client: Client,
+    replay: Replay,
+    into: String,
+    partitions: i32,
+    keeps_partitions: bool,
+    key: Option<Bytes>,
+    producer: Producer,
+    /// Read, and not taken by the producer yet.
+    in_hand: Option<Record>,
+    under_way: VecDeque<Delivery>,
+    /// By partition and offset of the source: copied after the point that this one goes on from.
+    copied: HashSet<(i32, i64)>,
+    /// For each partition of the target, where that was looked for from.
+    floor: Vec<i64>,
+    id: String,
+    records: u64,
+}
+
+impl Client {
+    /// Begins a copy. Its first [`Copy::point`] is what it can be resumed from, so keep one before the first record.
+    pub async fn copy(&self, config: CopyConfig) -> Result<Copy> {
+        let replay = self.replay(config.replay.clone()).await?;
+        Copy::begin(self, config, replay).await
+    }
+
+    /// The same for spans of the caller's choice.
+    pub async fn copy_spans(&self, config: CopyConfig, spans: Vec<Span>) -> Result<Copy> {
+        let replay = self.replay_spans(config.replay.clone(), spans)?;
+        Copy::begin(self, config, replay).await
+    }
+
+    /// Goes on with a copy that was stopped at any moment after `point` was taken. What was copied since is found in the target, and not copied
+    /// again.
+    pub async fn resume_copy(&self, config: CopyConfig, point: CopyPoint) -> Result<Copy> {
+        let replay = self.replay_spans(config.replay.clone(), point.left)?;
+        let mut copy = Copy::new(self, config, replay, point.id).await?;
+        if i32::try_from(point.target.len()) != Ok(copy.partitions) {
+            return Err(Error::Invalid(format!(
+                "{} has {} partitions and had {} when the copy was stopped: a copy cannot go on then",
+                copy.into,
+                copy.partitions,
+                point.target.len()
+            )));
+        }
+        copy.find_copied(&point.target).await?;
+        copy.floor = point.target;
+        Ok(copy)
+    }
+}
+
+impl Copy {
+    async fn begin(client: &Client, config: CopyConfig, replay: Replay) -> Result<Copy> {
+        let mut copy = Copy::new(client, config, replay, new_id()).await?;
+        copy.floor = copy.ends().await?;
+        Ok(copy)
+    }
+
+    async fn new(client: &Client, config: CopyConfig, replay: Replay, id: String) -> Result<Copy> {
+        if config.into == config.replay.topic {
+            return Err(Error::Invalid(format!("{} cannot be copied into itself", config.into)));
+        }
+        let partitions = client.partition_count(&config.into).await?;
+        let keeps_partitions = partitions == client.partition_count(&config.replay.topic).await?;
+        Ok(Copy {
+            client: client.clone(),
+            replay,
+            into: config.into,
+            partitions,
+            keeps_partitions,
+            key: config.key,
+            producer: client.producer(config.producer)?,
+            in_hand: None,
+            under_way: VecDeque::new(),
+            copied: HashSet::new(),
+            floor: Vec::new(),
+            id,
+            records: 0,
+        })
+    }
+
+    /// Reads what lies in the target from `from` on.
+    async fn find_copied(&mut self, from: &[i64]) -> Result<()> {
+        let mut ends = self.ends().await?;
+        loop {
+            sleep(SETTLED_AFTER).await;
+            let now = self.ends().await?;
+            if std::mem::replace(&mut ends, now) == ends {
+                break;
+            }
+        }
+        let spans = (0..).zip(from.iter().zip(&ends)).map(|(partition, (from, to))| {
+            let to = (*to).max(*from);
+            Span { partition, from: *from, to }
+        });
+        let mut tail = self.client.replay_spans(ReplayConfig::of(self.into.as_str()), spans.collect())?;
+        while let Some(record) = tail.next().await? {
+            if record.header_str(COPY_HEADER) == Some(&self.id) {
+                let source = record.header_str(SOURCE_HEADER).and_then(|source| parse(source));
+                self.copied.extend(source);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ends(&self) -> Result<Vec<i64>> {
+        let mut ends = Vec::new();
+        for partition in 0..self.partitions {
+            let at = TopicPartition::new(self.into.as_str(), partition);
+            ends.push(self.client.admin().offsets(&at, None).await?.high_watermark);
+        }
+        Ok(ends)
+    }
+
+    /// Copies the next record, when it is due; false at the end of the range, once everything is acknowledged. Dropped before it is ready, it
+    /// loses nothing. After a failure the copy is to be resumed from its last point.
+    pub async fn advance(&mut self) -> Result<bool> {
+        if self.in_hand.is_none() {
+            let Some(record) = self.replay.next().await? else {
+                self.finish().await?;
+                return Ok(false);
+            };
+            let is_copied = self.copied.remove(&(record.partition, record.offset));
+            if is_copied || self.key.as_ref().is_some_and(|key| record.key.as_ref() != Some(key)) {
+                return Ok(true);
+            }
+            self.in_hand = Some(record);
+        }
+        self.send_in_hand().await?;
+        Ok(true)
+    }
+
+    async fn send_in_hand(&mut self) -> Result<()> {
+        while self.under_way.len() >= UNDER_WAY_MAX
+            && let Some(oldest) = self.under_way.front_mut()
+        {
+            oldest.await?;
+            self.under_way.pop_front();
+        }
+        if let Some(record) = &self.in_hand {
+            let delivery = self.send(record).await?;
+            self.under_way.push_back(delivery);
+            self.in_hand = None;
+            self.records += 1;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, record: &Record) -> Result<Delivery> {
+        let source = format!("{}:{}:{}", record.topic, record.partition, record.offset);
+        let mut headers: Vec<(&[u8], Option<&[u8]>)> = record.headers.iter().map(Header::borrowed).collect();
+        headers.push((SOURCE_HEADER.as_bytes(), Some(source.as_bytes())));
+        headers.push((COPY_HEADER.as_bytes(), Some(self.id.as_bytes())));
+        let copied = NewRecord {
+            topic: &self.into,
+            partition: Some(self.partition_of(record)),
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            headers: &headers,
+            timestamp_ms: (record.timestamp_ms >= 0).then_some(record.timestamp_ms),
+        };
+        self.producer.send(copied).await
+    }
+
+    /// Always the same for the same record, so that its copies are in order whoever resumes.
+    fn partition_of(&self, record: &Record) -> i32 {
+        match &record.key {
+            _ if self.keeps_partitions => record.partition,
+            Some(key) => partition_of_key(key, self.partitions),
+            None => record.partition % self.partitions,
+        }
+    }
+
+    /// Waits until everything that was read is acknowledged, and says what is left.
+    pub async fn point(&mut self) -> Result<CopyPoint> {
+        self.send_in_hand().await?;
+        self.finish().await?;
+        // What was found in the target and is not passed yet has to be found again.
+        if self.copied.is_empty() {
+            self.floor = self.ends().await?;
+        }
+        Ok(CopyPoint { id: self.id.clone(), left: self.replay.left(), target: self.floor.clone() })
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.producer.flush().await?;
+        while let Some(delivery) = self.under_way.front_mut() {
+            delivery.await?;
+            self.under_way.pop_front();
+        }
+        Ok(())
+    }
+
+    /// How far it is; records that were there already are not counted.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress { records: self.records, ..self.replay.progress() }
+    }
+}
+
+fn parse(source: &str) -> Option<(i32, i64)> {
+    let mut parts = source.rsplitn(3, ':');
+    let offset = parts.next()?.parse().ok()?;
+    Some((parts.next()?.parse().ok()?, offset))
+}

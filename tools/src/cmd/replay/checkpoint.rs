@@ -1,0 +1,162 @@
+//! How far a replay is, in a file that is whole whenever it is looked at.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use floodmark_client::replay::Span;
+use serde::{Deserialize, Serialize};
+
+use super::ReplayArgs;
+use crate::cmd::consume::IsolationArg;
+
+const VERSION: u32 = 1;
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Checkpoint {
+    version: u32,
+    topic: String,
+    key: Option<String>,
+    filter: Option<String>,
+    is_committed: bool,
+    pub(super) target: Target,
+    left: Vec<Left>,
+}
+
+/// Where records go, and how much of it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Target {
+    Topic { name: String, id: String, offsets: Vec<i64> },
+    File { path: PathBuf, bytes: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Left {
+    partition: i32,
+    from: i64,
+    to: i64,
+}
+
+impl Checkpoint {
+    pub(super) fn of(args: &ReplayArgs, left: Vec<Span>, target: Target) -> Checkpoint {
+        Checkpoint {
+            version: VERSION,
+            topic: args.topic.clone(),
+            key: args.key.clone(),
+            filter: args.filter.clone(),
+            is_committed: args.isolation == IsolationArg::Committed,
+            target,
+            left: left.into_iter().map(|s| Left { partition: s.partition, from: s.from, to: s.to }).collect(),
+        }
+    }
+
+    /// What is not known to be done.
+    pub(super) fn spans(&self) -> Vec<Span> {
+        let span = |left: &Left| Span { partition: left.partition, from: left.from, to: left.to };
+        self.left.iter().map(span).collect()
+    }
+
+    /// Fails where it belongs to another command.
+    pub(super) fn check(&self, args: &ReplayArgs) -> anyhow::Result<()> {
+        let same_target = match &self.target {
+            Target::Topic { name, .. } => args.into.as_ref() == Some(name),
+            Target::File { path, .. } => args.file.as_ref() == Some(path),
+        };
+        for (what, is_same) in [
+            ("topic", self.topic == args.topic),
+            ("target", same_target),
+            ("key", self.key == args.key),
+            ("filter", self.filter == args.filter),
+            ("isolation", self.is_committed == (args.isolation == IsolationArg::Committed)),
+        ] {
+            if !is_same {
+                bail!(
+                    "the checkpoint belongs to a replay with another {what}; remove the file to begin anew, or name another"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// `None` where there is none.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Option<Checkpoint>> {
+        let bytes = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
+        };
+        let wrong = || format!("{} is no checkpoint of a replay", path.display());
+        let checkpoint: Checkpoint = serde_json::from_str(&bytes).with_context(wrong)?;
+        if checkpoint.version != VERSION {
+            bail!("{} is of version {}; this program knows {VERSION}", path.display(), checkpoint.version);
+        }
+        Ok(Some(checkpoint))
+    }
+
+    /// On the disk when it returns: either this one or the one before is there after a crash.
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let aside = path.with_added_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = create(&aside)?;
+            file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
+            file.sync_all()?;
+            replace(&aside, path)?;
+            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            open(dir)?.sync_all()
+        };
+        write().with_context(|| format!("the checkpoint {} cannot be written", path.display()))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of whoever runs the command, not of a broker")]
+fn create(path: &Path) -> io::Result<File> {
+    File::create(path)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of whoever runs the command, not of a broker")]
+fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of whoever runs the command, not of a broker")]
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_read_as_it_was_written_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("job");
+        assert!(Checkpoint::read(&path).unwrap().is_none());
+        let checkpoint = Checkpoint {
+            version: VERSION,
+            topic: "t".to_owned(),
+            key: None,
+            filter: Some("true".to_owned()),
+            is_committed: false,
+            target: Target::Topic { name: "u".to_owned(), id: "7".to_owned(), offsets: vec![3, 4] },
+            left: vec![Left { partition: 1, from: 2, to: 9 }],
+        };
+        for _ in 0..2 {
+            checkpoint.write(&path).unwrap();
+            assert_eq!(Checkpoint::read(&path).unwrap(), Some(checkpoint.clone()));
+        }
+        assert_eq!(checkpoint.spans(), [Span { partition: 1, from: 2, to: 9 }]);
+        for text in ["", "{}", "[]"] {
+            std::fs::write(&path, text).unwrap();
+            assert!(
+                format!("{:#}", Checkpoint::read(&path).unwrap_err()).contains("no checkpoint"),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `floodmark replay`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, objects};
+
+fn fill(cluster: &Cluster, count: u32) {
+    cluster.create("t", "2");
+    let lines: String = (0..count).map(|n| format!("k{},{n}\n", n % 5)).collect();
+    cluster.ok_with(&["produce", "t", "--key-separator", ","], lines.as_bytes());
+}
+
+fn values(records: &[Value]) -> Vec<u32> {
+    let mut values: Vec<u32> =
+        records.iter().map(|r| r["value"]["utf8"].as_str().unwrap().parse().unwrap()).collect();
+    values.sort_unstable();
+    values
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_range_is_printed_or_only_told() {
+    let cluster = Cluster::start();
+    fill(&cluster, 50);
+    assert_eq!(values(&cluster.json(&["replay", "t"])), (0..50).collect::<Vec<_>>());
+    let of_key = cluster.json(&["replay", "t", "--key", "k3"]);
+    assert_eq!(values(&of_key), (0..50).filter(|n| n % 5 == 3).collect::<Vec<_>>());
+    let last = cluster.json(&["replay", "t", "--from", "-2"]);
+    assert_eq!(last.len(), 4);
+    let table = cluster.ok(&["replay", "t", "--dry-run"]);
+    assert!(table.contains("offsets") && !table.contains("k3"), "{table}");
+    for (args, part) in [
+        (&["replay", "missing"][..], "missing"),
+        (&["replay", "t", "--rate", "fast"], "10x"),
+        (&["replay", "t", "--partition", "7"], "no partition 7"),
+        (&["replay", "t", "--checkpoint", "c"], "--into or --file"),
+        (&["replay", "t", "--into", "nowhere"], "nowhere"),
+    ] {
+        let ran = cluster.run(args);
+        assert_eq!(ran.status.code(), Some(2), "{args:?}");
+        assert!(ran.stderr.contains(part), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_copy_that_is_killed_goes_on_and_has_each_record_once() {
+    let cluster = Cluster::start();
+    fill(&cluster, 400);
+    cluster.create("copy", "2");
+    let dir = tempfile::tempdir().unwrap();
+    let job = path(dir.path(), "job");
+    let command = ["replay", "t", "--into", "copy", "--rate", "200/s", "--checkpoint", &job];
+    for signal in ["KILL", "INT", "KILL"] {
+        let mut running = cluster.spawn(&command);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        running.signal(signal);
+        let ran = running.end();
+        assert!(!ran.status.success());
+        if signal == "INT" {
+            assert!(ran.stderr.contains("goes on from"), "{}", ran.stderr);
+        }
+    }
+    let mut last = command.to_vec();
+    last[5] = "max";
+    cluster.ok(&last);
+    let copied = cluster.json(&["consume", "copy"]);
+    assert_eq!(values(&copied), (0..400).collect::<Vec<_>>());
+    let sources = copied.iter().filter(|record| record["headers"].to_string().contains("floodmark-source"));
+    assert_eq!(sources.count(), 400);
+    // Nothing is left to do.
+    cluster.ok(&last);
+    assert_eq!(cluster.json(&["consume", "copy"]).len(), 400);
+    let other = cluster.refused(&["replay", "t", "--into", "copy", "--key", "k1", "--checkpoint", &job]);
+    assert!(other.contains("another key"), "{other}");
+}
+
+#[test]
+fn a_file_that_was_begun_is_gone_on_with_and_produce_takes_it() {
+    let cluster = Cluster::start();
+    fill(&cluster, 300);
+    let dir = tempfile::tempdir().unwrap();
+    let (job, file) = (path(dir.path(), "job"), path(dir.path(), "lines"));
+    let command = ["replay", "t", "--file", &file, "--rate", "200/s", "--checkpoint", &job];
+    let mut running = cluster.spawn(&command);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    running.signal("KILL");
+    assert!(!running.end().status.success());
+    let mut last = command.to_vec();
+    last[5] = "max";
+    cluster.ok(&last);
+    let lines = std::fs::read(&file).unwrap();
+    assert_eq!(values(&objects(std::str::from_utf8(&lines).unwrap())), (0..300).collect::<Vec<_>>());
+    cluster.create("again", "2");
+    cluster.ok_with(&["produce", "again", "--input", "json"], &lines);
+    assert_eq!(cluster.json(&["consume", "again"]).len(), 300);
+    let taken = cluster.refused(&["replay", "t", "--file", &file]);
+    assert!(taken.contains("not replaced"), "{taken}");
+}

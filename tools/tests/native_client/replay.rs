@@ -1,0 +1,169 @@
+//! Ranges read again: exactly what was asked for, in the same order each time, at the speed asked for, and copied once.
+
+use floodmark_client::replay::{COPY_HEADER, CopyConfig, CopyPoint, Rate, ReplayConfig, SOURCE_HEADER, Span};
+use floodmark_client::{Begin, Client, Error, NewRecord, ProducerConfig, Record};
+
+use super::{Served, in_time, text};
+
+const FIRST_MS: i64 = 1_700_000_000_000;
+
+/// Records of three partitions, a tenth of a second between them.
+async fn fill(served: &Served, topic: &str, count: i64) {
+    served.topic(topic, 3).await;
+    let producer = served.producer();
+    for number in 0..count {
+        let (value, key) = (number.to_string(), format!("k{}", number % 7));
+        let record = NewRecord::to(topic).key(&key).value(&value).timestamp_ms(FIRST_MS + 100 * number);
+        let headers: [(&[u8], Option<&[u8]>); 2] = [(b"h", Some(b"1")), (b"h", None)];
+        drop(producer.send(record.partition((number % 3) as i32).headers(&headers)).await.unwrap());
+    }
+    producer.close().await.unwrap();
+}
+
+async fn read(client: &Client, config: ReplayConfig) -> Vec<Record> {
+    let mut replay = client.replay(config).await.unwrap();
+    let mut records = Vec::new();
+    while let Some(record) = in_time(replay.next()).await.unwrap() {
+        records.push(record);
+    }
+    assert!(replay.left().iter().all(|span| span.from == span.to), "{:?}", replay.left());
+    records
+}
+
+fn numbers(records: &[Record]) -> Vec<i64> {
+    records.iter().map(|record| text(record).parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exactly_the_range_in_the_order_of_time() {
+    let served = Served::start().await;
+    fill(&served, "t", 300).await;
+    let client = &served.client;
+    assert_eq!(numbers(&read(client, ReplayConfig::of("t")).await), (0..300).collect::<Vec<_>>());
+    let (from, to) = (Begin::Time(FIRST_MS + 5_050), Begin::Time(FIRST_MS + 10_000));
+    let part = read(client, ReplayConfig { from, to, ..ReplayConfig::of("t") }).await;
+    assert_eq!(numbers(&part), (51..100).collect::<Vec<_>>());
+    let (from, to, partitions) = (Begin::Offset(10), Begin::Offset(12), Some(vec![1]));
+    let part = read(client, ReplayConfig { from, to, partitions, ..ReplayConfig::of("t") }).await;
+    assert_eq!(numbers(&part), [31, 34]);
+    let filter = Some("key == \"k3\"".to_owned());
+    let part = read(client, ReplayConfig { filter, ..ReplayConfig::of("t") }).await;
+    assert_eq!(numbers(&part), (0..300).filter(|n| n % 7 == 3).collect::<Vec<_>>());
+    let nothing = ReplayConfig { from: Begin::End, ..ReplayConfig::of("t") };
+    assert!(read(client, nothing).await.is_empty());
+    // What comes while it runs is not in it.
+    let mut replay = client.replay(ReplayConfig::of("t")).await.unwrap();
+    served.write("t", 0, ["300".to_owned()]).await;
+    let mut count = 0;
+    while in_time(replay.next()).await.unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!((count, replay.progress().offsets_done, replay.progress().offsets), (300, 300, 300));
+    let missing = ReplayConfig { partitions: Some(vec![3]), ..ReplayConfig::of("t") };
+    assert!(matches!(client.replay(missing).await, Err(Error::Invalid(_))));
+    let no_rate = ReplayConfig { rate: Rate::PerSecond(0.0), ..ReplayConfig::of("t") };
+    assert!(matches!(client.replay(no_rate).await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_stopped_goes_on_with_what_is_left() {
+    let mut served = Served::start().await;
+    fill(&served, "t", 300).await;
+    let client = served.client.clone();
+    let mut replay = client.replay(ReplayConfig::of("t")).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        seen.push(in_time(replay.next()).await.unwrap().unwrap());
+    }
+    let left = replay.left();
+    drop(replay);
+    served.stop();
+    served.start_again();
+    let mut rest = client.replay_spans(ReplayConfig::of("t"), left).unwrap();
+    while let Some(record) = in_time(rest.next()).await.unwrap() {
+        seen.push(record);
+    }
+    assert_eq!(numbers(&seen), (0..300).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_starts_again_interrupts_nothing() {
+    let mut served = Served::start().await;
+    fill(&served, "t", 3000).await;
+    let config = ReplayConfig { prefetch_bytes: 1, ..ReplayConfig::of("t") };
+    let mut replay = served.client.replay(config).await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(record) = in_time(replay.next()).await.unwrap() {
+        seen.push(record);
+        if seen.len() == 500 {
+            served.stop();
+            served.start_again();
+        }
+    }
+    assert_eq!(numbers(&seen), (0..3000).collect::<Vec<_>>());
+}
+
+fn copy_of(topic: &str) -> CopyConfig {
+    CopyConfig {
+        replay: ReplayConfig::of(topic),
+        into: "copy".to_owned(),
+        key: None,
+        producer: ProducerConfig::default(),
+    }
+}
+
+/// Every record of the source once, as it was, in the order of its partition.
+async fn is_whole(client: &Client, source: &str) {
+    let strip = |record: &Record| {
+        let is_own = |name: &str| name == SOURCE_HEADER || name == COPY_HEADER;
+        let headers: Vec<_> = record.headers.iter().filter(|header| !is_own(&header.name)).cloned().collect();
+        (record.partition, record.key.clone(), record.value.clone(), headers, record.timestamp_ms)
+    };
+    let by_partition = |records: Vec<Record>| {
+        let mut stripped: Vec<_> = records.iter().map(strip).collect();
+        stripped.sort_by_key(|record| record.0);
+        stripped
+    };
+    let copied = read(client, ReplayConfig::of("copy")).await;
+    for record in &copied {
+        let from = format!("{source}:{}:", record.partition);
+        assert!(record.header_str(SOURCE_HEADER).is_some_and(|at| at.starts_with(&from)), "{record:?}");
+    }
+    assert_eq!(by_partition(copied), by_partition(read(client, ReplayConfig::of(source)).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_is_killed_anywhere_has_each_record_once_in_the_end() {
+    let served = Served::start().await;
+    fill(&served, "t", 3000).await;
+    served.topic("copy", 3).await;
+    let client = &served.client;
+    let mut copy = client.copy(copy_of("t")).await.unwrap();
+    let mut point: CopyPoint = copy.point().await.unwrap();
+    // Dropped with records under way that no point knows of; some are taken up before a point is taken again.
+    for (steps, takes_point) in [(700, false), (10, true), (900, true), (333, false)] {
+        for _ in 0..steps {
+            assert!(in_time(copy.advance()).await.unwrap());
+        }
+        if takes_point {
+            point = in_time(copy.point()).await.unwrap();
+        }
+        drop(copy);
+        copy = in_time(client.resume_copy(copy_of("t"), point.clone())).await.unwrap();
+    }
+    while in_time(copy.advance()).await.unwrap() {}
+    is_whole(client, "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_a_copy_is_refused() {
+    let served = Served::start().await;
+    fill(&served, "t", 3).await;
+    served.topic("copy", 3).await;
+    let client = &served.client;
+    let itself = CopyConfig { into: "t".to_owned(), ..copy_of("t") };
+    assert!(matches!(client.copy(itself).await, Err(Error::Invalid(_))));
+    let point =
+        CopyPoint { id: "x".to_owned(), left: vec![Span { partition: 0, from: 0, to: 1 }], target: vec![0] };
+    assert!(matches!(client.resume_copy(copy_of("t"), point).await, Err(Error::Invalid(_))));
+}
