@@ -10,7 +10,6 @@
 
 pub(crate) mod configs;
 pub(crate) mod error;
-#[cfg_attr(not(test), allow(dead_code, reason = "what the gRPC door asks; Kafka's asks by header"))]
 pub(crate) mod events;
 mod expectations;
 pub(crate) mod fetch;
