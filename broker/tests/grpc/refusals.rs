@@ -173,6 +173,33 @@ async fn health_is_told_until_the_broker_stops() {
 }
 
 #[tokio::test]
+async fn reflection_tells_what_is_served_and_nothing_else() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let broker = broker(&[]);
+    let mut client = ServerReflectionClient::new(channel(&broker).await);
+    let ask = |question| ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let questions = [
+        ask(MessageRequest::ListServices(String::new())),
+        ask(MessageRequest::FileContainingSymbol("floodmark.v1.Data".to_owned())),
+    ];
+    let mut answers =
+        client.server_reflection_info(tokio_stream::iter(questions)).await.unwrap().into_inner();
+    let mut next = async || answers.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(listed) = next().await else { panic!("no list") };
+    let mut names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+    names.retain(|name| !name.starts_with("grpc.reflection."));
+    names.sort();
+    let ours = ["Admin", "Data", "Events", "Groups"].map(|name| format!("floodmark.v1.{name}"));
+    assert_eq!(names, [&ours[..], &["grpc.health.v1.Health".to_owned()]].concat());
+    let MessageResponse::FileDescriptorResponse(file) = next().await else { panic!("no file") };
+    assert!(!file.file_descriptor_proto.is_empty());
+}
+
+#[tokio::test]
 async fn calls_that_stream_end_with_the_broker_and_say_so() {
     let broker = broker(&[]);
     topic(&broker, "t", 1, &[]).await;
