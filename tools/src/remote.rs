@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use floodmark_client::{Client, ClientConfig};
+use floodmark_storage::random::Random;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::input::quantity;
@@ -31,7 +32,8 @@ impl ServerArgs {
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         reach(&self.server)?;
         let mut config = ClientConfig::new([self.server.clone()]);
-        config.client_id = format!("floodmark-cli/{}", env!("CARGO_PKG_VERSION"));
+        // Another one for each command, so that a member of a group knows itself among the others.
+        config.client_id = format!("floodmark-cli-{:08x}", Random::System.next_u64() >> 32);
         config.operation_timeout = self.timeout;
         config.request_timeout = config.request_timeout.min(self.timeout);
         let server = &self.server;

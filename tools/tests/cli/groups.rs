@@ -97,6 +97,28 @@ fn two_members_share_a_topic() {
 }
 
 #[test]
+fn a_member_without_a_partition_ends_and_says_why() {
+    let cluster = Cluster::start();
+    cluster.create("t", "1");
+    let mut one = cluster.spawn(&["consume", "t", "--group", "g", "--follow"]);
+    eventually("one member has the partition", || {
+        let group = cluster.run(&["group", "describe", "g", "--output", "json"]);
+        let group: Value = serde_json::from_slice(&group.stdout).unwrap_or_default();
+        group["members"][0]["partitions"].as_array().is_some_and(|partitions| partitions.len() == 1)
+    });
+    // The partition may go from one to the other; then that one reads to its end, which is at once.
+    let ran = cluster.run(&["consume", "t", "--group", "g"]);
+    assert!(ran.status.success() && ran.stdout.is_empty(), "{}", ran.stderr);
+    assert!(
+        ran.stderr.is_empty() || ran.stderr.contains("other members of group g have all partitions"),
+        "{}",
+        ran.stderr
+    );
+    one.signal("TERM");
+    assert!(one.end().status.success());
+}
+
+#[test]
 fn a_reset_is_shown_first_and_then_done() {
     let cluster = Cluster::start();
     cluster.create("t", "2");

@@ -292,11 +292,14 @@ impl Reading<'_> {
         self.asked_at = Instant::now();
         let group = self.client.admin().group(&self.group).await?;
         let partitions = self.client.partition_count(&self.args.topic).await?;
-        let shared_out = group.members.iter().flat_map(|member| &member.partitions);
-        let shared_out = shared_out.filter(|partition| *partition.topic == *self.args.topic).count();
-        let is_left_out = group.state == "Stable"
-            && i32::try_from(shared_out) == Ok(partitions)
-            && self.consumer.handle().assignment().is_empty();
+        // This member may not be in the group yet, and what the group has given to it may not have arrived here.
+        let own = &self.client.config().client_id;
+        let (own, others): (Vec<_>, Vec<_>) =
+            group.members.iter().partition(|member| member.client_id == *own);
+        let of_others = others.iter().flat_map(|member| &member.partitions);
+        let of_others = of_others.filter(|partition| *partition.topic == *self.args.topic).count();
+        let is_left_out =
+            group.state == "Stable" && !own.is_empty() && i32::try_from(of_others) == Ok(partitions);
         if is_left_out {
             note(&format!(
                 "other members of group {} have all partitions; --follow waits for some",
