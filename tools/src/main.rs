@@ -47,6 +47,9 @@ enum Command {
     /// Read a range of a topic again, at a chosen speed, into another topic or a file.
     #[command(after_help = cmd::replay::EXAMPLES)]
     Replay(cmd::replay::ReplayArgs),
+    /// Use a topic as an event store: append to a stream on a condition, and read it.
+    #[command(subcommand)]
+    Events(cmd::events::EventsCommand),
     /// Measure a cluster, within bounds of time and bytes.
     #[command(subcommand)]
     Bench(cmd::bench::BenchCommand),
@@ -75,13 +78,14 @@ fn main() -> ExitCode {
         Command::Offsets(args) => cmd::offsets::run(&args),
         Command::Group(command) => cmd::group::run(command),
         Command::Replay(args) => cmd::replay::run(&args),
+        Command::Events(command) => cmd::events::run(command),
         Command::Bench(command) => cmd::bench::run(command),
         Command::Top(args) => cmd::top::run(&args),
         Command::Completions(args) => cmd::completions::run(&args, Cli::command()),
     };
     match ran {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
-        Ok(Outcome::Damaged) => ExitCode::from(1),
+        Ok(Outcome::Damaged | Outcome::Conflict) => ExitCode::from(1),
         // Whoever read the output has seen enough.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {

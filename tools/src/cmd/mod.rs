@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consume;
+pub(crate) mod events;
 pub(crate) mod group;
 pub(crate) mod log;
 pub(crate) mod offsets;
@@ -26,6 +27,8 @@ pub(crate) enum Outcome {
     Good,
     /// 1: something is damaged.
     Damaged,
+    /// 1: a stream is not as expected, which the command has told.
+    Conflict,
 }
 
 /// How a command answers.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cluster;
+mod events;
 mod groups;
 mod readme;
 mod records;

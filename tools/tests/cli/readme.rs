@@ -28,7 +28,8 @@ fn commands(readme: &str) -> Vec<String> {
     commands
 }
 
-/// The commands as one script of a shell. Somebody else's terminal runs the server, nobody looks at `top` for long, and who types is slower than a group.
+/// The commands as one script of a shell. Somebody else's terminal runs the server, nobody looks at `top` for long, a conflict is what is
+/// wanted, and who types is slower than a group.
 fn script(commands: &[String], ports: &str) -> String {
     let mut script = String::from("set -e -o pipefail\n");
     for command in commands {
@@ -44,6 +45,7 @@ fn script(commands: &[String], ports: &str) -> String {
                     "until {described} | grep -q 'Stable, 2 members.* lag'; do sleep 0.1; done; {described}"
                 )
             }
+            refused if refused.ends_with("# a conflict") => format!("if {refused}\nthen exit 9; fi"),
             other => other.to_owned(),
         };
         script += &format!("echo '$ {}'\n{run}\n", command.replace('\'', "'\\''"));
@@ -56,7 +58,16 @@ fn the_quick_start_does_what_it_says() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let commands = commands(&readme);
     assert!(commands.len() >= 10, "{commands:#?}");
-    for part in ["produce", "consume", "--group", "group describe", "group reset", "top"] {
+    for part in [
+        "produce",
+        "consume",
+        "--group",
+        "group describe",
+        "group reset",
+        "events append",
+        "a conflict",
+        "top",
+    ] {
         assert!(commands.iter().any(|command| command.contains(part)), "no command shows {part}");
     }
 
@@ -87,7 +98,13 @@ fn the_quick_start_does_what_it_says() {
     });
     let shown = fs::read_to_string(dir.path().join("said")).unwrap();
     assert!(status.unwrap().success(), "{shown}");
-    for part in ["1,000 records written to orders", "group billing: Stable", "->", "records_per_second"] {
+    for part in [
+        "1,000 records written to orders",
+        "group billing: Stable",
+        "->",
+        "error: conflict",
+        "records_per_second",
+    ] {
         assert!(shown.contains(part), "nothing shows {part}:\n{shown}");
     }
     let read: usize = ["one.txt", "two.txt"]

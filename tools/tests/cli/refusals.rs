@@ -32,6 +32,8 @@ fn without_a_server_every_command_says_what_to_do() {
         &["offsets", "t"],
         &["group", "list"],
         &["group", "reset", "g", "--to", "start"],
+        &["events", "append", "t", "k", "--value", "v"],
+        &["events", "read", "t", "k"],
         &["bench", "produce"],
         &["top", "--output", "json"],
     ] {
@@ -100,6 +102,7 @@ fn every_command_shows_an_example() {
     for (command, subcommands) in [
         ("topic", &["create", "list", "describe", "alter", "delete", "extend"][..]),
         ("group", &["list", "describe", "offsets", "reset", "delete"]),
+        ("events", &["append", "read"]),
         ("bench", &["produce", "consume", "latency", "end-to-end", "fan-out"]),
     ] {
         commands.extend(subcommands.iter().map(|subcommand| vec![command, subcommand]));
