@@ -191,7 +191,10 @@ impl Positions {
 
     /// It is not fetched until somebody seeks. False where it was not current.
     pub(super) fn fail(&self, partition: &TopicPartition, epoch: u64) -> bool {
-        self.change(partition, epoch, |part| part.has_failed = true)
+        self.change(partition, epoch, |part| {
+            part.has_failed = true;
+            part.is_lost = false;
+        })
     }
 
     fn change(&self, partition: &TopicPartition, epoch: u64, how: impl FnOnce(&mut Part)) -> bool {

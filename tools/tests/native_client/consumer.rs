@@ -105,6 +105,9 @@ async fn an_offset_that_is_gone_is_met_as_the_settings_say() {
     consumer.assign(&[(at.clone(), Begin::Offset(5))]).await.unwrap();
     let error = in_time(consumer.recv()).await.unwrap_err();
     assert!(matches!(error, Error::NoPosition { partition: 0, .. }), "{error}");
+    // Told once, and nothing is tried before somebody seeks.
+    let silent = tokio::time::timeout(Duration::from_millis(300), consumer.recv()).await;
+    assert!(silent.is_err(), "{silent:?}");
     consumer.handle().seek(&at, Begin::Offset(30)).await.unwrap();
     assert_eq!(text(&in_time(consumer.recv()).await.unwrap()), "30");
 }
