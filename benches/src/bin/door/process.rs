@@ -81,6 +81,7 @@ impl Server {
         command.arg("--kafka-listen").arg(address.to_string());
         command.args(["--grpc-listen", "off"]);
         command.arg("--http-listen").arg(http.to_string());
+        command.arg("--grpc-listen").arg(free_address()?.to_string());
         Server::start(command, address)
     }
 

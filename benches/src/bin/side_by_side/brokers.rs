@@ -35,6 +35,7 @@ impl Broker {
         command.arg("--kafka-listen").arg(address.to_string());
         command.args(["--grpc-listen", "off"]);
         command.arg("--http-listen").arg(free_address()?.to_string());
+        command.arg("--grpc-listen").arg(free_address()?.to_string());
         start(command, address)
     }
 
