@@ -64,6 +64,7 @@ fn the_quick_start_does_what_it_says() {
         "--group",
         "group describe",
         "group reset",
+        "replay",
         "events append",
         "a conflict",
         "top",
