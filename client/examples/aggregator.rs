@@ -1,4 +1,5 @@
 //! Aggregator by key and window of event time, behind a sequencer that puts readings in order again.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use floodmark_client::admin::NewTopic;
 use floodmark_client::patterns::{Sequencer, Windows};

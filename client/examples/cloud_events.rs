@@ -1,4 +1,5 @@
 //! CloudEvents in both modes, over one topic.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use floodmark_client::admin::NewTopic;
 use floodmark_client::cloud_events::CloudEvent;

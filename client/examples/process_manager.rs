@@ -1,5 +1,6 @@
 //! Process manager: keeps the state of each order in a compacted topic, decides by it what comes next, and knows after a restart where each
 //! order stands.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::collections::BTreeMap;
 

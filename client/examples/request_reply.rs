@@ -1,4 +1,5 @@
 //! Request-reply and scatter-gather: shops are asked for a price, one of them first, then all at once.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Retry with delay and dead letters: work that fails is tried again after a while, and set aside with the reasons when it keeps failing.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! Content-based router, message filter and translator: one pipe each, at least once.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::cell::Cell;
 

@@ -1,4 +1,5 @@
 //! Routing slip: each message carries the steps that it still has to take, and each step sends it on to the next.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::time::Duration;
 

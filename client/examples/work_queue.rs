@@ -1,4 +1,5 @@
 //! Work queue and fan-out: the members of one group share a topic's records, another group gets all of them once more.
+#![allow(clippy::print_stdout, reason = "a program that says what it saw")]
 
 use std::time::Duration;
 

@@ -148,7 +148,7 @@ impl Copy {
         let mut tail = self.client.replay_spans(ReplayConfig::of(self.into.as_str()), spans.collect())?;
         while let Some(record) = tail.next().await? {
             if record.header_str(COPY_HEADER) == Some(&self.id) {
-                let source = record.header_str(SOURCE_HEADER).and_then(|source| parse(source));
+                let source = record.header_str(SOURCE_HEADER).and_then(parse);
                 self.copied.extend(source);
             }
         }

@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn the_oldest_head_is_next_and_a_partition_keeps_its_order() {
-        let cases: [(&[&[i64]], &[(usize, i64)]); 5] = [
+        type Lanes<'a> = &'a [&'a [i64]];
+        let cases: [(Lanes<'_>, &[(usize, i64)]); 5] = [
             (&[&[1, 4], &[2, 3]], &[(0, 1), (1, 2), (1, 3), (0, 4)]),
             // Equal times: the lower partition first.
             (&[&[5, 5], &[5]], &[(0, 5), (0, 5), (1, 5)]),

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn records_are_due_by_their_number_or_by_their_time() {
         // Rate; then for each record: now, how many before it, its timestamp, how long it waits.
-        let cases: [(Rate, &[(u64, u64, i64, u64)]); 5] = [
+        type Asked = (u64, u64, i64, u64);
+        let cases: [(Rate, &[Asked]); 5] = [
             (Rate::Maximum, &[(0, 0, 0, 0), (0, 1, 90_000, 0)]),
             (Rate::PerSecond(10.0), &[(500, 0, 7, 0), (500, 1, 7, 100), (620, 2, 7, 80), (1499, 10, 7, 1)]),
             // In time again, after a record that was late.
