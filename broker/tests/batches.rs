@@ -82,16 +82,13 @@ fn bomb(codec: CompressionType) -> Vec<u8> {
     builder.build().unwrap().as_bytes().to_vec()
 }
 
+/// Rows about the bounds of a batch and of its counts.
 fn header_rows() -> Vec<Row> {
     use ErrorCode::{CorruptMessage, InvalidRecord, None as Taken};
     let one = || batch(&[b"value"]);
     let three = || batch(&[b"a", b"b", b"c"]);
     let plain = |what, bytes, code| row(what, PLAIN, bytes, code);
     let cut = |len: usize| one()[..len].to_vec();
-    let producer = |id: i64, epoch: i16, sequence: i32| {
-        let bytes = forged(one(), 43, &id.to_be_bytes());
-        forged(forged(bytes, 51, &epoch.to_be_bytes()), 53, &sequence.to_be_bytes())
-    };
     vec![
         plain("a batch", one(), Taken),
         plain("nothing", Vec::new(), InvalidRecord),
@@ -144,6 +141,19 @@ fn header_rows() -> Vec<Row> {
         plain("2^31-1 records in a few bytes", with_payload(i32::MAX, 0, &[0; 30]), InvalidRecord),
         plain("10^6 records in a few bytes", with_payload(1_000_000, 0, &[0; 30]), InvalidRecord),
         plain("2^31-1 records in a few bytes of zstd", with_payload(i32::MAX, 4, &[0; 30]), InvalidRecord),
+    ]
+}
+
+/// Rows about what a header says of its records: attributes, codec, producer, times.
+fn attribute_rows() -> Vec<Row> {
+    use ErrorCode::{InvalidRecord, None as Taken};
+    let one = || batch(&[b"value"]);
+    let plain = |what, bytes, code| row(what, PLAIN, bytes, code);
+    let producer = |id: i64, epoch: i16, sequence: i32| {
+        let bytes = forged(one(), 43, &id.to_be_bytes());
+        forged(forged(bytes, 51, &epoch.to_be_bytes()), 53, &sequence.to_be_bytes())
+    };
+    vec![
         plain("a control batch", forged(one(), 21, &0x20i16.to_be_bytes()), InvalidRecord),
         plain(
             "a transaction that nobody began",
@@ -320,7 +330,8 @@ fn bad_batches_are_refused_by_name_and_cost_little() {
     let mut other = Client::connect(broker.kafka_address());
     topics(&mut kafka);
     let mut wrong = Vec::new();
-    for (n, row) in header_rows().into_iter().chain(record_rows()).chain(bomb_rows()).enumerate() {
+    let rows = header_rows().into_iter().chain(attribute_rows()).chain(record_rows()).chain(bomb_rows());
+    for (n, row) in rows.enumerate() {
         let Row { what, topic, bytes, code, memory_bytes_max } = row;
         let end = kafka.offset_at(topic, 0, -1).unwrap();
         let before = forget_peak();

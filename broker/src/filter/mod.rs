@@ -2,9 +2,9 @@
 //! expression's length bounds. Pure: knows records, and nothing of who reads them. The grammar is in docs/GRPC.md, the reasons in
 //! docs/adr/0012.
 //!
-//! - [`token`]: text to words; [`parse`]: words to a [`Program`]
-//! - [`program`]: a row of tests with forward jumps; it has no loop and no call, so it ends
-//! - [`test`]: one comparison, of a record or of all records that a batch may hold
+//! - `token`: text to words; `parse`: words to a `Program`
+//! - `program`: a row of tests with forward jumps; it has no loop and no call, so it ends
+//! - `test`: one comparison, of a record or of all records that a batch may hold
 
 mod parse;
 mod program;

@@ -166,7 +166,7 @@ async fn readers_that_stop_take_little(broker: &Broker) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     // Each connection may hold 32 MiB of messages that were made, what was handed over, and a read that waits for each reader.
     let taken = held_bytes().saturating_sub(before);
-    assert!(taken < 4 * (32 + 64) << 20, "{taken} bytes");
+    assert!(taken < (4 * (32 + 64)) << 20, "{taken} bytes");
     // One that reads is not kept from it.
     let mut reader = data(broker).await;
     let mut reading = Subscribed::open(&mut reader, start(vec![from_start("large", None)])).await;

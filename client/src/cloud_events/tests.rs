@@ -1,3 +1,5 @@
+//! Events in both modes and back, and records that are none.
+
 use super::*;
 
 fn read(message: &Message) -> Record {

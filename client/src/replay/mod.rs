@@ -3,7 +3,7 @@
 //!
 //! - this file: [`Replay`], which gives out records one after the other
 //! - `lane` reads one partition, `merge` puts partitions in one order, `pace` says when a record is due
-//! - [`copy`]: into another topic, each record once, also where the copy is stopped and resumed
+//! - `copy`: into another topic, each record once, also where the copy is stopped and resumed
 
 mod copy;
 mod lane;

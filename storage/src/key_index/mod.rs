@@ -5,8 +5,8 @@
 //! its key; but a record of the key that is missing here would never be looked at, so nothing may be missing.
 //!
 //! - this file: hashes, and what of a batch goes into an index
-//! - [`map`]: the index of the segment being written, in memory
-//! - [`file`](mod@file): the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it
+//! - `map`: the index of the segment being written, in memory
+//! - `file`: the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it
 
 pub(crate) mod file;
 mod filter;

@@ -22,7 +22,6 @@ fn event(text: &str) -> Vec<NewEvent> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "brokers do not serve floodmark.v1.Events yet"]
 async fn appends_happen_only_as_expected() {
     let served = Served::start().await;
     let store = store(&served).await;
@@ -46,7 +45,6 @@ async fn appends_happen_only_as_expected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "brokers do not serve floodmark.v1.Events yet"]
 async fn streams_are_read_both_ways_in_part_and_live() {
     let served = Served::start().await;
     let store = store(&served).await;
@@ -125,7 +123,6 @@ impl Snapshot for Account {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "brokers do not serve floodmark.v1.Events yet"]
 async fn commands_are_decided_by_the_newest_state_however_many_decide_at_once() {
     let served = Served::start().await;
     let accounts: Aggregates<Account> = Aggregates::new(store(&served).await);
@@ -149,7 +146,6 @@ async fn commands_are_decided_by_the_newest_state_however_many_decide_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "brokers do not serve floodmark.v1.Events yet"]
 async fn snapshots_spare_the_fold() {
     let served = Served::start().await;
     let store = store(&served).await;

@@ -152,7 +152,7 @@ mod tests {
         }
         assert_eq!(checkpoint.spans(), [Span { partition: 1, from: 2, to: 9 }]);
         for text in ["", "{}", "[]"] {
-            std::fs::write(&path, text).unwrap();
+            create(&path).unwrap().write_all(text.as_bytes()).unwrap();
             assert!(
                 format!("{:#}", Checkpoint::read(&path).unwrap_err()).contains("no checkpoint"),
                 "{text}"
