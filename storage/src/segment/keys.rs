@@ -148,7 +148,8 @@ impl Segment {
                 *state = State {
                     head: from.head.clone(),
                     head_bytes: from.head_bytes,
-                    head_end: from.head_end,
+                    // Behind the head's last batch there may have been offsets without records, which are given out again now.
+                    head_end: from.head_end.min(self.end()),
                     map: Map::Growing(map),
                 };
                 true
