@@ -13,8 +13,9 @@ pub(super) const CALLS_MAX: u32 = 100;
 pub(super) const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Calls that a client opened and reset before they were looked at; more of them is an attack (CVE-2023-44487).
 pub(super) const PENDING_RESETS_MAX: usize = 20;
-/// Calls that we reset because the client broke the protocol.
-pub(super) const OWN_RESETS_MAX: usize = 100;
+/// Calls that we reset because the client broke the protocol, over the life of a connection. A message that crosses the end of its call counts too, so a client
+/// that does nothing wrong gets to hundreds in time.
+pub(super) const OWN_RESETS_MAX: usize = 10_000;
 /// A client that does not answer a ping is taken for gone.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,6 +4,7 @@
 use prost::bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
+const WRONG_TYPE: &str = "a field has another type than it should";
 /// Headers of one record.
 const HEADERS_MAX: usize = 10_000;
 
@@ -59,10 +60,10 @@ pub(crate) fn each_record<'a, E: From<WireError>>(
     let mut place = 0;
     for field in Fields(records) {
         let (found, value) = field.map_err(WireError::Malformed)?;
-        let Value::Bytes(record) = value else { continue };
         if found != tag {
             continue;
         }
+        let Value::Bytes(record) = value else { return Err(WireError::Malformed(WRONG_TYPE).into()) };
         headers.clear();
         let record =
             read_record(record, &mut headers).map_err(|reason| WireError::Record { place, reason })?;
@@ -84,6 +85,8 @@ fn read_record<'a>(
             (3, Value::Bytes(header)) if headers.len() < HEADERS_MAX => headers.push(read_header(header)?),
             (3, Value::Bytes(_)) => return Err("it has more than 10000 headers"),
             (4, Value::Varint(timestamp)) => record.timestamp_ms = Some(timestamp as i64),
+            (5, Value::Varint(_)) => {}
+            (1..=5, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }
@@ -96,6 +99,7 @@ fn read_header(bytes: &[u8]) -> Result<WireHeader<'_>, &'static str> {
         match field? {
             (1, Value::Bytes(key)) => header.0 = key,
             (2, Value::Bytes(value)) => header.1 = Some(value),
+            (1 | 2, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }
