@@ -29,6 +29,9 @@ const DISK_THREADS: usize = 4;
 /// How long closing logs may take; each takes a few syncs.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// More replicas than this are for who asks for them.
+const AUTOMATIC_FACTOR_MAX: usize = 3;
+
 /// Metadata and partitions.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -39,6 +42,8 @@ pub(crate) struct Cluster {
     random: Random,
     file_settings: Settings,
     defaults: TopicDefaults,
+    /// As many as the settings name.
+    voters: usize,
 }
 
 /// A data directory as it is told.
@@ -75,8 +80,9 @@ impl Cluster {
             partitions: config.num_partitions,
             replication_factor: i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX),
         };
+        let voters = config.cluster_voters.len();
         let file_settings = config.file_settings().clone();
-        Ok(Cluster { member, registry, follower, random, file_settings, defaults })
+        Ok(Cluster { member, registry, follower, random, file_settings, defaults, voters })
     }
 
     /// Leads from here on; returns once the partitions know.
@@ -140,7 +146,11 @@ impl Cluster {
 
     /// What a topic has where its maker does not say.
     pub(crate) fn topic_defaults(&self) -> TopicDefaults {
-        self.defaults
+        let mut defaults = self.defaults;
+        if defaults.replication_factor == 0 {
+            defaults.replication_factor = automatic_factor(self.voters, self.image().brokers().count());
+        }
+        defaults
     }
 
     /// Has the cluster change; returns once this broker's image shows it.
@@ -168,5 +178,22 @@ impl Cluster {
         let dirs = self.registry.data_dirs().iter();
         dirs.map(|dir| LogDir { path: dir.path().to_owned(), available_bytes: dir.available_bytes().ok() })
             .collect()
+    }
+}
+
+/// Replicas of a topic where nobody says how many. A cluster whose brokers are not all there yet counts with those that will be.
+fn automatic_factor(voters: usize, brokers: usize) -> i16 {
+    i16::try_from(voters.max(brokers).clamp(1, AUTOMATIC_FACTOR_MAX)).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_where_nobody_says_how_many() {
+        for (voters, brokers, factor) in [(0, 0, 1), (0, 1, 1), (3, 1, 3), (1, 2, 2), (5, 5, 3), (3, 9, 3)] {
+            assert_eq!(automatic_factor(voters, brokers), factor, "{voters} voters, {brokers} brokers");
+        }
     }
 }

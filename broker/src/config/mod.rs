@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub use error::ConfigError;
 pub use log_defaults::LogDefault;
 pub use table::{BrokerConfig, SETTINGS, Setting};
-pub use value::{ByteSize, HostPort, LogFormat, Millis};
+pub use value::{ByteSize, HostPort, LogFormat, Millis, VoterAddress};
 
 /// What the names of environment variables begin with.
 pub const VARIABLE_PREFIX: &str = "FLOODMARK_";
@@ -165,10 +165,35 @@ impl BrokerConfig {
             let key = "group.min.session.timeout.ms";
             let allowed =
                 format!("at most group.max.session.timeout.ms, {}", self.group_max_session_timeout.0);
-            let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
-            return Err(bad_value(key, &self.text(key).unwrap_or_default(), allowed, &origin));
+            return Err(self.refused(key, allowed));
+        }
+        if self.cluster_listen.is_none() && !self.cluster_voters.is_empty() {
+            return Err(self.refused("cluster.voters", "nothing while cluster.listen is off".to_owned()));
+        }
+        if self.cluster_listen.is_none() && self.cluster_advertised.is_some() {
+            return Err(self.refused("cluster.advertised", "off while cluster.listen is off".to_owned()));
+        }
+        if self.quorum_heartbeat.0.saturating_mul(2) > self.quorum_election_timeout.0 {
+            let allowed = format!(
+                "at least twice quorum.heartbeat.ms, which is {}: one lost message is no lost leader",
+                self.quorum_heartbeat.0
+            );
+            return Err(self.refused("quorum.election.timeout.ms", allowed));
+        }
+        if self.broker_heartbeat_interval.0.saturating_mul(2) > self.broker_session_timeout.0 {
+            let allowed = format!(
+                "at least twice broker.heartbeat.interval.ms, which is {}: one lost message is no lost broker",
+                self.broker_heartbeat_interval.0
+            );
+            return Err(self.refused("broker.session.timeout.ms", allowed));
         }
         Ok(())
+    }
+
+    /// A value that does not go with another.
+    fn refused(&self, key: &'static str, allowed: String) -> ConfigError {
+        let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default);
+        bad_value(key, &self.text(key).unwrap_or_default(), allowed, &origin)
     }
 }
 

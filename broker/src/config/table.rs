@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use floodmark_proto::ids::ClusterId;
 use tempfile::TempDir;
 
-use super::value::{ByteSize, HostPort, LogFormat, Millis, Value};
+use super::value::{ByteSize, HostPort, LogFormat, Millis, Value, VoterAddress};
 use super::{Origin, variable_of};
 
 /// What is known of a setting beside its value.
@@ -120,6 +121,38 @@ settings! {
     grpc_message_bytes_max: ByteSize = "grpc.message.max.bytes", ByteSize::mib(16), in ByteSize(64 << 10) => ByteSize::mib(1024);
     /// Where metrics and health are served over HTTP; off serves none.
     http_listen: Option<HostPort> = "http.listen", Some(HostPort::loopback(9094)), flag "http-listen" "ADDRESS";
+    /// Where other brokers of the cluster connect; off serves none, and then this broker is a cluster by itself.
+    cluster_listen: Option<HostPort> = "cluster.listen", None, flag "cluster-listen" "ADDRESS";
+    /// The address that other brokers are told to use, where it is not the one this broker listens on.
+    cluster_advertised: Option<HostPort> = "cluster.advertised", None, flag "cluster-advertised" "ADDRESS";
+    /// The brokers that form the cluster and vote on its metadata, as ID@HOST:PORT with commas between, the same on each of them; their
+    /// addresses are those of cluster.listen. A broker whose id is not among them asks them to let it join. Once a broker is a member
+    /// these are only addresses to ask at. Empty forms a cluster of this broker alone.
+    cluster_voters: Vec<VoterAddress> = "cluster.voters", Vec::new(), flag "voters" "LIST";
+    /// The cluster that this broker must belong to; it refuses to be in another. Empty takes the one it finds, or makes one.
+    cluster_id: Option<ClusterId> = "cluster.id", None;
+    /// Where this broker stands: brokers with the same rack are taken to fail together, so replicas are spread over racks. Empty means
+    /// nobody knows.
+    broker_rack: Option<String> = "broker.rack", None, flag "rack" "NAME";
+    /// How often a broker tells the controller that it is alive.
+    broker_heartbeat_interval: Millis = "broker.heartbeat.interval.ms", Millis(250), in Millis(10) => Millis::seconds(60);
+    /// A broker that the controller has not heard of for so long is fenced: others lead in its place.
+    broker_session_timeout: Millis = "broker.session.timeout.ms", Millis::seconds(2), in Millis(100) => Millis::seconds(600);
+    /// How often the leader of the metadata quorum tells the other voters that it is there.
+    quorum_heartbeat: Millis = "quorum.heartbeat.ms", Millis(100), in Millis(10) => Millis::seconds(60);
+    /// How long a voter hears nothing from a leader before it wants to lead, at least; at most it is twice as long.
+    quorum_election_timeout: Millis = "quorum.election.timeout.ms", Millis(300), in Millis(30) => Millis::seconds(300);
+    /// A follower that has not had all of a partition for so long is taken out of its in-sync set.
+    replica_lag_time_max: Millis = "replica.lag.time.max.ms", Millis::seconds(10), in Millis(100) => Millis::seconds(86_400);
+    /// How long a leader lets a follower wait for something new.
+    replica_fetch_wait_max: Millis = "replica.fetch.wait.max.ms", Millis(500), in Millis(1) => Millis::seconds(60);
+    /// Bytes of records that one answer to a follower holds at most; a single larger batch is sent alone.
+    replica_fetch_bytes_max: ByteSize = "replica.fetch.max.bytes", ByteSize::mib(8), in ByteSize(64 << 10) => ByteSize::mib(256);
+    /// Bytes a second that a follower takes of partitions that it is far behind in, so that catching up leaves room for the rest; 0 sets no
+    /// limit.
+    replica_catchup_bytes_per_second: ByteSize = "replica.catchup.bytes.per.second", ByteSize(0), in ByteSize(0) => ByteSize::mib(1 << 20);
+    /// How often leaders that are not their partition's preferred one are looked for and moved back; 0 never does.
+    leader_rebalance_interval: Millis = "leader.rebalance.interval.ms", Millis::seconds(30), in Millis(0) => Millis::seconds(86_400);
     /// Partitions on this broker up to which each of them gets series of its own in the metrics; with more there are sums by topic alone.
     metrics_partitions_max: i32 = "metrics.partitions.max", 1000, in 0 => 1_000_000;
     /// Committed offsets of groups on this broker up to which each of them gets series of its own in the metrics, and groups up to which
@@ -144,8 +177,9 @@ settings! {
     shutdown_timeout: Millis = "shutdown.timeout.ms", Millis::seconds(10), in Millis(0) => Millis::seconds(86_400);
     /// Partitions of a topic that is made without saying how many.
     num_partitions: i32 = "num.partitions", 1, in 1 => 100_000;
-    /// Replicas of a topic that is made without saying how many.
-    default_replication_factor: i32 = "default.replication.factor", 1, in 1 => i32::from(i16::MAX);
+    /// Replicas of a topic that is made without saying how many; 0 takes three, or as many as the cluster has voters or brokers, if those
+    /// are fewer.
+    default_replication_factor: i32 = "default.replication.factor", 0, in 0 => i32::from(i16::MAX);
     /// Whether a topic is made when a client that permits it asks for one that is missing.
     auto_create_topics: bool = "auto.create.topics.enable", true;
     /// Bytes that one fetch gets at most, whatever the client asks for; the first batch of a partition is never cut short by it.

@@ -133,6 +133,19 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("connections.max.idle.ms", "-1", "milliseconds"),
         ("logging.format", "xml", "text or json"),
         ("group.min.session.timeout.ms", "1h", "at most group.max.session.timeout.ms"),
+        ("cluster.voters", "1@a:9095,2@b:9095", "nothing while cluster.listen is off"),
+        ("cluster.voters", "1@a:9095,1@b:9095", "each id and address once"),
+        ("cluster.voters", "1@a:9095,2@a:9095", "each id and address once"),
+        ("cluster.voters", "a:9095", "ID@HOST:PORT"),
+        ("cluster.voters", "-1@a:9095", "ID@HOST:PORT"),
+        ("cluster.voters", "1@a:0", "ID@HOST:PORT"),
+        ("cluster.voters", "1@a:9095,", "ID@HOST:PORT"),
+        ("cluster.advertised", "a:9095", "off while cluster.listen is off"),
+        ("cluster.id", "floodmark", "22 characters of base64url"),
+        ("broker.rack", "a\nb", "without control characters"),
+        ("quorum.election.timeout.ms", "150", "at least twice quorum.heartbeat.ms"),
+        ("broker.session.timeout.ms", "450", "at least twice broker.heartbeat.interval.ms"),
+        ("default.replication.factor", "-1", "from 0 to 32767"),
     ] {
         let told = message(load(None, &[], &[(key, value)]));
         assert!(told.starts_with(&format!("flag --{key}: {key} cannot be ")), "{told}");
@@ -202,6 +215,16 @@ fn sizes_times_and_addresses_read_as_people_write_them() {
     {
         assert_eq!(HostPort::read(text).unwrap().is_wildcard(), is_wildcard, "{text}");
     }
+}
+
+#[test]
+fn voters_read_as_they_are_shown() {
+    let text = "1@10.0.0.1:9095,2@[::1]:9095,7@broker-7:9095";
+    let config = load(None, &[], &[("cluster.listen", "10.0.0.1:9095"), ("cluster.voters", text)]).unwrap();
+    let seen: Vec<_> = config.cluster_voters.iter().map(|v| (v.id, v.address.port)).collect();
+    assert_eq!(seen, [(1, 9095), (2, 9095), (7, 9095)]);
+    assert_eq!(config.text("cluster.voters").as_deref(), Some(text));
+    assert_eq!(config.text("cluster.id").as_deref(), Some(""));
 }
 
 #[test]

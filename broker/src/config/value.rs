@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use floodmark_proto::ids::ClusterId;
+
 /// A type of setting. Reading what [`Value::show`] gives returns the same value.
 pub(super) trait Value: Sized {
     /// What may be written, in words.
@@ -88,6 +90,21 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// A broker by its number, and where other brokers find it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VoterAddress {
+    /// Its `node.id`.
+    pub id: i32,
+    /// Its `cluster.listen` as others reach it.
+    pub address: HostPort,
+}
+
+impl fmt::Display for VoterAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.id, self.address)
+    }
+}
+
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -154,6 +171,62 @@ impl Value for Option<HostPort> {
 
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "off".to_owned(), HostPort::show)
+    }
+}
+
+/// No two have one number or one address.
+impl Value for Vec<VoterAddress> {
+    const ALLOWED: &'static str = "ID@HOST:PORT with commas between, such as 1@10.0.0.1:9095,2@10.0.0.2:9095, each id and address once, or nothing";
+
+    fn read(text: &str) -> Option<Vec<VoterAddress>> {
+        if text.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        let mut voters: Vec<VoterAddress> = Vec::new();
+        for one in text.split(',') {
+            let (id, address) = one.trim().split_once('@')?;
+            let voter = VoterAddress {
+                id: id.parse().ok().filter(|id| *id >= 0)?,
+                address: HostPort::read(address).filter(|address| address.port != 0)?,
+            };
+            if voters.iter().any(|other| other.id == voter.id || other.address == voter.address) {
+                return None;
+            }
+            voters.push(voter);
+        }
+        Some(voters)
+    }
+
+    fn show(&self) -> String {
+        self.iter().map(VoterAddress::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Value for Option<ClusterId> {
+    const ALLOWED: &'static str = "22 characters of base64url, or nothing";
+
+    fn read(text: &str) -> Option<Option<ClusterId>> {
+        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.map(|id| id.to_string()).unwrap_or_default()
+    }
+}
+
+/// A word, or nothing.
+impl Value for Option<String> {
+    const ALLOWED: &'static str = "text of up to 255 bytes without control characters, or nothing";
+
+    fn read(text: &str) -> Option<Option<String>> {
+        if text.is_empty() {
+            return Some(None);
+        }
+        (text.len() <= 255 && !text.chars().any(char::is_control)).then(|| Some(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.clone().unwrap_or_default()
     }
 }
 
