@@ -29,7 +29,7 @@ Examples:
   floodmark log dump /var/lib/kafka/data/orders-0              Kafka's own directories as well
 
 In tables text stands in quotes, other bytes as base64:…, no bytes as null. In JSON bytes are {\"utf8\": …}, {\"base64\": …} or null.
-The log may be in use: nothing is written and no lock is taken.";
+The log may be in use: nothing is written and no lock is taken. The exit code is 1 where damage was shown.";
 
 #[derive(Debug, Args)]
 pub(crate) struct DumpArgs {
@@ -70,6 +70,7 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<Outcome> {
         records: args.records.then_some(RecordStyle { width: (!args.full).then_some(CELL_WIDTH) }),
         pages: Pages::new(if args.records { &RECORD_COLUMNS } else { &BATCH_COLUMNS }),
         scratch: Vec::new(),
+        has_damage: false,
     };
     match place::find(&disk, &args.path)? {
         Place::File(path, FileKind::Data, base) => dump.data_file(&path, base)?,
@@ -84,7 +85,7 @@ pub(super) fn run(args: &DumpArgs) -> anyhow::Result<Outcome> {
         }
     }
     dump.sink.flush()?;
-    Ok(Outcome::Good)
+    Ok(if dump.has_damage { Outcome::Damaged } else { Outcome::Good })
 }
 
 struct Dump {
@@ -99,6 +100,8 @@ struct Dump {
     records: Option<RecordStyle>,
     pages: Pages,
     scratch: Vec<u8>,
+    /// Something that was shown is not what was written.
+    has_damage: bool,
 }
 
 /// Bytes that are no batch.
@@ -271,6 +274,7 @@ impl Dump {
         (position, bytes): (u64, u64),
         reason: Option<String>,
     ) -> anyhow::Result<()> {
+        self.has_damage |= reason.is_some();
         if self.format == Format::Json {
             return Ok(self.sink.json(&OtherBytes { kind, file: path, position, bytes, reason })?);
         }
