@@ -3,8 +3,10 @@
 //! - this file: [`PartitionHandle`], what the operations of a broker may ask
 //! - `role`, `isr`, `high_watermark`, `pending_acks`: the rules, pure
 //! - `progress`: the rules at work, and who is told
+//! - [`DirtySet`]: which of many partitions moved, for whoever copies them
 //! - `upkeep`: what keeps a log small and its memory free, for threads that may wait for a disk
 
+mod dirty;
 mod error;
 mod high_watermark;
 mod isr;
@@ -31,6 +33,7 @@ use floodmark_storage::{AppendError, LogError, LogReader, ReadLimits};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
 
+pub use dirty::{DirtyMark, DirtySet};
 pub use error::PartitionError;
 pub use progress::Duty;
 pub use role::Role;
