@@ -6,6 +6,12 @@ pub mod metadata {
     include!(concat!(env!("OUT_DIR"), "/floodmark.metadata.rs"));
 }
 
+/// How followers copy partitions from their leaders.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the words are in replica.proto")]
+pub mod replica {
+    include!(concat!(env!("OUT_DIR"), "/floodmark.replica.rs"));
+}
+
 /// The gRPC door. Services are generated in the crates that serve and call them.
 #[allow(
     missing_docs,

@@ -4,8 +4,10 @@
 //! - [`partition`]: one partition on this broker: appends, what is committed, who is told
 //! - [`registry`]: all partitions of this broker, as the metadata wants them
 //! - [`quorum`]: the Raft group that agrees on it
+//! - [`rpc`]: what brokers say to each other
 
 pub mod cluster;
 pub mod partition;
 pub mod quorum;
 pub mod registry;
+pub mod rpc;
