@@ -29,9 +29,6 @@ const DISK_THREADS: usize = 4;
 /// How long closing logs may take; each takes a few syncs.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// More replicas than this are for who asks for them.
-const AUTOMATIC_FACTOR_MAX: usize = 3;
-
 /// Metadata and partitions.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -41,9 +38,12 @@ pub(crate) struct Cluster {
     follower: JoinHandle<()>,
     random: Random,
     file_settings: Settings,
-    defaults: TopicDefaults,
     /// As many as the settings name.
     voters: usize,
+    /// `num.partitions`.
+    partitions: i32,
+    /// `default.replication.factor`.
+    replication_factor: i16,
 }
 
 /// A data directory as it is told.
@@ -76,13 +76,19 @@ impl Cluster {
             tracing::error!(error = %partition, "a partition cannot be used");
         }
         let follower = registry.spawn_follower(member.quorum.watch());
-        let defaults = TopicDefaults {
-            partitions: config.num_partitions,
-            replication_factor: i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX),
-        };
         let voters = config.cluster_voters.len();
-        let file_settings = config.file_settings().clone();
-        Ok(Cluster { member, registry, follower, random, file_settings, defaults, voters })
+        let replication_factor = i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX);
+        let (partitions, file_settings) = (config.num_partitions, config.file_settings().clone());
+        Ok(Cluster {
+            member,
+            registry,
+            follower,
+            random,
+            file_settings,
+            voters,
+            partitions,
+            replication_factor,
+        })
     }
 
     /// Leads from here on; returns once the partitions know.
@@ -145,12 +151,14 @@ impl Cluster {
     }
 
     /// What a topic has where its maker does not say.
-    pub(crate) fn topic_defaults(&self) -> TopicDefaults {
-        let mut defaults = self.defaults;
-        if defaults.replication_factor == 0 {
-            defaults.replication_factor = automatic_factor(self.voters, self.image().brokers().count());
+    pub(crate) fn topic_defaults(&self) -> TopicDefaults<'_> {
+        TopicDefaults {
+            broker: self.member.id,
+            partitions: self.partitions,
+            replication_factor: self.replication_factor,
+            voters: self.voters,
+            file: &self.file_settings,
         }
-        defaults
     }
 
     /// Has the cluster change; returns once this broker's image shows it.
@@ -178,22 +186,5 @@ impl Cluster {
         let dirs = self.registry.data_dirs().iter();
         dirs.map(|dir| LogDir { path: dir.path().to_owned(), available_bytes: dir.available_bytes().ok() })
             .collect()
-    }
-}
-
-/// Replicas of a topic where nobody says how many. A cluster whose brokers are not all there yet counts with those that will be.
-fn automatic_factor(voters: usize, brokers: usize) -> i16 {
-    i16::try_from(voters.max(brokers).clamp(1, AUTOMATIC_FACTOR_MAX)).unwrap_or(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn replicas_where_nobody_says_how_many() {
-        for (voters, brokers, factor) in [(0, 0, 1), (0, 1, 1), (3, 1, 3), (1, 2, 2), (5, 5, 3), (3, 9, 3)] {
-            assert_eq!(automatic_factor(voters, brokers), factor, "{voters} voters, {brokers} brokers");
-        }
     }
 }

@@ -17,6 +17,7 @@ use floodmark_proto::kafka::messages::fetch::{FetchRequest, FetchResponse, Forgo
 use floodmark_proto::kafka::messages::list_offsets::{
     ListOffsetsPartition, ListOffsetsRequest, ListOffsetsResponse, ListOffsetsTopic,
 };
+use floodmark_proto::kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use floodmark_proto::kafka::messages::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopic,
 };
@@ -191,6 +192,39 @@ fn epochs_are_held_against_the_leaders() {
     assert_eq!(ask(&mut kafka, -1, epoch), (0, epoch, 2));
     assert_eq!(ask(&mut kafka, epoch, i32::MAX), (0, -1, -1), "no epoch of the future ends anywhere");
     assert_eq!(ask(&mut kafka, epoch + 1, epoch).0, ErrorCode::UnknownLeaderEpoch.code());
+}
+
+/// Replicas are copied over the brokers' own listener; a client that says it is one moves nothing and reads nothing (CVE-2018-1288).
+#[test]
+fn a_client_that_claims_to_be_a_replica_gets_nothing_and_moves_nothing() {
+    let (_broker, mut kafka) = started(1);
+    append(&mut kafka, 0, &[b"a", b"b"]);
+    let watermark = |kafka: &mut Kafka| kafka.fetch(FetchOf::new(TOPIC, 0, 0)).unwrap().high_watermark;
+    let before = watermark(&mut kafka);
+    // As the leader itself, as another replica, from the end, from far behind it, with a high watermark of its own.
+    for (replica, from) in [(1, 2), (2, 2), (2, 1_000_000), (0, 0)] {
+        let mut request = FetchOf::new(TOPIC, 0, from).request();
+        request.replica_id = replica;
+        let fetched = Fetched::of(&kafka.ask(12, &request).unwrap().read::<FetchResponse<'_>>());
+        assert_eq!(code(&fetched), ErrorCode::TopicAuthorizationFailed);
+        assert_eq!((fetched.high_watermark, fetched.bytes.len()), (-1, 0));
+    }
+    // The same where a replica says who it is from version 15 on.
+    let mut request = FetchOf::new(TOPIC, 0, 2).request();
+    request.replica_state.replica_id = 2;
+    request.replica_state.replica_epoch = 7;
+    request.topics[0].topic_id = topic_id(&mut kafka);
+    request.topics[0].partitions[0].high_watermark = 1_000_000;
+    let fetched = Fetched::of(&kafka.ask(18, &request).unwrap().read::<FetchResponse<'_>>());
+    assert_eq!(code(&fetched), ErrorCode::TopicAuthorizationFailed);
+    assert_eq!(watermark(&mut kafka), before);
+    assert_eq!(kafka.read_from(TOPIC, 0, 0).unwrap().len(), 2, "readers see what they saw");
+}
+
+fn topic_id(kafka: &mut Kafka) -> [u8; 16] {
+    let topics = Some(vec![MetadataRequestTopic { name: Some(TOPIC), ..Default::default() }]);
+    let answer = kafka.ask(12, &MetadataRequest { topics, ..Default::default() }).unwrap();
+    answer.read::<MetadataResponse<'_>>().topics[0].topic_id
 }
 
 #[test]

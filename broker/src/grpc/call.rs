@@ -12,9 +12,12 @@ use tonic::{Request, Response, Status};
 
 use super::limits;
 use super::memory::{RequestMemory, Taken};
-use super::refused::Refused;
+use super::refused::{LeaderHint, Refused};
 use super::socket::Peer;
+use crate::GRPC_LISTENER;
 use crate::metrics;
+use crate::ops::leaders::{endpoint, is_misdirected, leader_of};
+use crate::ops::topics::TopicKey;
 use crate::shared::Shared;
 
 /// So much before a deadline, a call is answered: what comes later nobody reads.
@@ -162,6 +165,24 @@ impl Call {
         let refused = refused.into();
         self.count(&refused);
         refused.to_part()
+    }
+
+    /// A refusal that concerns a partition, with whom to ask instead where that is the reason.
+    pub(super) fn hint(&self, refused: impl Into<Refused>, topic: TopicKey<'_>, index: i32) -> Refused {
+        let refused = refused.into();
+        if !is_misdirected(refused.code) || refused.leader.is_some() {
+            return refused;
+        }
+        let image = self.shared.cluster.image();
+        let leader = leader_of(&image, topic, index).map(|leader| LeaderHint {
+            id: leader.id.0,
+            epoch: leader.epoch.0,
+            address: image
+                .broker(leader.id)
+                .and_then(|broker| endpoint(broker, GRPC_LISTENER))
+                .map(|endpoint| (endpoint.host.clone(), endpoint.port)),
+        });
+        Refused { leader, ..refused }
     }
 
     fn count(&self, refused: &Refused) {

@@ -22,6 +22,17 @@ pub(crate) struct Refused {
     pub(super) message: String,
     /// What else programs need to know.
     pub(super) facts: Vec<(&'static str, String)>,
+    /// Who leads the partition instead.
+    pub(super) leader: Option<LeaderHint>,
+}
+
+/// Whom to ask instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeaderHint {
+    pub(super) id: i32,
+    pub(super) epoch: i32,
+    /// Where its gRPC door is, if it has one.
+    pub(super) address: Option<(String, u16)>,
 }
 
 impl Refused {
@@ -32,6 +43,7 @@ impl Refused {
             status: status_code(code),
             message: message.into(),
             facts: Vec::new(),
+            leader: None,
         }
     }
 
@@ -66,12 +78,14 @@ impl Refused {
             code: i32::from(self.code.code()),
             message: self.message.clone(),
             retryable: self.is_retryable(),
+            leader: self.leader.as_ref().map(LeaderHint::to_pb),
         }
     }
 
     /// Of a call as a whole.
     pub(super) fn to_status(&self) -> Status {
-        let facts = self.facts.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let hint = self.leader.iter().flat_map(LeaderHint::facts);
+        let facts = self.facts.iter().cloned().chain(hint).map(|(name, value)| (name.to_owned(), value));
         let always = [
             ("code".to_owned(), self.code.code().to_string()),
             ("retryable".to_owned(), self.is_retryable().to_string()),
@@ -82,6 +96,22 @@ impl Refused {
             always.into_iter().chain(facts).collect::<std::collections::HashMap<_, _>>(),
         );
         Status::with_error_details(self.status, self.message.clone(), details)
+    }
+}
+
+impl LeaderHint {
+    fn to_pb(&self) -> pb::PartitionLeader {
+        let (host, port) = self.address.clone().unwrap_or_default();
+        pb::PartitionLeader { broker_id: self.id, leader_epoch: self.epoch, host, port: u32::from(port) }
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        let mut facts = vec![("leader", self.id.to_string()), ("leader_epoch", self.epoch.to_string())];
+        facts.extend(self.address.as_ref().map(|(host, port)| {
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            ("leader_address", format!("{host}:{port}"))
+        }));
+        facts
     }
 }
 
@@ -202,6 +232,19 @@ mod tests {
         for (name, value) in [("code", "6"), ("retryable", "true"), ("broker", "3")] {
             assert_eq!(info.metadata.get(name).map(String::as_str), Some(value));
         }
+    }
+
+    #[test]
+    fn who_leads_is_told_in_a_status_and_in_a_part() {
+        let leader = LeaderHint { id: 3, epoch: 7, address: Some(("::1".to_owned(), 9093)) };
+        let refused = Refused { leader: Some(leader), ..Refused::from(ErrorCode::NotLeaderOrFollower) };
+        let info = refused.to_status().get_error_details().error_info().unwrap().clone();
+        for (name, value) in [("leader", "3"), ("leader_epoch", "7"), ("leader_address", "[::1]:9093")] {
+            assert_eq!(info.metadata.get(name).map(String::as_str), Some(value));
+        }
+        let expected =
+            pb::PartitionLeader { broker_id: 3, leader_epoch: 7, host: "::1".to_owned(), port: 9093 };
+        assert_eq!(refused.to_part().leader, Some(expected));
     }
 
     /// A client that acts on the status alone must not give up where a retry helps.

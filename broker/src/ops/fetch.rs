@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_proto::kafka::ErrorCode;
-use floodmark_replication::partition::{Isolation, PartitionError, PartitionHandle, ReadBatches};
+use floodmark_replication::partition::{Isolation, PartitionError, PartitionHandle, ReadBatches, Role};
 use floodmark_storage::index::AbortedTransaction;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -26,6 +26,17 @@ pub(crate) struct Position {
     pub(crate) leader_epoch: Option<LeaderEpoch>,
     /// The epoch of the last record that the reader has.
     pub(crate) last_fetched_epoch: Option<LeaderEpoch>,
+    /// Who may answer.
+    pub(crate) source: ReadFrom,
+}
+
+/// Whose records a reader takes. Whoever answers gives committed ones only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadFrom {
+    /// The leader's.
+    Leader,
+    /// Any replica's.
+    AnyReplica,
 }
 
 /// How much is wanted, and how long it is waited for.
@@ -91,7 +102,8 @@ fn is_enough(positions: &[Position], parts: &[Part], wanted: Wanted) -> bool {
     let mut bytes = 0;
     for (position, part) in positions.iter().zip(parts) {
         let has = part.size_bytes();
-        if part.error.is_some() || part.diverges_at.is_some() || (has > 0 && has >= position.max_bytes) {
+        let is_final = part.error.is_some() || part.diverges_at.is_some();
+        if is_final || (has > 0 && has >= position.max_bytes) {
             return true;
         }
         bytes += has;
@@ -201,6 +213,9 @@ impl Round {
         if let Err(code) = check_epoch(position.leader_epoch, partition.leader_epoch()) {
             return Begun::Answered(Part { error: Some(code), ..part });
         }
+        if !may_read(partition.duty().role, position.source) {
+            return Begun::Answered(Part::failed(ErrorCode::NotLeaderOrFollower));
+        }
         if let Some(epoch) = position.last_fetched_epoch {
             match partition.end_of_epoch(epoch) {
                 Some((known, end)) if known < epoch || end < position.from => {
@@ -227,6 +242,14 @@ impl Round {
         part.last_stable_offset = Some(read.last_stable);
         part.log_start = Some(read.log_start);
         self.parts.push(part);
+    }
+}
+
+/// Whether a replica in that role answers such a reader.
+pub(crate) fn may_read(role: Role, source: ReadFrom) -> bool {
+    match (role, source) {
+        (Role::Leader { .. }, _) => true,
+        (Role::NotLeader { .. }, _) => false,
     }
 }
 

@@ -10,7 +10,7 @@ use floodmark_replication::partition::{Isolation, PartitionHandle, PartitionId, 
 use tokio::sync::Notify;
 
 use super::error::code_of_partition;
-use super::fetch::{Part, Position, Wanted, fetch};
+use super::fetch::{Part, Position, ReadFrom, Wanted, fetch};
 
 /// Partitions that are read, and how far.
 #[derive(Debug)]
@@ -154,6 +154,7 @@ impl Reading {
             max_bytes,
             leader_epoch: None,
             last_fetched_epoch: None,
+            source: ReadFrom::Leader,
         };
         let wanted = Wanted { min_bytes: 0, max_bytes, max_wait: Duration::ZERO, isolation };
         let part = fetch(vec![position], wanted).await.into_iter().next();

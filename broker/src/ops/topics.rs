@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerId, TopicId};
 use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::placement::{self, Wanted};
 use floodmark_replication::cluster::{ClusterImage, Command, Topic, settings};
 
@@ -16,6 +17,10 @@ use crate::shared::Shared;
 const PARTITIONS_OF_A_REQUEST_MAX: u64 = 10_000;
 /// The name of the partition that holds Kafka's own metadata; ours lies elsewhere.
 const RESERVED_NAME: &str = "__cluster_metadata";
+/// Replicas where nobody says how many, if there are as many brokers.
+const REPLICAS: usize = 3;
+/// How many of them must have a record before it is acknowledged.
+const MIN_IN_SYNC: &str = "min.insync.replicas";
 
 /// A topic as somebody wants it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,11 +129,44 @@ async fn create_one(
 
 /// What a topic has where its maker does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TopicDefaults {
+pub(crate) struct TopicDefaults<'a> {
+    /// The broker that makes it.
+    pub(crate) broker: BrokerId,
     /// `num.partitions`.
     pub(crate) partitions: i32,
-    /// `default.replication.factor`.
+    /// `default.replication.factor`; 0 for as many as the cluster has brokers, up to three.
     pub(crate) replication_factor: i16,
+    /// Brokers that the cluster was founded with: they count from its first moment on, whether they have come up yet or not.
+    pub(crate) voters: usize,
+    /// The broker's own defaults for topic settings.
+    pub(crate) file: &'a Settings,
+}
+
+impl TopicDefaults<'_> {
+    fn factor(&self, image: &ClusterImage) -> i16 {
+        match self.replication_factor {
+            0 => self.voters.max(image.brokers().count()).clamp(1, REPLICAS) as i16,
+            factor => factor,
+        }
+    }
+
+    /// With three replicas and more, an acknowledged record is on two disks at least, unless somebody wants it otherwise.
+    fn need_majority(
+        &self,
+        image: &ClusterImage,
+        assignments: &[Vec<BrokerId>],
+        settings: &mut Vec<(String, String)>,
+    ) {
+        let has_enough = assignments.iter().all(|replicas| replicas.len() >= REPLICAS);
+        let broker = image.broker_settings(self.broker);
+        let is_said = settings.iter().any(|(name, _)| name == MIN_IN_SYNC)
+            || image.cluster_settings().contains_key(MIN_IN_SYNC)
+            || broker.is_some_and(|settings| settings.contains_key(MIN_IN_SYNC))
+            || self.file.contains_key(MIN_IN_SYNC);
+        if has_enough && !is_said {
+            settings.push((MIN_IN_SYNC.to_owned(), "2".to_owned()));
+        }
+    }
 }
 
 /// The replicas of each partition, and the settings.
@@ -138,7 +176,7 @@ type Plan = (Vec<Vec<BrokerId>>, Vec<(String, String)>);
 fn plan(
     image: &ClusterImage,
     topic: &NewTopic<'_>,
-    defaults: &TopicDefaults,
+    defaults: &TopicDefaults<'_>,
     start: u64,
 ) -> Result<Plan, OpError> {
     if topic.name == RESERVED_NAME {
@@ -165,7 +203,9 @@ fn plan(
                 "partitions placed by hand need -1 for both their number and the replication factor";
             return Err(OpError::new(ErrorCode::InvalidRequest, message));
         }
-        return Ok((by_hand(&topic.assignments)?, settings));
+        let assignments = by_hand(&topic.assignments)?;
+        defaults.need_majority(image, &assignments, &mut settings);
+        return Ok((assignments, settings));
     }
     let count = topic.partitions.unwrap_or(defaults.partitions);
     let count = u32::try_from(count).ok().filter(|count| *count > 0).ok_or_else(|| {
@@ -175,11 +215,13 @@ fn plan(
         let message = format!("one request may make {PARTITIONS_OF_A_REQUEST_MAX} partitions, not {count}");
         return Err(OpError::new(ErrorCode::PolicyViolation, message));
     }
-    let factor = topic.replication_factor.unwrap_or(defaults.replication_factor);
+    let factor = topic.replication_factor.unwrap_or_else(|| defaults.factor(image));
     let replication_factor = usize::try_from(factor).ok().filter(|f| *f > 0).ok_or_else(|| {
         OpError::new(ErrorCode::InvalidReplicationFactor, "the replication factor must be larger than 0")
     })?;
-    Ok((placement::place(image, Wanted { first: 0, count, replication_factor, start })?, settings))
+    let assignments = placement::place(image, Wanted { first: 0, count, replication_factor, start })?;
+    defaults.need_majority(image, &assignments, &mut settings);
+    Ok((assignments, settings))
 }
 
 /// What the command would be refused for; a name that nobody may have, or somebody has.

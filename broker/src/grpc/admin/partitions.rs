@@ -25,7 +25,10 @@ pub(super) async fn offsets(
     for asked in request.partitions {
         let told = match offsets_of(call, &asked, request.timestamp_ms).await {
             Ok(told) => told,
-            Err(e) => pb::PartitionOffsets { error: Some(call.refuse_part(e)), ..Default::default() },
+            Err(e) => {
+                let refused = call.hint(e, TopicKey::Name(&asked.topic), asked.partition);
+                pb::PartitionOffsets { error: Some(call.refuse_part(refused)), ..Default::default() }
+            }
         };
         partitions.push(pb::PartitionOffsets { topic: asked.topic, partition: asked.partition, ..told });
     }
@@ -71,7 +74,10 @@ pub(super) async fn delete_records(
         };
         partitions.push(match outcome {
             Ok(start) => pb::DeletedRecords { start: start.0, error: None },
-            Err(refused) => pb::DeletedRecords { start: 0, error: Some(call.refuse_part(refused)) },
+            Err(refused) => {
+                let refused = call.hint(refused, TopicKey::Name(&asked.topic), asked.partition);
+                pb::DeletedRecords { start: 0, error: Some(call.refuse_part(refused)) }
+            }
         });
     }
     Ok(pb::DeleteRecordsReply { partitions })
@@ -119,7 +125,10 @@ pub(super) async fn producers(
             Ok(known) => {
                 pb::PartitionProducers { producers: known.iter().map(producer).collect(), error: None }
             }
-            Err(e) => pb::PartitionProducers { producers: Vec::new(), error: Some(call.refuse_part(e)) },
+            Err(e) => {
+                let refused = call.hint(e, TopicKey::Name(&asked.topic), asked.partition);
+                pb::PartitionProducers { producers: Vec::new(), error: Some(call.refuse_part(refused)) }
+            }
         });
     }
     Ok(pb::DescribeProducersReply { partitions })

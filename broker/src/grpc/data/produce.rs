@@ -44,6 +44,7 @@ type Places = (i32, Vec<u32>);
 
 /// What is to be appended where.
 struct Planned {
+    topic: String,
     partitions: Vec<Places>,
     parts: Vec<Part>,
     acks: Acks,
@@ -53,6 +54,7 @@ struct Planned {
 
 /// What became of it.
 struct Outcomes {
+    topic: String,
     partitions: Vec<Places>,
     outcomes: Vec<Result<Produced, NotProduced>>,
 }
@@ -68,8 +70,11 @@ impl Producer {
     pub(super) async fn append(self, request: ProduceRequest) -> Result<pb::ProduceReply, Refused> {
         let id = request.id;
         let done = self.plan(request)?.begin().await;
-        match done.outcomes.iter().find_map(|outcome| outcome.as_ref().err()) {
-            Some(refused) if done.outcomes.iter().all(Result::is_err) => Err(refused_of(refused)),
+        let mut outcomes = done.partitions.iter().zip(&done.outcomes);
+        match outcomes.find_map(|((index, _), outcome)| Some((*index, outcome.as_ref().err()?))) {
+            Some((index, refused)) if done.outcomes.iter().all(Result::is_err) => {
+                Err(self.call.hint(refused_of(refused), TopicKey::Name(&done.topic), index))
+            }
             _ => Ok(done.reply(&self.call, id)),
         }
     }
@@ -112,7 +117,8 @@ impl Producer {
             (None, Some(records), partition) => self.cut(topic, records, partition, now_ms)?,
             _ => return Err(Refused::invalid("a request has records or a batch")),
         };
-        Ok(Planned { partitions, parts, acks, within: self.call.within(request.timeout_ms), now_ms })
+        let within = self.call.within(request.timeout_ms);
+        Ok(Planned { topic: request.topic, partitions, parts, acks, within, now_ms })
     }
 
     fn cut(
@@ -167,8 +173,8 @@ impl Planned {
     /// What this call does not do, the answer does.
     fn begin(self) -> impl Future<Output = Outcomes> + Send + 'static {
         let appending = produce::produce(self.parts, self.acks, SENT, self.within, self.now_ms);
-        let partitions = self.partitions;
-        async move { Outcomes { partitions, outcomes: appending.await } }
+        let (topic, partitions) = (self.topic, self.partitions);
+        async move { Outcomes { topic, partitions, outcomes: appending.await } }
     }
 }
 
@@ -178,7 +184,11 @@ impl Outcomes {
             self.partitions.into_iter().zip(self.outcomes).map(|((partition, records), outcome)| {
                 let outcome = match outcome {
                     Ok(produced) => Outcome::Produced(produced_pb(&produced)),
-                    Err(refused) => Outcome::Error(call.refuse_part(refused_of(&refused))),
+                    Err(refused) => {
+                        let key = TopicKey::Name(&self.topic);
+                        let refused = call.hint(refused_of(&refused), key, partition);
+                        Outcome::Error(call.refuse_part(refused))
+                    }
                 };
                 pb::PartitionReply { partition, records, outcome: Some(outcome) }
             });

@@ -291,6 +291,10 @@ impl Pusher {
     }
 
     fn fail(&mut self, topic: String, partition: Option<i32>, refused: impl Into<Refused>) {
+        let refused = match partition {
+            Some(index) => self.call.hint(refused, TopicKey::Name(&topic), index),
+            None => refused.into(),
+        };
         let error = Some(self.call.refuse_part(refused));
         self.made.push_back(Reply::Failure(pb::SubscribeFailure { topic, partition, error }));
     }

@@ -14,6 +14,7 @@ use crate::grpc::data::wire::{WireError, each_record};
 use crate::grpc::refused::Refused;
 use crate::ops::events::{self, AppendEvents, EventsError, Expected, NewEvent};
 use crate::ops::produce::Acks;
+use crate::ops::topics::TopicKey;
 
 /// Events of one append.
 const EVENTS_MAX: usize = 10_000;
@@ -79,7 +80,7 @@ impl Message for AppendIfRequest {
 
 pub(super) async fn append_if(call: &Call, request: AppendIfRequest) -> Result<pb::AppendIfReply, Refused> {
     let AppendIfRequest { head: request, records } = request;
-    let partition = partition_of(&call.shared, &request.topic, request.partition, &request.key)?;
+    let partition = partition_of(call, &request.topic, request.partition, &request.key)?;
     let index = partition.id().index;
     let append_id = match request.append_id.len() {
         0 => None,
@@ -97,7 +98,8 @@ pub(super) async fn append_if(call: &Call, request: AppendIfRequest) -> Result<p
         within: call.within(request.timeout_ms),
     };
     let appended = events::append_if(partition, append, call.shared.clock.now_ms()).await;
-    let appended = appended.map_err(refused_of)?;
+    let told = |error| call.hint(refused_of(error), TopicKey::Name(&request.topic), index);
+    let appended = appended.map_err(told)?;
     Ok(pb::AppendIfReply {
         partition: index,
         base_offset: appended.base_offset.0,

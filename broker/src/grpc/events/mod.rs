@@ -57,7 +57,7 @@ impl Events for EventsService {
 
 /// The partition of a stream: the one that is named, or where the key's hash sends it.
 fn partition_of(
-    shared: &Shared,
+    call: &Call,
     topic: &str,
     partition: Option<i32>,
     key: &[u8],
@@ -65,16 +65,17 @@ fn partition_of(
     let index = match partition {
         Some(index) => index,
         None => {
-            let image = shared.cluster.image();
+            let image = call.shared.cluster.image();
             let topic = find(&image, TopicKey::Name(topic))?;
             let count = u32::try_from(topic.partitions.iter().count()).unwrap_or(0);
             i32::try_from(partition_of_key(key, count)).unwrap_or(0)
         }
     };
-    shared.cluster.partition(TopicKey::Name(topic), index).map_err(|code| match code {
+    let key = TopicKey::Name(topic);
+    call.shared.cluster.partition(key, index).map_err(|code| match code {
         ErrorCode::UnknownTopicOrPartition => {
             Refused::new(code, format!("there is no partition {index} of a topic '{topic}'"))
         }
-        other => other.into(),
+        other => call.hint(other, key, index),
     })
 }

@@ -17,6 +17,7 @@ use crate::grpc::pull::pull;
 use crate::grpc::refused::Refused;
 use crate::ops::error::OpError;
 use crate::ops::events::{self, ReadStream, StreamPart, StreamRecord};
+use crate::ops::topics::TopicKey;
 
 /// How long one look at a stream that grows waits. Between two, a call may end.
 const LOOK: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ pub(super) fn begin(
 ) -> Result<impl Stream<Item = Result<pb::ReadStreamReply, Status>> + Send, Refused> {
     // Its bytes are not kept.
     drop(call.taken());
-    let partition = partition_of(&call.shared, &request.topic, request.partition, &request.key)?;
+    let partition = partition_of(&call, &request.topic, request.partition, &request.key)?;
     let direction = match pb::read_stream_request::Direction::try_from(request.direction) {
         Ok(pb::read_stream_request::Direction::Forward) => Direction::Forward,
         Ok(pb::read_stream_request::Direction::Backward) if request.follow => {
@@ -75,6 +76,8 @@ pub(super) fn begin(
         match reader.next().await {
             Ok((reply, is_last)) => Some(((!is_last).then_some(reader), Ok(reply))),
             Err(refused) => {
+                let id = reader.partition.id();
+                let refused = reader.call.hint(refused, TopicKey::Id(id.topic_id), id.index);
                 let status = reader.call.refuse(&refused);
                 Some((None, Err(status)))
             }

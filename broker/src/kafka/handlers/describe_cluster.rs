@@ -5,7 +5,7 @@ use floodmark_proto::kafka::messages::describe_cluster::{
     DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse,
 };
 
-use super::{CLUSTER_OPERATIONS, addresses};
+use super::{Address, CLUSTER_OPERATIONS, address_of};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 
 /// Brokers, as opposed to controllers, which clients do not reach here.
@@ -25,15 +25,16 @@ pub(crate) fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> R
         };
         return ctx.reply(&response);
     }
-    let endpoints = addresses(ctx, &image);
+    let wanted = image.brokers().filter(|broker| !broker.fenced || request.include_fenced_brokers);
+    let endpoints: Vec<Address> = wanted.filter_map(|broker| address_of(ctx, broker)).collect();
     let brokers = endpoints
         .iter()
-        .map(|(id, host, port, rack)| DescribeClusterBroker {
-            broker_id: *id,
-            host,
-            port: *port,
-            rack: rack.as_deref(),
-            is_fenced: false,
+        .map(|broker| DescribeClusterBroker {
+            broker_id: broker.id,
+            host: &broker.host,
+            port: broker.port,
+            rack: broker.rack.as_deref(),
+            is_fenced: broker.is_fenced,
         })
         .collect();
     let mut response = DescribeClusterResponse {

@@ -6,19 +6,24 @@ use std::time::Duration;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::fetch::{
-    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use floodmark_replication::partition::Isolation;
 
+use super::leader_hints::LeaderHints;
 use super::topic_key;
 use crate::kafka::fetch_sessions::{
     PartitionRef, SessionError, SessionRequest, Told, TopicRef, Wanted as WantedOfPartition,
 };
 use crate::kafka::request::{Refusal, Reply, RequestContext};
-use crate::ops::fetch::{Part, Position, Wanted, fetch};
+use crate::ops::fetch::{Part, Position, ReadFrom, Wanted, fetch};
+use crate::ops::topics::TopicKey;
 
 /// First version that names topics by id.
 const TOPIC_IDS_SINCE: i16 = 13;
+/// First version whose consumers know that others than the leader may answer.
+const FROM_FOLLOWERS_SINCE: i16 = 11;
 /// A long poll that asks for more than this is answered after it.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
@@ -34,8 +39,12 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> R
         Ok(session) => session,
         Err(error) => return refused(ctx, error),
     };
-    let positions =
-        session.partitions.iter().map(|(partition, wanted)| position(ctx, partition, wanted)).collect();
+    let reader = Reader::of(ctx, &request);
+    let positions = session
+        .partitions
+        .iter()
+        .map(|(partition, wanted)| position(ctx, &reader, partition, wanted))
+        .collect();
     let limit = ctx.shared().config.fetch_bytes_max.as_usize();
     let wanted = Wanted {
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
@@ -48,9 +57,21 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> R
     let has_records: Vec<bool> = parts.iter().map(|part| !part.batches.is_empty()).collect();
     let goes_out = sessions.finish(&session, &told, &has_records);
     let answers = session.partitions.iter().zip(parts).zip(goes_out).filter(|(_, goes_out)| *goes_out);
-    let responses =
-        by_topic(ctx, answers.map(|((partition, part), _)| (&partition.0, part)), wanted.isolation);
-    let response = FetchResponse { session_id: session.session_id, responses, ..Default::default() };
+    let answers = answers.map(|((partition, part), _)| (&partition.0, part));
+    let mut hints = LeaderHints::new(ctx);
+    let responses = by_topic(ctx, answers, wanted.isolation, &mut hints);
+    let leaders = hints.into_addresses();
+    let node_endpoints = leaders
+        .iter()
+        .map(|leader| NodeEndpoint {
+            node_id: leader.id,
+            host: &leader.host,
+            port: leader.port,
+            rack: leader.rack.as_deref(),
+        })
+        .collect();
+    let response =
+        FetchResponse { session_id: session.session_id, responses, node_endpoints, ..Default::default() };
     ctx.reply(&response)
 }
 
@@ -99,13 +120,49 @@ fn partitions_of(ctx: &RequestContext, request: &FetchRequest<'_>) -> Named {
     (wanted, forgotten)
 }
 
-fn position(ctx: &RequestContext, (topic, partition): &PartitionRef, wanted: &WantedOfPartition) -> Position {
-    let key = match topic {
+/// Who reads.
+struct Reader {
+    /// A broker, by what it says. Replicas are copied over the brokers' own listener alone: here such a request would move nothing, and
+    /// must not read as one either (CVE-2018-1288).
+    claims_to_be_replica: bool,
+    knows_followers: bool,
+}
+
+impl Reader {
+    fn of(ctx: &RequestContext, request: &FetchRequest<'_>) -> Reader {
+        Reader {
+            claims_to_be_replica: request.replica_id.max(request.replica_state.replica_id) >= 0,
+            knows_followers: ctx.version() >= FROM_FOLLOWERS_SINCE,
+        }
+    }
+
+    fn source(&self) -> ReadFrom {
+        if self.knows_followers { ReadFrom::AnyReplica } else { ReadFrom::Leader }
+    }
+}
+
+/// The key of a topic as a session names it.
+fn key_of(topic: &TopicRef) -> Result<TopicKey<'_>, ErrorCode> {
+    match topic {
         TopicRef::Name(name) => topic_key(name, [0; 16]),
         TopicRef::Id(id) => topic_key("", *id),
+    }
+}
+
+fn position(
+    ctx: &RequestContext,
+    reader: &Reader,
+    (topic, partition): &PartitionRef,
+    wanted: &WantedOfPartition,
+) -> Position {
+    let found = if reader.claims_to_be_replica {
+        Err(ErrorCode::TopicAuthorizationFailed)
+    } else {
+        key_of(topic).and_then(|key| ctx.shared().cluster.partition(key, *partition))
     };
     Position {
-        partition: key.and_then(|key| ctx.shared().cluster.partition(key, *partition)),
+        source: reader.source(),
+        partition: found,
         from: Offset(wanted.fetch_offset),
         max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0),
         leader_epoch: known_epoch(wanted.current_leader_epoch),
@@ -128,13 +185,18 @@ fn by_topic<'a>(
     ctx: &RequestContext,
     answers: impl Iterator<Item = (&'a PartitionRef, Part)>,
     isolation: Isolation,
+    hints: &mut LeaderHints<'_>,
 ) -> Vec<FetchableTopicResponse<'a>> {
     let mut responses: Vec<(&TopicRef, FetchableTopicResponse<'a>)> = Vec::new();
     for ((topic, partition), part) in answers {
+        let mut leader = LeaderIdAndEpoch::default();
         if let Some(code) = part.error {
             ctx.count_error(code);
+            if let Some((leader_id, leader_epoch)) = hints.of(code, key_of(topic), *partition) {
+                leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+            }
         }
-        let data = partition_data(*partition, part, isolation);
+        let data = PartitionData { current_leader: leader, ..partition_data(*partition, part, isolation) };
         match responses.last_mut().filter(|(last, _)| *last == topic) {
             Some((_, response)) => response.partitions.push(data),
             None => {

@@ -5,7 +5,7 @@ use floodmark_proto::kafka::messages::find_coordinator::{
     Coordinator, FindCoordinatorRequest, FindCoordinatorResponse,
 };
 
-use super::addresses;
+use super::address_of;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::error::OpError;
 use crate::ops::groups;
@@ -55,9 +55,10 @@ async fn find(ctx: &RequestContext, key_type: i8, key: &str) -> Found {
         }
     }
     let id = groups::find(ctx.shared(), key).await?;
-    let live = addresses(ctx, &ctx.shared().cluster.image());
-    let at = live.into_iter().find(|(node, ..)| *node == id.0);
-    at.map(|(node, host, port, _)| (node, host, port))
+    let image = ctx.shared().cluster.image();
+    let broker = image.broker(id).filter(|broker| !broker.fenced);
+    let at = broker.and_then(|broker| address_of(ctx, broker));
+    at.map(|at| (at.id, at.host, at.port))
         .ok_or_else(|| OpError::new(ErrorCode::CoordinatorNotAvailable, "the coordinator is not available"))
 }
 

@@ -46,11 +46,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest<'_>) -
     let endpoints = addresses(ctx, &image);
     let brokers = endpoints
         .iter()
-        .map(|(id, host, port, rack)| MetadataResponseBroker {
-            node_id: *id,
-            host,
-            port: *port,
-            rack: rack.as_deref(),
+        .map(|broker| MetadataResponseBroker {
+            node_id: broker.id,
+            host: &broker.host,
+            port: broker.port,
+            rack: broker.rack.as_deref(),
         })
         .collect();
     let mut response = MetadataResponse {

@@ -20,6 +20,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod incremental_alter_configs;
 pub(crate) mod init_producer_id;
 pub(crate) mod join_group;
+mod leader_hints;
 pub(crate) mod leave_group;
 pub(crate) mod list_config_resources;
 pub(crate) mod list_groups;
@@ -35,9 +36,12 @@ pub(crate) mod sync_group;
 use floodmark_proto::ids::TopicId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::ClusterImage;
+use floodmark_replication::cluster::image::Broker;
 
 use super::request::RequestContext;
+use crate::KAFKA_LISTENER;
 use crate::groups::GroupError;
+use crate::ops::leaders::endpoint;
 use crate::ops::topics::TopicKey;
 
 /// Everything that may be done to a topic, as bits: without access control everybody may.
@@ -77,19 +81,30 @@ pub(crate) fn code_of(ctx: &RequestContext, outcome: Result<(), GroupError>) -> 
     }
 }
 
-/// Id, host, port and rack of every live broker: this one by the listener that the client dialled.
-pub(crate) fn addresses(
-    ctx: &RequestContext,
-    image: &ClusterImage,
-) -> Vec<(i32, String, i32, Option<String>)> {
+/// A broker as Kafka's clients are told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) id: i32,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+    pub(crate) rack: Option<String>,
+    pub(crate) is_fenced: bool,
+}
+
+/// Every live broker that clients of this door can reach.
+pub(crate) fn addresses(ctx: &RequestContext, image: &ClusterImage) -> Vec<Address> {
     let live = image.brokers().filter(|broker| !broker.fenced);
-    live.filter_map(|broker| {
-        let (host, port) = if broker.id == ctx.shared().cluster.node_id() {
-            (ctx.advertised().host.clone(), ctx.advertised().port)
-        } else {
-            broker.endpoints.first().map(|e| (e.host.clone(), e.port))?
-        };
-        Some((broker.id.0, host, i32::from(port), broker.rack.clone()))
-    })
-    .collect()
+    live.filter_map(|broker| address_of(ctx, broker)).collect()
+}
+
+/// Where a broker is for clients of this door: this one by the listener that the client dialled, others by their listener of the same
+/// name. `None` where it has none.
+pub(crate) fn address_of(ctx: &RequestContext, broker: &Broker) -> Option<Address> {
+    let (host, port) = if broker.id == ctx.shared().cluster.node_id() {
+        (ctx.advertised().host.clone(), ctx.advertised().port)
+    } else {
+        endpoint(broker, KAFKA_LISTENER).map(|e| (e.host.clone(), e.port))?
+    };
+    let (id, rack, is_fenced) = (broker.id.0, broker.rack.clone(), broker.fenced);
+    Some(Address { id, host, port: i32::from(port), rack, is_fenced })
 }

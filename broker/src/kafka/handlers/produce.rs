@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use floodmark_proto::kafka::messages::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use floodmark_proto::kafka::{Decoder, ErrorCode, Message as _};
 use floodmark_replication::partition::PartitionHandle;
 
+use super::leader_hints::LeaderHints;
 use super::topic_key;
 use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
 use crate::ops::intake::SentWith;
@@ -111,6 +112,7 @@ fn reply(
     outcomes: &[Result<Produced, NotProduced>],
 ) -> Result<Reply, Refusal> {
     let mut outcomes = outcomes.iter();
+    let mut hints = LeaderHints::new(ctx);
     let responses = topics
         .iter()
         .map(|topic| TopicProduceResponse {
@@ -120,17 +122,29 @@ fn reply(
                 .partitions
                 .iter()
                 .zip(outcomes.by_ref())
-                .map(|(index, outcome)| partition_response(ctx, *index, outcome))
+                .map(|(index, outcome)| partition_response(ctx, topic, *index, outcome, &mut hints))
                 .collect(),
         })
         .collect();
-    ctx.reply(&ProduceResponse { responses, ..Default::default() })
+    let leaders = hints.into_addresses();
+    let node_endpoints = leaders
+        .iter()
+        .map(|leader| NodeEndpoint {
+            node_id: leader.id,
+            host: &leader.host,
+            port: leader.port,
+            rack: leader.rack.as_deref(),
+        })
+        .collect();
+    ctx.reply(&ProduceResponse { responses, node_endpoints, ..Default::default() })
 }
 
 fn partition_response<'a>(
     ctx: &RequestContext,
+    topic: &TopicParts,
     index: i32,
     outcome: &'a Result<Produced, NotProduced>,
+    hints: &mut LeaderHints<'_>,
 ) -> PartitionProduceResponse<'a> {
     match outcome {
         Ok(produced) => PartitionProduceResponse {
@@ -146,8 +160,11 @@ fn partition_response<'a>(
                 batch_index: r.index,
                 batch_index_error_message: Some(&r.reason),
             };
+            let leader = hints.of(refused.code, topic_key(&topic.name, topic.id), index);
+            let hint = |(leader_id, leader_epoch)| LeaderIdAndEpoch { leader_id, leader_epoch };
             PartitionProduceResponse {
                 index,
+                current_leader: leader.map_or_else(LeaderIdAndEpoch::default, hint),
                 error_code: refused.code.code(),
                 base_offset: -1,
                 log_start_offset: refused.log_start.map_or(-1, |offset| offset.0),

@@ -5,28 +5,37 @@ use floodmark_replication::cluster::{Command, apply};
 
 use super::*;
 
-const DEFAULTS: TopicDefaults = TopicDefaults { partitions: 3, replication_factor: 1 };
+const NOTHING: &Settings = &Settings::new();
+const DEFAULTS: TopicDefaults<'_> =
+    TopicDefaults { broker: BrokerId(1), partitions: 3, replication_factor: 1, voters: 1, file: NOTHING };
 
 /// A cluster of one live broker, number 1, with the topics `existing`, two partitions each.
 fn cluster(existing: &[&str]) -> ClusterImage {
+    cluster_of(1, existing)
+}
+
+/// The same with brokers from 1 to `brokers`; the topics are the first one's.
+fn cluster_of(brokers: i32, existing: &[&str]) -> ClusterImage {
     let mut image = ClusterImage::new(ClusterId::from_bytes([7; 16]));
     let mut carry_out = |command: Command| {
         let (next, outcome) = apply(&image, &command);
         image = next;
         outcome.unwrap()
     };
+    for broker in (1..=brokers).map(BrokerId) {
+        let registered = carry_out(Command::RegisterBroker {
+            broker,
+            incarnation: uuid::Uuid::from_u128(1),
+            rack: None,
+            endpoints: Vec::new(),
+            feature_levels: (1, 1),
+        });
+        let floodmark_replication::cluster::Output::BrokerRegistered { epoch } = registered else {
+            panic!("{registered:?}")
+        };
+        carry_out(Command::UnfenceBroker { broker, epoch });
+    }
     let broker = BrokerId(1);
-    let registered = carry_out(Command::RegisterBroker {
-        broker,
-        incarnation: uuid::Uuid::from_u128(1),
-        rack: None,
-        endpoints: Vec::new(),
-        feature_levels: (1, 1),
-    });
-    let floodmark_replication::cluster::Output::BrokerRegistered { epoch } = registered else {
-        panic!("{registered:?}")
-    };
-    carry_out(Command::UnfenceBroker { broker, epoch });
     for (n, name) in (10..).zip(existing) {
         carry_out(Command::CreateTopic {
             name: (*name).to_owned(),
@@ -54,6 +63,48 @@ fn what_the_maker_leaves_open_is_the_brokers_to_say() {
     );
     let settings = vec![("retention.ms", Some("1000")), ("cleanup.policy", Some("compact,delete"))];
     assert_eq!(planned(&NewTopic { settings, ..new }), Ok((3, 2)));
+}
+
+/// What comes of a topic about which nothing is said: replicas of each partition, and its settings.
+fn automatic(
+    brokers: i32,
+    defaults: &TopicDefaults<'_>,
+    topic: &NewTopic<'_>,
+) -> Result<(usize, Vec<String>), ErrorCode> {
+    let (assignments, settings) = plan(&cluster_of(brokers, &[]), topic, defaults, 5).map_err(|e| e.code)?;
+    let settings = settings.into_iter().map(|(name, value)| format!("{name}={value}"));
+    Ok((assignments[0].len(), settings.collect()))
+}
+
+#[test]
+fn a_topic_has_as_many_replicas_as_the_cluster_can_give_up_to_three() {
+    let new = NewTopic { name: "new", ..Default::default() };
+    let majority = || vec!["min.insync.replicas=2".to_owned()];
+    for (brokers, voters, expected) in [
+        (1, 1, Ok((1, vec![]))),
+        (2, 1, Ok((2, vec![]))),
+        (3, 3, Ok((3, majority()))),
+        (5, 3, Ok((3, majority()))),
+        // The third one is not there yet: a topic with less than is due is not made in its absence.
+        (2, 3, Err(ErrorCode::InvalidReplicationFactor)),
+    ] {
+        let defaults = TopicDefaults { replication_factor: 0, voters, ..DEFAULTS };
+        assert_eq!(automatic(brokers, &defaults, &new), expected, "{brokers} of {voters}");
+    }
+}
+
+#[test]
+fn how_many_replicas_must_be_in_sync_is_left_to_whoever_has_said_it() {
+    let defaults = TopicDefaults { replication_factor: 0, voters: 3, ..DEFAULTS };
+    let new = NewTopic { name: "new", ..Default::default() };
+    let said = NewTopic { settings: vec![(MIN_IN_SYNC, Some("1"))], ..new.clone() };
+    assert_eq!(automatic(3, &defaults, &said), Ok((3, vec!["min.insync.replicas=1".to_owned()])));
+    let file = Settings::from([(MIN_IN_SYNC.to_owned(), "3".to_owned())]);
+    assert_eq!(automatic(3, &TopicDefaults { file: &file, ..defaults }, &new), Ok((3, vec![])));
+    let two = NewTopic { replication_factor: Some(2), ..new.clone() };
+    assert_eq!(automatic(3, &defaults, &two), Ok((2, vec![])));
+    let by_hand = NewTopic { assignments: vec![(0, vec![1, 2, 3])], ..new };
+    assert_eq!(automatic(3, &defaults, &by_hand).map(|(_, settings)| settings.len()), Ok(1));
 }
 
 #[test]
