@@ -7,22 +7,21 @@
 #![allow(clippy::print_stdout, reason = "what was done, for whoever asks for it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
-#[path = "../history/mod.rs"]
-mod history;
 #[path = "../../../broker/tests/kafka_client/mod.rs"]
 mod kafka_client;
 mod members;
 mod producers;
 mod served;
 
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use history::{Event, Op, Recorder, check, to_json_lines};
+use floodmark_tools::history::{Op, Recorder, check_files};
 use kafka_client::Kafka;
 use served::Served;
 
@@ -37,7 +36,7 @@ const COMMITS_BETWEEN: u64 = 10;
 const PROGRESS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What all clients share.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Load {
     recorder: Recorder,
     /// Where the broker is now; it changes with every start.
@@ -47,9 +46,23 @@ struct Load {
     commits: Arc<AtomicU64>,
     /// What no broker may say to a client that does everything right. Ends the load, so that the history shows why.
     complaints: Arc<Mutex<Vec<String>>>,
+    /// How many readers there are; each has a number.
+    readers: Arc<AtomicU32>,
 }
 
 impl Load {
+    fn recorded_in(history: &Path) -> Load {
+        Load {
+            recorder: Recorder::new(Box::new(File::create(history).unwrap())),
+            address: Arc::default(),
+            is_over: Arc::default(),
+            acks: Arc::default(),
+            commits: Arc::default(),
+            complaints: Arc::default(),
+            readers: Arc::default(),
+        }
+    }
+
     /// A connection, as soon as the broker takes one.
     fn connect(&self) -> Kafka {
         let since = Instant::now();
@@ -101,7 +114,8 @@ impl Numbers {
 #[test]
 fn what_was_acknowledged_survives_twenty_kills() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let load = Load::default();
+    let history = dir.path().join("history.jsonl");
+    let load = Load::recorded_in(&history);
     let mut served = Served::start(dir.path());
     let mut admin = Kafka::connect(served.address).unwrap();
     // Small files, so that the log has rolled when it is recovered.
@@ -134,59 +148,50 @@ fn what_was_acknowledged_survives_twenty_kills() {
     for thread in producers.into_iter().chain(members) {
         thread.join().unwrap();
     }
-    read_to_the_end(&load);
-    judge(&load.recorder.events(), &load.complaints.lock().unwrap(), dir.path());
+    let of_producers = read_to_the_end(&load);
+    load.recorder.finish().unwrap();
+    judge(&history, &load.complaints.lock().unwrap(), dir.path());
+    assert!(of_producers.iter().all(|count| *count > KILLS), "{of_producers:?}");
 }
 
-fn read_to_the_end(load: &Load) {
+/// How many records of each producer there are.
+fn read_to_the_end(load: &Load) -> [usize; 4] {
     let mut kafka = load.connect();
+    let mut of_producers = [0; 4];
     for partition in 0..PARTITIONS {
         let begun = load.recorder.begin();
-        let start = kafka.offset_at(TOPIC, partition as i32, -2).unwrap();
-        let records = kafka.read_from(TOPIC, partition as i32, start).unwrap();
-        let records =
+        let from = kafka.offset_at(TOPIC, partition as i32, -2).unwrap();
+        let records = kafka.read_from(TOPIC, partition as i32, from).unwrap();
+        let records: Vec<_> =
             records.into_iter().map(|(offset, bytes)| (offset, producers::value_in(&bytes))).collect();
-        load.recorder.end(begun, Op::Final { partition, start, records });
+        for (_, value) in &records {
+            of_producers[value.producer as usize] += 1;
+        }
+        load.recorder.end(begun, Op::Final { partition, replica: 0, from, records, ends: true });
         let begun = load.recorder.begin();
         let offset = kafka.committed(GROUP, TOPIC, partition as i32).unwrap().unwrap();
         let offset = (offset != -1).then_some(offset);
         load.recorder.end(begun, Op::Resume { group: GROUP.to_owned(), partition, offset });
     }
+    of_producers
 }
 
-fn judge(events: &[Event], complaints: &[String], dir: &Path) {
-    let anomalies = check(events);
-    if !anomalies.is_empty() || !complaints.is_empty() {
+fn judge(history: &Path, complaints: &[String], dir: &Path) {
+    let verdict = check_files(&[history.to_owned()]).unwrap();
+    if !verdict.is_clean() || !complaints.is_empty() {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kill-under-load");
-        std::fs::create_dir_all(&kept).unwrap();
-        std::fs::write(kept.join("history.jsonl"), to_json_lines(events)).unwrap();
-        std::fs::copy(dir.join("serve.err"), kept.join("serve.err")).unwrap();
-        let shown = &anomalies[..anomalies.len().min(20)];
-        let (count, kept) = (anomalies.len(), kept.display());
-        panic!("{complaints:#?}\n{count} anomalies, of which {shown:#?}; the history is in {kept}");
+        fs::create_dir_all(&kept).unwrap();
+        fs::copy(history, kept.join("history.jsonl")).unwrap();
+        fs::copy(dir.join("serve.err"), kept.join("serve.err")).unwrap();
+        let shown = &verdict.anomalies[..verdict.anomalies.len().min(20)];
+        let (counts, kept) = (&verdict.counts, kept.display());
+        panic!("{complaints:#?}\n{counts:?}, of which {shown:#?}; the history is in {kept}");
     }
     // A run in which nothing was lost in the middle, and nobody had to come back, shows nothing.
-    let count = |is: fn(&Op) -> bool| events.iter().filter(|event| is(&event.op)).count();
-    let acked = count(|op| matches!(op, Op::Send { acked_at: Some(_), .. }));
-    let unknown_once = count(|op| matches!(op, Op::Send { acked_at: None, idempotent: true, .. }));
-    let unknown = count(|op| matches!(op, Op::Send { acked_at: None, idempotent: false, .. }));
-    let resumed = count(|op| matches!(op, Op::Resume { offset: Some(_), .. }));
-    let reads = count(|op| matches!(op, Op::Read { .. }));
-    println!(
-        "{acked} batches acknowledged; not answered: {unknown_once} of idempotent producers, {unknown} of others; \
-         {reads} reads; {resumed} times a group asked where it was"
-    );
-    assert!(acked as u64 > KILLS as u64 * ACKS_BETWEEN / 2, "{acked}");
-    assert!(unknown_once >= KILLS / 2 && unknown >= KILLS / 2, "{unknown_once}, {unknown}");
-    assert!(resumed >= KILLS && reads > KILLS, "{resumed}, {reads}");
-    let values = |producer: u32| {
-        let of = |op: &Op| match op {
-            Op::Final { records, .. } => {
-                records.iter().filter(|(_, value)| value.producer == producer).count()
-            }
-            _ => 0,
-        };
-        events.iter().map(|event| of(&event.op)).sum::<usize>()
-    };
-    assert!((0..4).all(|producer| values(producer) > KILLS), "{:?}", [0, 1, 2, 3].map(values));
+    let seen = verdict.seen;
+    println!("{seen:?}");
+    let kills = KILLS as u64;
+    assert!(seen.sends_acked > kills * ACKS_BETWEEN / 2, "{seen:?}");
+    assert!(seen.sends_unknown_idempotent >= kills / 2 && seen.sends_unknown_plain >= kills / 2, "{seen:?}");
+    assert!(seen.resumes >= kills && seen.reads > kills, "{seen:?}");
 }

@@ -16,7 +16,8 @@ use floodmark_proto::kafka::messages::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
 };
 
-use crate::history::{Op, Partition};
+use floodmark_tools::history::{Op, Partition};
+
 use crate::kafka_client::{FetchOf, Kafka};
 use crate::{GROUP, Load, PARTITIONS, TOPIC, producers};
 
@@ -27,6 +28,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 struct Member {
     load: Load,
+    reader: u32,
     id: String,
     /// None where it has to join.
     generation: Option<i32>,
@@ -35,8 +37,9 @@ struct Member {
 
 /// Reads and commits until the load is over.
 pub(crate) fn spawn(load: &Load) -> JoinHandle<()> {
-    let mut member =
-        Member { load: load.clone(), id: String::new(), generation: None, owned: BTreeSet::new() };
+    let reader = load.readers.fetch_add(1, Ordering::Relaxed);
+    let load = load.clone();
+    let mut member = Member { load, reader, id: String::new(), generation: None, owned: BTreeSet::new() };
     thread::spawn(move || {
         while !member.load.is_over() {
             let mut kafka = member.load.connect();
@@ -149,7 +152,9 @@ impl Member {
                 }
                 thread::sleep(PAUSE);
             };
-            positions.insert(partition, offset.unwrap_or(0));
+            let (reader, offset) = (self.reader, offset.unwrap_or(0));
+            self.load.recorder.end(self.load.recorder.begin(), Op::Seek { reader, partition, offset });
+            positions.insert(partition, offset);
         }
         Ok(positions)
     }
@@ -175,7 +180,7 @@ impl Member {
         let wanted = fetched.records().into_iter().filter(|(offset, _)| *offset >= from);
         let records: Vec<_> = wanted.map(|(at, bytes)| (at, producers::value_in(&bytes))).collect();
         let next = records.last().map_or(from, |(last, _)| last + 1);
-        let reader = partition;
+        let reader = self.reader;
         self.load.recorder.end(begun, Op::Read { reader, partition, from, records });
         Ok(next)
     }

@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 use floodmark_proto::batch::BatchBuilder;
 use floodmark_proto::ids::ProducerId;
 use floodmark_proto::kafka::ErrorCode;
+use floodmark_tools::history::{Op, Partition, Value};
 
-use crate::history::{Op, Partition, Value};
 use crate::kafka_client::{Asked, Kafka, batch_of, produce_request, produced};
 use crate::{Load, Numbers, PARTITIONS, TOPIC};
 

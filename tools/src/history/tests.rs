@@ -1,8 +1,7 @@
 //! Histories written by hand, at least two for each kind of anomaly: one in which all is well though it looks alike, and one in which
 //! it is not. A checker that has never failed proves nothing.
 
-use super::checker::{Anomaly, check};
-use super::{Event, Op, Value};
+use super::{Anomaly, Event, Op, Value, Verdict, check};
 
 /// Events one after the other, unless they say otherwise.
 #[derive(Default)]
@@ -11,19 +10,23 @@ struct Story(Vec<Event>);
 impl Story {
     fn then(mut self, op: Op) -> Story {
         let begun = self.0.len() as u64 * 10;
-        self.0.push(Event { begun, ended: begun + 1, op });
+        self.0.push(Event { begun, ended: begun + 1, did: op });
         self
     }
 
     /// Begun before everything else, ended when its turn comes.
     fn all_along(mut self, op: Op) -> Story {
         let ended = self.0.len() as u64 * 10 + 1;
-        self.0.push(Event { begun: 0, ended, op });
+        self.0.push(Event { begun: 0, ended, did: op });
         self
     }
 
+    fn verdict(&self) -> Verdict {
+        check(&self.0).unwrap()
+    }
+
     fn anomalies(&self) -> Vec<Anomaly> {
-        check(&self.0)
+        self.verdict().anomalies
     }
 }
 
@@ -46,7 +49,12 @@ fn read(from: i64, records: &[(i64, Value)]) -> Op {
 }
 
 fn log_of(start: i64, values: &[Value]) -> Op {
-    Op::Final { partition: P, start, records: (start..).zip(values.iter().copied()).collect() }
+    replica(1, start, values)
+}
+
+fn replica(replica: u32, from: i64, values: &[Value]) -> Op {
+    let records = (from..).zip(values.iter().copied()).collect();
+    Op::Final { partition: P, replica, from, records, ends: true }
 }
 
 fn commit(offset: i64, acked: bool) -> Op {
@@ -183,7 +191,8 @@ fn two_values_at_one_offset() {
     let expected = Anomaly::TwoValues { partition: P, offset: 1, values: (v(1, 0), v(2, 0)) };
     assert!(differ.contains(&expected), "{differ:?}");
     // Other partitions have offsets of their own.
-    let elsewhere = Op::Final { partition: P + 1, start: 0, records: vec![(0, v(2, 0))] };
+    let elsewhere =
+        Op::Final { partition: P + 1, replica: 1, from: 0, records: vec![(0, v(2, 0))], ends: true };
     let there =
         Op::Send { producer: 2, idempotent: false, partition: P + 1, first: 0, count: 1, acked_at: Some(0) };
     all_is_well(sent().then(there).then(elsewhere).then(log()));
@@ -202,10 +211,10 @@ fn invented() {
 #[test]
 fn gap() {
     let sent = || Story::default().then(send(1, 0, 1, None)).then(send(1, 1, 1, None));
-    let dense = Op::Final { partition: P, start: 4, records: vec![(4, v(1, 0)), (5, v(1, 1))] };
+    let dense = log_of(4, &[v(1, 0), v(1, 1)]);
     all_is_well(sent().then(dense));
     for (records, found) in [(vec![(4, v(1, 0)), (6, v(1, 1))], 6), (vec![(5, v(1, 0)), (6, v(1, 1))], 5)] {
-        let holed = sent().then(Op::Final { partition: P, start: 4, records });
+        let holed = sent().then(Op::Final { partition: P, replica: 1, from: 4, records, ends: true });
         let expected = if found == 6 { 5 } else { 4 };
         assert_eq!(holed.anomalies(), [Anomaly::Gap { partition: P, expected, found }]);
     }
@@ -269,4 +278,83 @@ fn a_partition_that_was_never_read_shows_nothing() {
     let sent = || Story::default().then(send(1, 0, 1, Some(0)));
     assert_eq!(sent().anomalies(), [Anomaly::Unread { partition: P }]);
     all_is_well(sent().then(log_of(0, &[v(1, 0)])));
+}
+
+#[test]
+fn position_going_back() {
+    let values = [v(1, 0), v(1, 1), v(1, 2)];
+    let read_two =
+        || Story::default().then(send(1, 0, 3, Some(0))).then(read(0, &[(0, v(1, 0)), (1, v(1, 1))]));
+    let seek = |offset| Op::Seek { reader: 1, partition: P, offset };
+    let log = || log_of(0, &values);
+    all_is_well(read_two().then(read(2, &[(2, v(1, 2))])).then(log()));
+    // It went back because it wanted to.
+    all_is_well(read_two().then(seek(1)).then(read(1, &[(1, v(1, 1))])).then(log()));
+    let back = read_two().then(read(1, &[(1, v(1, 1))])).then(log());
+    let expected = Anomaly::PositionWentBack { reader: 1, partition: P, position: 2, from: 1 };
+    assert_eq!(back.anomalies(), [expected]);
+    let over = read_two().then(read(3, &[])).then(log());
+    assert_eq!(over.anomalies(), [Anomaly::Skipped { reader: 1, partition: P, expected: 2, found: 3 }]);
+}
+
+#[test]
+fn replicas_that_differ() {
+    let sent = || Story::default().all_along(send(1, 0, 1, None)).all_along(send(2, 0, 1, None));
+    let one = || sent().then(log_of(0, &[v(1, 0), v(2, 0)]));
+    all_is_well(one().then(replica(2, 0, &[v(1, 0), v(2, 0)])));
+    // One that starts later, and says nothing of what lies before.
+    all_is_well(one().then(replica(2, 1, &[v(2, 0)])));
+    let other = one().then(replica(2, 0, &[v(2, 0), v(1, 0)])).anomalies();
+    let two = |offset, values| Anomaly::TwoValues { partition: P, offset, values };
+    assert_eq!(other, [two(0, (v(2, 0), v(1, 0))), two(1, (v(1, 0), v(2, 0)))]);
+    let short = one().then(replica(2, 0, &[v(1, 0)])).anomalies();
+    assert_eq!(short, [Anomaly::UnevenReplicas { partition: P, first: (1, 2), other: (2, 1) }]);
+    let long = one().then(replica(2, 0, &[v(1, 0), v(2, 0), v(1, 0)])).anomalies();
+    assert!(
+        long.contains(&Anomaly::UnevenReplicas { partition: P, first: (1, 2), other: (2, 3) }),
+        "{long:?}"
+    );
+}
+
+#[test]
+fn a_log_that_is_read_in_pieces() {
+    let piece = |replica, from, n: u64, ends| Op::Final {
+        partition: P,
+        replica,
+        from,
+        records: vec![(from, v(1, n))],
+        ends,
+    };
+    let sent = || Story::default().then(send(1, 0, 2, Some(0)));
+    let whole = || sent().then(piece(1, 0, 0, false)).then(piece(1, 1, 1, true));
+    all_is_well(whole());
+    all_is_well(whole().then(piece(2, 0, 0, false)).then(piece(2, 1, 1, true)));
+    // Never read to its end: what it holds is known, and that it is all is not.
+    assert_eq!(
+        sent().then(piece(1, 0, 0, false)).anomalies().last(),
+        Some(&Anomaly::Unread { partition: P })
+    );
+    // A history that nobody can have recorded.
+    assert!(check(&sent().then(piece(1, 0, 0, false)).then(piece(1, 3, 1, true)).0).is_err());
+    assert!(check(&whole().then(piece(1, 2, 1, true)).0).is_err());
+}
+
+#[test]
+fn sent_again_after_something_else_had_been_acknowledged() {
+    // The second try of an idempotent producer is told where the first one lies, which was begun before.
+    let first_try = || Story::default().then(send_once(1, 0, 1, None)).then(send(2, 0, 1, Some(1)));
+    all_is_well(first_try().then(send_once(1, 0, 1, Some(0))).then(log_of(0, &[v(1, 0), v(2, 0)])));
+    // One that was never answered lies before what had been acknowledged when it was sent.
+    let unanswered = Story::default().then(send(2, 0, 1, Some(1))).then(send_once(1, 0, 1, None));
+    let expected = Anomaly::WentBack { partition: P, value: v(1, 0), at: 0, acked_before: 1 };
+    assert_eq!(unanswered.then(log_of(0, &[v(1, 0), v(2, 0)])).anomalies(), [expected]);
+}
+
+#[test]
+fn all_are_counted_and_some_are_kept() {
+    let lost = 5_000;
+    let story = Story::default().then(send(1, 0, lost, Some(0))).then(log_of(0, &[]));
+    let verdict = story.verdict();
+    assert_eq!(verdict.counts, std::collections::BTreeMap::from([("lost_acked", lost)]));
+    assert!((1..lost as usize).contains(&verdict.anomalies.len()));
 }
