@@ -113,9 +113,11 @@ impl Broker {
         if let Some(http) = http {
             tasks.spawn_on(http::run(http.listener, ground.clone()), threads.control());
         }
+        ground.readiness.waits_for("this broker joins its cluster");
         let joining = joining(&config, &context, &data_dirs, endpoints)?;
         let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
 
+        ground.readiness.waits_for("logs are being opened");
         let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
@@ -155,7 +157,7 @@ impl Broker {
             };
             self.tasks.spawn_on(door.run(), self.threads.control());
         }
-        self.shared.ground.readiness.serve(self.shared.cluster.quorum().clone());
+        self.shared.ground.readiness.serve(cluster.quorum().clone(), cluster.node_id());
         Ok(())
     }
 

@@ -1,38 +1,85 @@
-//! Whether clients can be served, for those who watch the process from outside.
+//! Whether clients can be served, and whether the next broker may be taken down, for those who watch the process from outside.
 
 use std::sync::OnceLock;
 
+use floodmark_proto::ids::BrokerId;
+use floodmark_replication::cluster::{ClusterImage, Partition};
 use floodmark_replication::quorum::QuorumHandle;
+use parking_lot::Mutex;
 
 use crate::shutdown::Drain;
 
 /// Goes from starting to serving to stopping.
 #[derive(Debug)]
 pub(crate) struct Readiness {
+    /// What a broker that starts waits for.
+    waiting: Mutex<String>,
     /// There once logs are open.
-    quorum: OnceLock<QuorumHandle>,
+    serving: OnceLock<(QuorumHandle, BrokerId)>,
     drain: Drain,
 }
 
 impl Readiness {
     pub(crate) fn new(drain: Drain) -> Readiness {
-        Readiness { quorum: OnceLock::new(), drain }
+        let waiting = Mutex::new("the broker starts".to_owned());
+        Readiness { waiting, serving: OnceLock::new(), drain }
+    }
+
+    /// What a start waits for now, in words for whoever wonders why it takes so long.
+    pub(crate) fn waits_for(&self, what: impl Into<String>) {
+        *self.waiting.lock() = what.into();
     }
 
     /// Logs are open, and connections are taken.
-    pub(crate) fn serve(&self, quorum: QuorumHandle) {
+    pub(crate) fn serve(&self, quorum: QuorumHandle, broker: BrokerId) {
         // A broker begins to serve once.
-        let _ = self.quorum.set(quorum);
+        let _ = self.serving.set((quorum, broker));
     }
 
     /// Why clients cannot be served; `None` where they can.
-    pub(crate) fn unready(&self) -> Option<&'static str> {
-        let Some(quorum) = self.quorum.get() else { return Some("logs are being opened") };
+    pub(crate) fn unavailable(&self) -> Option<String> {
+        let Some((quorum, broker)) = self.serving.get() else { return Some(self.waiting.lock().clone()) };
         if self.drain.has_begun() {
-            return Some("the broker stops");
+            return Some("the broker stops".to_owned());
         }
-        quorum.leader().is_none().then_some("nobody leads the metadata quorum")
+        if quorum.leader().is_none() {
+            return Some("nobody leads the metadata quorum".to_owned());
+        }
+        fenced(&quorum.image(), *broker)
     }
+
+    /// Why another broker must not be taken down now; `None` where this one carries its share: clients are served, and it has everything
+    /// that its replicas ought to have.
+    pub(crate) fn unready(&self) -> Option<String> {
+        self.unavailable().or_else(|| {
+            let (quorum, broker) = self.serving.get()?;
+            behind(&quorum.image(), *broker)
+        })
+    }
+}
+
+fn fenced(image: &ClusterImage, broker: BrokerId) -> Option<String> {
+    match image.broker(broker) {
+        None => Some("the cluster does not know this broker".to_owned()),
+        Some(broker) if broker.fenced => {
+            Some("the controller has not let this broker serve: it is fenced".to_owned())
+        }
+        Some(_) => None,
+    }
+}
+
+/// Partitions in which this broker does not have all that is committed. One that it is given by a move is not counted: the others hold it.
+fn behind(image: &ClusterImage, broker: BrokerId) -> Option<String> {
+    let is_behind = |p: &Partition| p.replicas.contains(&broker) && !p.isr.contains(&broker);
+    let mut behind = image.topics().flat_map(|topic| {
+        let partitions = topic.partitions.iter().filter(|(_, partition)| is_behind(partition));
+        partitions.map(|(index, _)| format!("{}-{index}", topic.name))
+    });
+    let first = behind.next()?;
+    Some(match behind.count() {
+        0 => format!("partition {first} of this broker is not in sync yet"),
+        others => format!("{} partitions of this broker are not in sync yet, {first} among them", others + 1),
+    })
 }
 
 #[cfg(test)]
@@ -43,7 +90,10 @@ mod tests {
     fn nobody_is_served_before_logs_are_open() {
         let drain = Drain::default();
         let readiness = Readiness::new(drain.clone());
-        assert_eq!(readiness.unready(), Some("logs are being opened"));
+        assert_eq!(readiness.unready().unwrap(), "the broker starts");
+        readiness.waits_for("two of three voters do not answer");
+        assert_eq!(readiness.unready().unwrap(), "two of three voters do not answer");
+        assert_eq!(readiness.unavailable().unwrap(), "two of three voters do not answer");
         drain.begin();
         assert!(readiness.unready().is_some());
     }

@@ -76,7 +76,7 @@ fn status(shared: &Shared, service: &str) -> ServingStatus {
     if !SERVICES.contains(&service) {
         return ServingStatus::ServiceUnknown;
     }
-    match shared.ground.readiness.unready() {
+    match shared.ground.readiness.unavailable() {
         None => ServingStatus::Serving,
         Some(_) => ServingStatus::NotServing,
     }

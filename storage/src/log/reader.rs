@@ -305,6 +305,21 @@ impl LogReader {
         self.shared.segments.load().iter().map(|s| s.bytes()).sum()
     }
 
+    /// Bytes of the batches from the one that holds `from` to the end. What cannot be told, because a file cannot be read or changes
+    /// meanwhile, is taken for a whole segment: a figure for people. May wait for a disk.
+    #[must_use]
+    pub fn bytes_from(&self, from: Offset) -> u64 {
+        let segments = self.shared.segments.load();
+        let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
+        let behind = |segment: &Segment| match segment.bytes() {
+            0 => 0,
+            bytes => bytes.saturating_sub(segment.position_of(from)),
+        };
+        let mut segments = segments[first..].iter();
+        let in_first = segments.next().map_or(0, |segment| behind(segment));
+        in_first + segments.map(|segment| segment.bytes()).sum::<u64>()
+    }
+
     /// Closes files and maps that nobody used since the last call; to be called now and then.
     pub fn release_idle(&self) {
         for segment in self.shared.segments.load().iter() {

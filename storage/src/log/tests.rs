@@ -295,6 +295,30 @@ fn a_gap_larger_than_an_index_can_name_begins_a_segment() {
 }
 
 #[test]
+fn what_somebody_lacks_is_told_in_bytes() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    let sizes: Vec<u64> = (0..120)
+        .map(|n| {
+            let batch = batch(n, 1 + n as usize % 3);
+            let size = batch.size_bytes() as u64;
+            log.append([batch], LEADER).unwrap()[0].clone().unwrap();
+            size
+        })
+        .collect();
+    assert!(log.segments().len() > 3);
+    let reader = log.reader();
+    let mut base = 0;
+    for (n, _) in sizes.iter().enumerate() {
+        let expected: u64 = sizes[n..].iter().sum();
+        assert_eq!(reader.bytes_from(Offset(base)), expected, "from {base}");
+        base += 1 + n as i64 % 3;
+    }
+    assert_eq!(Offset(base), log.end());
+    assert_eq!((reader.bytes_from(log.end()), reader.bytes_from(Offset::MAX)), (0, 0));
+}
+
+#[test]
 fn retention_takes_old_and_surplus_segments_but_nothing_uncommitted() {
     let disk = SimDisk::new();
     disk.create_dir_all(Path::new("logs")).unwrap();

@@ -375,6 +375,19 @@ impl Segment {
         self.locate_from(source, target, self.probe(target))
     }
 
+    /// Where the batch that holds `target` begins, the end where there is none, 0 where that cannot be found out.
+    pub(crate) fn position_of(&self, target: Offset) -> u64 {
+        if target >= self.end() {
+            return self.bytes();
+        }
+        let located = self.source().and_then(|source| self.locate(&source, target));
+        match located {
+            Ok(Some((position, _))) => position,
+            Ok(None) => self.bytes(),
+            Err(_) => 0,
+        }
+    }
+
     fn locate_from(
         &self,
         source: &SegmentBytes,
