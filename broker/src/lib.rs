@@ -234,6 +234,7 @@ fn joining(
     Ok(Joining {
         context: context.clone(),
         data_dir: (first.path().to_owned(), first.id()),
+        directories: data_dirs.iter().map(|dir| dir.id().0).collect(),
         holds_partitions,
         id: BrokerId(config.node_id),
         endpoints,

@@ -24,6 +24,8 @@ pub(crate) struct Joining {
     pub(crate) context: LogContext,
     /// The data directory that holds metadata, and its identity.
     pub(crate) data_dir: (PathBuf, DirectoryId),
+    /// The identities of all data directories, that one first.
+    pub(crate) directories: Vec<uuid::Uuid>,
     /// Whether any data directory holds partitions.
     pub(crate) holds_partitions: bool,
     pub(crate) id: BrokerId,
@@ -57,12 +59,21 @@ impl Member {
             snapshots: SnapshotRule::default(),
         })
         .await?;
+        if quorum.image().version() == 0 {
+            // A new cluster begins with all that this program knows.
+            let begin = Command::SetFeatureLevel { level: FEATURE_LEVELS.1 };
+            if let Err(e) = quorum.propose(begin).await {
+                quorum.shutdown().await?;
+                return Err(StartError::NotRegistered { reason: e.to_string() });
+            }
+        }
         let register = Command::RegisterBroker {
             broker: joining.id,
             incarnation: uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid(),
             rack: None,
             endpoints: joining.endpoints,
             feature_levels: FEATURE_LEVELS,
+            directories: joining.directories,
         };
         let epoch = match quorum.propose(register).await {
             Ok(Output::BrokerRegistered { epoch }) => epoch,

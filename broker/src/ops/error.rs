@@ -52,6 +52,11 @@ impl From<CommandError> for OpError {
             E::PreferredLeaderNotAvailable { .. } => ErrorCode::PreferredLeaderNotAvailable,
             E::NoEligibleLeader => ErrorCode::EligibleLeadersNotAvailable,
             E::StaleBrokerEpoch { .. } => ErrorCode::StaleBrokerEpoch,
+            E::NoMove { .. } => ErrorCode::NoReassignmentInProgress,
+            E::LosesInSync { .. } => ErrorCode::InvalidReplicaAssignment,
+            E::UnknownBroker { .. } => ErrorCode::BrokerIdNotRegistered,
+            E::NeedsFeatureLevel { .. } => ErrorCode::UnsupportedVersion,
+            E::BrokerNotFenced { .. } | E::BrokerHoldsReplicas { .. } => ErrorCode::InvalidRequest,
             _ => ErrorCode::UnknownServerError,
         };
         OpError::new(code, error.to_string())

@@ -1,9 +1,11 @@
 //! Image and command to image: total, deterministic, without I/O, clock or chance. A refused command changes nothing.
 //!
 //! Kept by every command: a partition's leader is live and in sync, its in-sync set is part of its replicas and never empty,
-//! its epochs never go back.
+//! its epochs never go back. Brokers are in `broker`, who leads and who is in sync in `partition`, moves in `moves`, topics in
+//! `topic`.
 
 mod broker;
+pub(crate) mod moves;
 mod partition;
 mod topic;
 
@@ -36,13 +38,19 @@ pub fn apply(image: &ClusterImage, command: &Command) -> (ClusterImage, Result<O
 }
 
 fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, CommandError> {
+    let (needed, current) = (command.feature_level(), image.feature_level);
+    if needed > current {
+        return Err(CommandError::NeedsFeatureLevel { needed, current });
+    }
     match command {
-        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels } => {
+        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels, directories } => {
             let registered = Broker {
                 id: *broker,
                 incarnation: *incarnation,
                 epoch: BrokerEpoch(i64::try_from(image.version).unwrap_or(i64::MAX)),
                 fenced: true,
+                stopping: false,
+                directories: directories.clone(),
                 rack: rack.clone(),
                 endpoints: endpoints.clone(),
                 feature_levels: *feature_levels,
@@ -51,6 +59,16 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
         }
         Command::FenceBroker { broker, epoch } => broker::fence(image, *broker, *epoch),
         Command::UnfenceBroker { broker, epoch } => broker::unfence(image, *broker, *epoch),
+        Command::BeginShutdown { broker, epoch } => broker::begin_shutdown(image, *broker, *epoch),
+        Command::RemoveBroker { broker } => broker::remove(image, *broker),
+        Command::LoseReplicas { broker, epoch, partitions } => {
+            broker::lose_replicas(image, *broker, *epoch, partitions)
+        }
+        Command::AllocateProducerIds { broker, epoch, count } => {
+            allocate_producer_ids(image, *broker, *epoch, *count)
+        }
+        Command::SetConfig { resource, changes } => set_config(image, resource, changes),
+        Command::SetFeatureLevel { level } => set_feature_level(image, *level),
         Command::CreateTopic { name, id, assignments, settings } => {
             topic::create(image, name, *id, assignments, settings)
         }
@@ -58,7 +76,6 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
         Command::AddPartitions { topic, count_now, assignments } => {
             topic::add_partitions(image, *topic, *count_now, assignments)
         }
-        Command::SetConfig { resource, changes } => set_config(image, resource, changes),
         Command::ChangeIsr { topic, partition, leader, leader_epoch, partition_epoch, isr } => {
             let proposal = partition::IsrProposal {
                 leader: *leader,
@@ -71,10 +88,13 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
         Command::ElectLeader { topic, partition, election } => {
             partition::elect_leader(image, *topic, *partition, *election)
         }
-        Command::AllocateProducerIds { broker, epoch, count } => {
-            allocate_producer_ids(image, *broker, *epoch, *count)
+        Command::MovePartition { topic, partition, replicas } => {
+            moves::begin(image, *topic, *partition, replicas)
         }
-        Command::SetFeatureLevel { level } => set_feature_level(image, *level),
+        Command::CancelMove { topic, partition } => moves::cancel(image, *topic, *partition),
+        Command::FinishMove { topic, partition, partition_epoch } => {
+            moves::finish(image, *topic, *partition, *partition_epoch)
+        }
     }
 }
 
@@ -154,7 +174,11 @@ fn put_setting(settings: &mut Settings, name: &str, value: &str) -> Result<(), C
 }
 
 fn within(what: &'static str, actual: usize, limit: usize) -> Result<(), CommandError> {
-    if actual > limit { Err(CommandError::LimitExceeded { what, actual, limit }) } else { Ok(()) }
+    if actual > limit {
+        Err(CommandError::LimitExceeded { what: what.into(), actual, limit })
+    } else {
+        Ok(())
+    }
 }
 
 fn allocate_producer_ids(

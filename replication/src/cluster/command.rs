@@ -3,9 +3,11 @@
 //! A command carries what was decided with the help of time, chance or a table that may differ between programs (ids,
 //! placement, checked settings), so that each broker makes the same image of it.
 
+use std::borrow::Cow;
+
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, ProducerId, TopicId};
 
-use super::image::Endpoint;
+use super::image::{Endpoint, FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,11 @@ pub enum Command {
         endpoints: Vec<Endpoint>,
         /// Lowest and highest feature level that it can work with.
         feature_levels: (u16, u16),
+        /// Identities of its data directories, the one with metadata first. The same broker with another first directory is
+        /// refused: it has lost its disk, and what it promised with it.
+        directories: Vec<uuid::Uuid>,
     },
-    /// Takes every leadership from a broker and lets it have none.
+    /// Takes every leadership from a broker and lets it have none: it is silent, or has stopped.
     FenceBroker {
         /// The broker.
         broker: BrokerId,
@@ -37,6 +42,54 @@ pub enum Command {
         broker: BrokerId,
         /// Of the registration that is meant.
         epoch: BrokerEpoch,
+    },
+    /// A broker is about to stop: what it leads goes to other replicas in sync, and it gets nothing new. Its next registration
+    /// ends that.
+    BeginShutdown {
+        /// The broker.
+        broker: BrokerId,
+        /// Of the registration that is meant.
+        epoch: BrokerEpoch,
+    },
+    /// Forgets a broker that is fenced and holds no replica. Its id may then be another disk's.
+    RemoveBroker {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// A broker says that it does not have what it should have: a disk is gone. It leaves those in-sync sets; where it is the
+    /// last member, nobody leads any more.
+    LoseReplicas {
+        /// The broker.
+        broker: BrokerId,
+        /// Of the registration that is meant.
+        epoch: BrokerEpoch,
+        /// What it lacks. What is not there, or is not its own, is passed over.
+        partitions: Vec<(TopicId, u32)>,
+    },
+    /// Has a partition move to other brokers. It ends by itself once all of them are in sync; another move takes its place.
+    MovePartition {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: u32,
+        /// Where it shall lie, preferred leader first.
+        replicas: Vec<BrokerId>,
+    },
+    /// Takes a partition back to where it was before its move.
+    CancelMove {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: u32,
+    },
+    /// Ends a move whose target is in sync and leads: the brokers that it leaves know that they lead no more.
+    FinishMove {
+        /// The topic.
+        topic: TopicId,
+        /// The partition.
+        partition: u32,
+        /// The state that was decided upon.
+        partition_epoch: i32,
     },
     /// Makes a topic.
     CreateTopic {
@@ -108,6 +161,22 @@ pub enum Command {
         /// The level; it never falls.
         level: u16,
     },
+}
+
+impl Command {
+    /// The feature level that a cluster must have for it: programs below do not know it.
+    #[must_use]
+    pub fn feature_level(&self) -> u16 {
+        match self {
+            Command::BeginShutdown { .. }
+            | Command::RemoveBroker { .. }
+            | Command::LoseReplicas { .. }
+            | Command::MovePartition { .. }
+            | Command::CancelMove { .. }
+            | Command::FinishMove { .. } => MOVES_FEATURE_LEVEL,
+            _ => FIRST_FEATURE_LEVEL,
+        }
+    }
 }
 
 /// What settings belong to.
@@ -255,7 +324,7 @@ pub enum CommandError {
     #[error("{what}: {actual} exceeds the limit of {limit}")]
     LimitExceeded {
         /// What.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How large it is.
         actual: usize,
         /// How large it may be.
@@ -313,7 +382,7 @@ pub enum CommandError {
         /// The broker.
         broker: BrokerId,
         /// Why.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// The partition has the leader that the election would give it.
     #[error("the partition needs no election")]
@@ -353,6 +422,55 @@ pub enum CommandError {
         lowest: u16,
         /// Its highest level.
         highest: u16,
+    },
+    /// The command needs a level that the cluster has not reached.
+    #[error(
+        "this needs feature level {needed}, and the cluster is at {current}: start every broker with this program"
+    )]
+    NeedsFeatureLevel {
+        /// What it needs.
+        needed: u16,
+        /// The level in use.
+        current: u16,
+    },
+    /// The broker had another disk when it registered before.
+    #[error(
+        "broker {broker} is known with directory {registered}, not {given}: it has another disk; remove the broker from the \
+         cluster first, or give it back its directory"
+    )]
+    OtherDirectory {
+        /// The broker.
+        broker: BrokerId,
+        /// The directory it is known with.
+        registered: uuid::Uuid,
+        /// The one it came with.
+        given: uuid::Uuid,
+    },
+    /// A broker that takes part cannot be removed.
+    #[error("broker {broker} is not fenced; stop it first")]
+    BrokerNotFenced {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// A broker that holds partitions cannot be removed.
+    #[error("broker {broker} holds {partitions} partitions; move them to other brokers first")]
+    BrokerHoldsReplicas {
+        /// The broker.
+        broker: BrokerId,
+        /// How many.
+        partitions: usize,
+    },
+    /// The move would leave nobody who has everything that was acknowledged.
+    #[error("none of the replicas that would remain is in sync; broker {broker} has what the others lack")]
+    LosesInSync {
+        /// A replica in sync that would go.
+        broker: BrokerId,
+    },
+    /// The partition does not move, or not so far that its move could end.
+    #[error("the partition has no move that could be {what}")]
+    NoMove {
+        /// What was asked.
+        what: Cow<'static, str>,
     },
     /// The level is below the one in use.
     #[error("feature level {level} is below the one in use, {current}")]

@@ -66,15 +66,36 @@ fn election() -> impl Strategy<Value = Election> {
 
 fn register() -> impl Strategy<Value = Command> {
     let rack = option::of(proptest::sample::select(&["east", "west"][..]).prop_map(str::to_owned));
-    (broker(), 0u128..3, rack, any::<u16>(), (0u16..3, 0u16..3)).prop_map(
-        |(broker, incarnation, rack, port, feature_levels)| Command::RegisterBroker {
+    let levels = prop_oneof![3 => Just((1u16, 2u16)), 1 => (0u16..3, 0u16..4)];
+    let directories = vec((0u128..2).prop_map(uuid::Uuid::from_u128), 0..2);
+    (broker(), 0u128..3, rack, any::<u16>(), levels, directories).prop_map(
+        |(broker, incarnation, rack, port, feature_levels, directories)| Command::RegisterBroker {
             broker,
             incarnation: uuid::Uuid::from_u128(incarnation),
             rack,
             endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port }],
             feature_levels,
+            directories,
         },
     )
+}
+
+/// Of those that need feature level 2.
+fn of_moves() -> impl Strategy<Value = Command> {
+    let partition = || (topic_id(), 0u32..3);
+    prop_oneof![
+        (broker(), broker_epoch()).prop_map(|(broker, epoch)| Command::BeginShutdown { broker, epoch }),
+        broker().prop_map(|broker| Command::RemoveBroker { broker }),
+        (broker(), broker_epoch(), vec(partition(), 0..4))
+            .prop_map(|(broker, epoch, partitions)| { Command::LoseReplicas { broker, epoch, partitions } }),
+        (partition(), vec(broker(), 0..4)).prop_map(|((topic, partition), replicas)| {
+            Command::MovePartition { topic, partition, replicas }
+        }),
+        partition().prop_map(|(topic, partition)| Command::CancelMove { topic, partition }),
+        (partition(), -1i32..6).prop_map(|((topic, partition), partition_epoch)| {
+            Command::FinishMove { topic, partition, partition_epoch }
+        }),
+    ]
 }
 
 fn change_isr() -> impl Strategy<Value = Command> {
@@ -113,6 +134,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
             |(broker, epoch, count)| Command::AllocateProducerIds { broker, epoch, count }
         ),
         1 => any::<u16>().prop_map(|level| Command::SetFeatureLevel { level }),
+        5 => of_moves(),
     ]
 }
 
@@ -125,6 +147,17 @@ fn made_current(image: &ClusterImage, command: Command) -> Command {
         }
         Command::UnfenceBroker { broker, epoch } => {
             Command::UnfenceBroker { broker, epoch: current(broker, epoch) }
+        }
+        Command::BeginShutdown { broker, epoch } => {
+            Command::BeginShutdown { broker, epoch: current(broker, epoch) }
+        }
+        Command::LoseReplicas { broker, epoch, partitions } => {
+            Command::LoseReplicas { broker, epoch: current(broker, epoch), partitions }
+        }
+        Command::FinishMove { topic, partition, partition_epoch } => {
+            let held = image.topic_by_id(topic).and_then(|t| t.partition(partition));
+            let partition_epoch = held.map_or(partition_epoch, |held| held.partition_epoch);
+            Command::FinishMove { topic, partition, partition_epoch }
         }
         Command::AllocateProducerIds { broker, epoch, count } => {
             Command::AllocateProducerIds { broker, epoch: current(broker, epoch), count }
@@ -147,9 +180,15 @@ fn made_current(image: &ClusterImage, command: Command) -> Command {
     }
 }
 
-/// Commands, most of which name what is current when their turn comes.
+/// Commands, most of which name what is current when their turn comes. Most sequences begin at the second level.
 pub(crate) fn commands() -> impl Strategy<Value = Vec<(bool, Command)>> {
-    vec((proptest::bool::weighted(0.8), command()), 0..60)
+    let level = proptest::bool::weighted(0.8);
+    (level, vec((proptest::bool::weighted(0.8), command()), 0..60)).prop_map(|(is_second, mut commands)| {
+        if is_second {
+            commands.insert(0, (false, Command::SetFeatureLevel { level: 2 }));
+        }
+        commands
+    })
 }
 
 /// Applies commands in turn and shows each step.

@@ -10,6 +10,9 @@ use super::sorted_map::SortedMap;
 /// The first level of what is kept in images; rises where a newer program needs a command or field that an older one lacks.
 pub const FIRST_FEATURE_LEVEL: u16 = 1;
 
+/// The level from which brokers name their directories, stop in two steps and lose replicas, and partitions move.
+pub const MOVES_FEATURE_LEVEL: u16 = 2;
+
 /// Names and values of settings that somebody set; what is not in it has its default.
 pub type Settings = BTreeMap<String, String>;
 
@@ -41,8 +44,14 @@ pub struct Broker {
     pub incarnation: uuid::Uuid,
     /// Rises with each registration.
     pub epoch: BrokerEpoch,
-    /// A fenced broker leads nothing and joins no in-sync set: it is starting, stopping or not heard of.
+    /// A fenced broker leads nothing and is in no in-sync set that has another member: it is starting, has stopped, or is
+    /// not heard of.
     pub fenced: bool,
+    /// A stopping broker gets no leadership and joins no in-sync set. What it leads goes to others where they can take it.
+    pub stopping: bool,
+    /// The identities of its data directories; the first one holds metadata, and stands for the broker. Empty where an older
+    /// program registered it.
+    pub directories: Vec<uuid::Uuid>,
     /// Where it stands; replicas are spread over racks.
     pub rack: Option<String>,
     /// Where clients and brokers reach it, one for each listener.
@@ -78,10 +87,17 @@ pub struct Topic {
 /// Where one partition lies and who leads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// The brokers that hold it; the first one is the preferred leader.
+    /// The brokers that hold it; the first one is the preferred leader. While the partition moves, those it moves to and
+    /// behind them those that it leaves.
     pub replicas: Arc<[BrokerId]>,
     /// Those of them that have everything that was acknowledged.
     pub isr: Arc<[BrokerId]>,
+    /// Those of the replicas that get the partition by a move that is under way.
+    pub adding: Arc<[BrokerId]>,
+    /// Those of the replicas that lose it when the move ends.
+    pub removing: Arc<[BrokerId]>,
+    /// The last replica in sync has lost what it held. Nobody leads until an operator orders an unclean election.
+    pub is_lost: bool,
     /// The one that takes writes.
     pub leader: Option<BrokerId>,
     /// Rises with each change of leader, never goes back.
@@ -150,6 +166,18 @@ impl ClusterImage {
         self.brokers.get(&id).is_some_and(|broker| !broker.fenced)
     }
 
+    /// True for a live broker that is not about to stop: only such a one gets leaderships and new partitions.
+    #[must_use]
+    pub fn may_lead(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(|broker| !broker.fenced && !broker.stopping)
+    }
+
+    /// True for a broker that a leader may take into an in-sync set.
+    #[must_use]
+    pub fn may_join_isr(&self, id: BrokerId) -> bool {
+        self.may_lead(id)
+    }
+
     /// What was set for one broker.
     #[must_use]
     pub fn broker_settings(&self, id: BrokerId) -> Option<&Arc<Settings>> {
@@ -214,6 +242,31 @@ impl Topic {
     #[must_use]
     pub fn partition(&self, index: u32) -> Option<&Partition> {
         self.partitions.get(&index)
+    }
+}
+
+impl Partition {
+    /// True while it moves.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas that it has once its move has ended; where it does not move, those that it has.
+    pub fn target(&self) -> impl Iterator<Item = BrokerId> + Clone {
+        self.replicas.iter().copied().filter(|r| !self.removing.contains(r))
+    }
+
+    /// The replicas that it had before its move began, in an order that keeps the target's.
+    pub fn origin(&self) -> impl Iterator<Item = BrokerId> + Clone {
+        self.replicas.iter().copied().filter(|r| !self.adding.contains(r))
+    }
+
+    /// A member of the in-sync set that may lead, the preferred leader first.
+    #[must_use]
+    pub fn heir(&self, image: &ClusterImage) -> Option<BrokerId> {
+        let can = |r: &BrokerId| self.isr.contains(r) && image.may_lead(*r);
+        if self.is_lost { None } else { self.replicas.iter().copied().find(can) }
     }
 }
 

@@ -53,7 +53,7 @@ pub fn place(image: &ClusterImage, wanted: Wanted) -> Result<Vec<Vec<BrokerId>>,
 
 /// Live brokers with their racks, neighbours in different racks as far as racks go round.
 fn ring(image: &ClusterImage) -> Vec<(BrokerId, Option<&str>)> {
-    let live = || image.brokers().filter(|b| !b.fenced);
+    let live = || image.brokers().filter(|b| image.may_lead(b.id));
     // Where some say nothing, the racks of the others say too little.
     let has_racks = live().all(|b| b.rack.is_some());
     let mut racks: BTreeMap<Option<&str>, VecDeque<BrokerId>> = BTreeMap::new();

@@ -1,14 +1,15 @@
-//! Commands, outputs and images as the messages of `metadata.proto`. What a message lacks, or says in words this program does
+//! Commands, outputs, refusals and images as the messages of `metadata.proto`. What a message lacks, or says in words this program does
 //! not know, is an exact error: a change that is skipped would make brokers disagree.
 
 mod read;
+mod refusal;
 mod write;
 
 use bytes::Bytes;
 use floodmark_proto::pb::metadata as pb;
 use prost::Message as _;
 
-use super::command::{Command, Output};
+use super::command::{Command, CommandError, Output};
 use super::image::ClusterImage;
 
 /// Why bytes are not what they should be.
@@ -72,6 +73,17 @@ pub fn output_to_pb(output: &Output) -> pb::Output {
 /// An output from its message.
 pub fn output_from_pb(message: pb::Output) -> Result<Output, WireError> {
     read::output(message)
+}
+
+/// A refusal as a message.
+#[must_use]
+pub fn refusal_to_pb(error: &CommandError) -> pb::Refusal {
+    refusal::to_pb(error)
+}
+
+/// A refusal from its message.
+pub fn refusal_from_pb(message: pb::Refusal) -> Result<CommandError, WireError> {
+    refusal::from_pb(message)
 }
 
 /// An image as a message. The same image always gives the same bytes.

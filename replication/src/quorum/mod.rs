@@ -34,7 +34,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::cluster::image::FIRST_FEATURE_LEVEL;
+use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
 use crate::cluster::wire::command_len;
 use crate::cluster::{ClusterImage, Command, Output};
 use disk_pressure::DiskPressure;
@@ -50,7 +50,7 @@ use state_machine::{Growth, StateMachine};
 use types::{NodeId, StoredMembership, TypeConfig};
 
 /// Lowest and highest feature level that this program can work with; what a broker registers with.
-pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, FIRST_FEATURE_LEVEL);
+pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL);
 
 /// Commands that wait at most.
 const WAITING_MAX: usize = 1024;

@@ -73,6 +73,7 @@ fn register(incarnation: u128) -> Command {
             port: 9092,
         }],
         feature_levels: FEATURE_LEVELS,
+        directories: Vec::new(),
     }
 }
 

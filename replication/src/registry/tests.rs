@@ -31,6 +31,7 @@ impl Cluster {
             rack: None,
             endpoints: Vec::new(),
             feature_levels: (1, 1),
+            directories: Vec::new(),
         };
         let Output::BrokerRegistered { epoch } = cluster.change(register) else { panic!("not registered") };
         cluster.change(Command::UnfenceBroker { broker: NODE, epoch });

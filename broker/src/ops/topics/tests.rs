@@ -29,6 +29,7 @@ fn cluster_of(brokers: i32, existing: &[&str]) -> ClusterImage {
             rack: None,
             endpoints: Vec::new(),
             feature_levels: (1, 1),
+            directories: Vec::new(),
         });
         let floodmark_replication::cluster::Output::BrokerRegistered { epoch } = registered else {
             panic!("{registered:?}")

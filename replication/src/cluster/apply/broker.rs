@@ -1,16 +1,20 @@
-//! Brokers: registration, fencing, and what that does to the partitions they hold.
+//! Brokers: registration, fencing, stopping, lost disks, and what that does to the partitions they hold.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use floodmark_proto::ids::{BrokerEpoch, BrokerId};
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 
 use super::super::command::{CommandError, Output};
-use super::super::image::{Broker, ClusterImage, Partition, Topic};
+use super::super::image::{Broker, ClusterImage, MOVES_FEATURE_LEVEL, Partition, Topic};
 use super::partition::{next_partition_epoch, with_leader, without_leader};
+use super::topic::PARTITIONS_MAX;
 use super::{registered, within};
 
 /// Listeners of a broker at most.
 const ENDPOINTS_MAX: usize = 64;
+/// Data directories of a broker at most.
+const DIRECTORIES_MAX: usize = 64;
 /// Bytes of a rack, a listener's name or a host at most.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -21,17 +25,35 @@ pub(super) fn register(image: &mut ClusterImage, broker: Broker) -> Result<Outpu
     for name in names {
         within("bytes of a name", name.len(), NAME_BYTES_MAX)?;
     }
+    within("directories of a broker", broker.directories.len(), DIRECTORIES_MAX)?;
     let id = broker.id;
     let mut broker = broker;
+    if image.feature_level < MOVES_FEATURE_LEVEL {
+        // Brokers with older programs have nowhere to keep them, and all must make the same image of a command.
+        broker.directories = Vec::new();
+    }
+    check_directory(image, &broker)?;
     if let Some(before) = image.broker(id).filter(|before| before.incarnation == broker.incarnation) {
         // A registration whose answer was lost is made again; what the process has done since stands.
-        (broker.epoch, broker.fenced) = (before.epoch, before.fenced);
+        (broker.epoch, broker.fenced, broker.stopping) = (before.epoch, before.fenced, before.stopping);
     } else {
         withdraw(image, id);
     }
     let epoch = broker.epoch;
     Arc::make_mut(&mut image.brokers).insert(id, Arc::new(broker));
     Ok(Output::BrokerRegistered { epoch })
+}
+
+/// A broker id is one disk: what it promised, and what it had in sync, is on that disk or nowhere.
+fn check_directory(image: &ClusterImage, broker: &Broker) -> Result<(), CommandError> {
+    let before = image.broker(broker.id).and_then(|before| before.directories.first());
+    let given = broker.directories.first().copied().unwrap_or_default();
+    match before {
+        Some(registered) if *registered != given => {
+            Err(CommandError::OtherDirectory { broker: broker.id, registered: *registered, given })
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn fence(
@@ -53,12 +75,64 @@ pub(super) fn unfence(
     let broker = registered(image, id, epoch)?;
     set_fenced(image, &broker, false);
     // Where nobody else could lead it leads again. Elsewhere it is a follower until a leader takes it in.
-    change_partitions(image, |_, partition| {
+    change_partitions(image, |image, _, partition| {
         if partition.leader.is_none() && partition.isr.contains(&id) {
-            with_leader(partition, id)
+            partition.heir(image).and_then(|heir| with_leader(partition, heir))
         } else {
             None
         }
+    });
+    Ok(Output::Done)
+}
+
+pub(super) fn begin_shutdown(
+    image: &mut ClusterImage,
+    id: BrokerId,
+    epoch: BrokerEpoch,
+) -> Result<Output, CommandError> {
+    let broker = registered(image, id, epoch)?;
+    put_broker(image, Broker { stopping: true, ..Broker::clone(&broker) });
+    // It stays in sync until it is fenced: a new leader commits nothing before this broker follows it, and so knows of it.
+    change_partitions(image, |image, _, partition| {
+        let heir = if partition.leader == Some(id) { partition.heir(image) } else { None };
+        heir.and_then(|heir| with_leader(partition, heir))
+    });
+    Ok(Output::Done)
+}
+
+pub(super) fn remove(image: &mut ClusterImage, id: BrokerId) -> Result<Output, CommandError> {
+    let broker = image.broker(id).ok_or(CommandError::UnknownBroker { broker: id })?;
+    if !broker.fenced {
+        return Err(CommandError::BrokerNotFenced { broker: id });
+    }
+    let all = image.topics().flat_map(|topic| topic.partitions.values());
+    let partitions = all.filter(|partition| partition.replicas.contains(&id)).count();
+    if partitions > 0 {
+        return Err(CommandError::BrokerHoldsReplicas { broker: id, partitions });
+    }
+    Arc::make_mut(&mut image.brokers).remove(&id);
+    Ok(Output::Done)
+}
+
+pub(super) fn lose_replicas(
+    image: &mut ClusterImage,
+    id: BrokerId,
+    epoch: BrokerEpoch,
+    partitions: &[(TopicId, u32)],
+) -> Result<Output, CommandError> {
+    registered(image, id, epoch)?;
+    within("partitions that a broker has lost", partitions.len(), PARTITIONS_MAX)?;
+    let lost: BTreeSet<(TopicId, u32)> = partitions.iter().copied().collect();
+    change_partitions(image, |image, key, partition| {
+        if partition.is_lost || !partition.isr.contains(&id) || !lost.contains(&key) {
+            return None;
+        }
+        if let Some(left) = leave(image, partition, id) {
+            return Some(left);
+        }
+        // Nobody else has all of it, and this one has nothing: it must not lead either.
+        let lost = Partition { is_lost: true, ..partition.clone() };
+        if lost.leader.is_some() { Some(without_leader(&lost)) } else { next_partition_epoch(&lost) }
     });
     Ok(Output::Done)
 }
@@ -72,41 +146,49 @@ pub(super) fn check_feature_level(broker: &Broker, level: u16) -> Result<(), Com
 }
 
 fn set_fenced(image: &mut ClusterImage, broker: &Broker, fenced: bool) {
-    let broker = Broker { fenced, ..broker.clone() };
+    put_broker(image, Broker { fenced, ..broker.clone() });
+}
+
+fn put_broker(image: &mut ClusterImage, broker: Broker) {
     Arc::make_mut(&mut image.brokers).insert(broker.id, Arc::new(broker));
 }
 
 /// Takes the broker out of every in-sync set that has another member, and out of every lead. Another live replica in sync
 /// takes over; where there is none, nobody does.
 fn withdraw(image: &mut ClusterImage, id: BrokerId) {
-    change_partitions(image, |image, partition| {
+    change_partitions(image, |image, _, partition| {
         if !partition.isr.contains(&id) {
             return None;
         }
-        let others: Arc<[BrokerId]> = partition.isr.iter().copied().filter(|r| *r != id).collect();
-        let is_leader = partition.leader == Some(id);
-        if others.is_empty() {
-            // The last one in sync stays so: only it has everything that was acknowledged.
-            return if is_leader { Some(without_leader(partition)) } else { None };
-        }
-        let left = Partition { isr: Arc::clone(&others), ..partition.clone() };
-        if !is_leader {
-            return next_partition_epoch(&left);
-        }
-        let heir = partition.replicas.iter().copied().find(|r| others.contains(r) && image.is_live(*r));
-        heir.map_or_else(|| Some(without_leader(&left)), |heir| with_leader(&left, heir))
+        // The last one in sync stays so: only it has everything that was acknowledged.
+        let lone = || (partition.leader == Some(id)).then(|| without_leader(partition));
+        leave(image, partition, id).or_else(lone)
     });
+}
+
+/// The partition without one member of its in-sync set; `None` where there is no other.
+fn leave(image: &ClusterImage, partition: &Partition, id: BrokerId) -> Option<Partition> {
+    let others: Arc<[BrokerId]> = partition.isr.iter().copied().filter(|r| *r != id).collect();
+    if others.is_empty() {
+        return None;
+    }
+    let left = Partition { isr: others, ..partition.clone() };
+    if partition.leader != Some(id) {
+        return next_partition_epoch(&left);
+    }
+    let led = left.heir(image).and_then(|heir| with_leader(&left, heir));
+    Some(led.unwrap_or_else(|| without_leader(&left)))
 }
 
 /// Puts what `change` makes of them in the place of partitions.
 fn change_partitions(
     image: &mut ClusterImage,
-    change: impl Fn(&ClusterImage, &Partition) -> Option<Partition>,
+    change: impl Fn(&ClusterImage, (TopicId, u32), &Partition) -> Option<Partition>,
 ) {
     let mut changed = Vec::new();
     for topic in image.topics() {
-        let found: Vec<(u32, Partition)> =
-            topic.partitions.iter().filter_map(|(index, p)| Some((*index, change(image, p)?))).collect();
+        let of = |(index, p): (&u32, &Partition)| Some((*index, change(image, (topic.id, *index), p)?));
+        let found: Vec<(u32, Partition)> = topic.partitions.iter().filter_map(of).collect();
         if found.is_empty() {
             continue;
         }

@@ -7,6 +7,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId};
 
 use super::super::command::{CommandError, Election, Output};
 use super::super::image::{ClusterImage, Partition, Topic};
+use super::moves;
 
 /// What a leader states.
 pub(super) struct IsrProposal<'a> {
@@ -39,7 +40,8 @@ pub(super) fn change_isr(
     let changed = next_partition_epoch(&Partition { isr, ..partition })
         .ok_or(CommandError::InvalidIsr { reason: "the partition's epochs are used up".to_owned() })?;
     let partition_epoch = changed.partition_epoch;
-    put(image, &topic, index, changed);
+    // The answer is true of the set as it was proposed; what follows from it has an epoch of its own.
+    put(image, &topic, index, moves::led_from_target(image, changed));
     Ok(Output::IsrChanged { partition_epoch })
 }
 
@@ -57,12 +59,17 @@ fn check_isr(
         if !seen.insert(*member) {
             return invalid(format!("broker {member} is named twice"));
         }
-        let ineligible = |reason| Err(CommandError::IneligibleReplica { broker: *member, reason });
+        let ineligible = |reason: &'static str| {
+            Err(CommandError::IneligibleReplica { broker: *member, reason: reason.into() })
+        };
         match image.broker(*member) {
             None => return ineligible("it is not registered"),
             Some(broker) if broker.fenced => return ineligible("it is fenced"),
             // What was in sync was another start of that broker, which may have lost its disk since.
             Some(broker) if broker.epoch != *epoch => return ineligible("it has registered again since"),
+            Some(broker) if broker.stopping && !partition.isr.contains(member) => {
+                return ineligible("it is about to stop");
+            }
             Some(_) => {}
         }
     }
@@ -79,7 +86,7 @@ pub(super) fn elect_leader(
     election: Election,
 ) -> Result<Output, CommandError> {
     let (topic, partition) = find(image, topic, index)?;
-    let is_electable = |r: &BrokerId| partition.isr.contains(r) && image.is_live(*r);
+    let is_electable = |r: &BrokerId| !partition.is_lost && partition.isr.contains(r) && image.may_lead(*r);
     let elected = match election {
         Election::Preferred => {
             let preferred = partition.replicas.first().copied().ok_or(CommandError::NoEligibleLeader)?;
@@ -94,19 +101,11 @@ pub(super) fn elect_leader(
         Election::InSync | Election::Unclean if partition.leader.is_some() => {
             return Err(CommandError::ElectionNotNeeded);
         }
-        Election::InSync | Election::Unclean => {
-            let in_sync = partition.replicas.iter().copied().find(is_electable);
-            let any = || partition.replicas.iter().copied().find(|r| image.is_live(*r));
-            match (in_sync, election) {
-                (Some(leader), _) => with_leader(&partition, leader),
-                (None, Election::Unclean) => {
-                    let leader = any().ok_or(CommandError::NoEligibleLeader)?;
-                    // Whatever the others have that this one lacks is given up.
-                    with_leader(&Partition { isr: Arc::new([leader]), ..partition.clone() }, leader)
-                }
-                (None, _) => None,
-            }
-        }
+        Election::InSync | Election::Unclean => match (partition.heir(image), election) {
+            (Some(leader), _) => with_leader(&partition, leader),
+            (None, Election::Unclean) => unclean(image, &partition),
+            (None, _) => None,
+        },
     };
     let elected = elected.ok_or(CommandError::NoEligibleLeader)?;
     let (leader, leader_epoch) = (elected.leader, elected.leader_epoch);
@@ -115,6 +114,16 @@ pub(super) fn elect_leader(
         Some(leader) => Ok(Output::LeaderElected { leader, leader_epoch }),
         None => Err(CommandError::NoEligibleLeader),
     }
+}
+
+/// The partition led by whoever is there; what the others have and this one lacks is given up.
+fn unclean(image: &ClusterImage, partition: &Partition) -> Option<Partition> {
+    let can = |r: &BrokerId| image.may_lead(*r);
+    let replicas = || partition.replicas.iter().copied();
+    // One that has lost its disk has less than any other.
+    let kept = replicas().find(|r| can(r) && !(partition.is_lost && partition.isr.contains(r)));
+    let leader = kept.or_else(|| replicas().find(can))?;
+    with_leader(&Partition { isr: Arc::new([leader]), is_lost: false, ..partition.clone() }, leader)
 }
 
 /// The partition under a new leader; `None` where it has no epochs left.
@@ -135,14 +144,18 @@ pub(super) fn next_partition_epoch(partition: &Partition) -> Option<Partition> {
     Some(Partition { partition_epoch: partition.partition_epoch.checked_add(1)?, ..partition.clone() })
 }
 
-fn find(image: &ClusterImage, id: TopicId, index: u32) -> Result<(Arc<Topic>, Partition), CommandError> {
+pub(super) fn find(
+    image: &ClusterImage,
+    id: TopicId,
+    index: u32,
+) -> Result<(Arc<Topic>, Partition), CommandError> {
     let topic = image.topic_by_id(id).ok_or(CommandError::UnknownTopic { id })?;
     let unknown = || CommandError::UnknownPartition { topic: topic.name.to_string(), partition: index };
     let partition = topic.partition(index).cloned().ok_or_else(unknown)?;
     Ok((Arc::clone(topic), partition))
 }
 
-fn put(image: &mut ClusterImage, topic: &Topic, index: u32, partition: Partition) {
+pub(super) fn put(image: &mut ClusterImage, topic: &Topic, index: u32, partition: Partition) {
     let mut topic = topic.clone();
     topic.partitions.insert(index, partition);
     image.put_topic(Arc::new(topic));

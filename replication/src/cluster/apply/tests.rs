@@ -1,7 +1,10 @@
 //! Each command by cases, and what holds after any sequence of them.
 
 mod brokers;
+mod disks;
+mod moves;
 mod partitions;
+mod shutdown;
 mod topics;
 
 use std::collections::BTreeSet;
@@ -11,11 +14,13 @@ use proptest::prelude::*;
 
 use super::super::command::{ConfigChange, Election};
 use super::super::generate::{commands, run};
-use super::super::image::Endpoint;
+use super::super::image::{Endpoint, Partition};
 use super::*;
 
 fn empty() -> ClusterImage {
-    ClusterImage::new(ClusterId::from_bytes([3; 16]))
+    let mut image = ClusterImage::new(ClusterId::from_bytes([3; 16]));
+    done(&mut image, &Command::SetFeatureLevel { level: 2 });
+    image
 }
 
 fn register(broker: i32, incarnation: u128) -> Command {
@@ -24,16 +29,18 @@ fn register(broker: i32, incarnation: u128) -> Command {
         incarnation: uuid::Uuid::from_u128(incarnation),
         rack: None,
         endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port: 9092 }],
-        feature_levels: (1, 1),
+        feature_levels: (1, 2),
+        directories: vec![uuid::Uuid::from_u128(broker as u128)],
     }
 }
 
 /// Carries out what must succeed.
 fn done(image: &mut ClusterImage, command: &Command) -> Output {
     let (next, outcome) = apply(image, command);
+    let output = outcome.unwrap();
     assert_eq!(next.version(), image.version() + 1);
     *image = next;
-    outcome.unwrap()
+    output
 }
 
 /// Carries out what must be refused.
@@ -101,6 +108,11 @@ fn check_invariants(image: &ClusterImage) {
             assert_eq!(replicas.len(), partition.replicas.len());
             assert_eq!(isr.len(), partition.isr.len());
             assert!(!isr.is_empty() && isr.is_subset(&replicas), "{partition:?}");
+            let moving: BTreeSet<_> = partition.adding.iter().chain(&*partition.removing).collect();
+            assert_eq!(moving.len(), partition.adding.len() + partition.removing.len(), "{partition:?}");
+            assert!(moving.is_subset(&replicas), "{partition:?}");
+            assert!(partition.target().next().is_some() && partition.origin().next().is_some());
+            assert!(!partition.is_lost || partition.leader.is_none() && isr.len() == 1, "{partition:?}");
             if let Some(leader) = partition.leader {
                 assert!(isr.contains(&leader) && image.is_live(leader), "{partition:?}");
             }
@@ -116,7 +128,14 @@ fn check_invariants(image: &ClusterImage) {
 
 fn check_epochs(before: &ClusterImage, after: &ClusterImage) {
     for broker in before.brokers() {
-        assert!(after.broker(broker.id).is_some_and(|b| b.epoch >= broker.epoch));
+        // One that was removed held nothing. Another under its id has an epoch above, because versions rise.
+        match after.broker(broker.id) {
+            Some(now) => assert!(now.epoch >= broker.epoch),
+            None => assert!(broker.fenced && !holds_replicas(before, broker.id)),
+        }
+    }
+    for now in after.brokers().filter(|now| before.broker(now.id).is_none()) {
+        assert_eq!(now.epoch.0, before.version() as i64);
     }
     for topic in before.topics() {
         let Some(now) = after.topic_by_id(topic.id) else {
@@ -129,10 +148,35 @@ fn check_epochs(before: &ClusterImage, after: &ClusterImage) {
             assert!(is.leader_epoch >= was.leader_epoch && is.partition_epoch >= was.partition_epoch);
             assert_eq!(is.leader_epoch == was.leader_epoch, is.leader == was.leader, "{was:?} {is:?}");
             assert_eq!(is.partition_epoch == was.partition_epoch, is == was);
+            check_kept(before, after, was, is);
         }
     }
     assert!(after.next_producer_id >= before.next_producer_id);
     assert!(after.feature_level >= before.feature_level);
+}
+
+fn holds_replicas(image: &ClusterImage, broker: BrokerId) -> bool {
+    image.topics().flat_map(|t| t.partitions.values()).any(|p| p.replicas.contains(&broker))
+}
+
+/// What was acknowledged stays with somebody, and nobody gets a lead who should not.
+fn check_kept(before: &ClusterImage, after: &ClusterImage, was: &Partition, is: &Partition) {
+    // Of those that had everything one at least still counts. Only an unclean election, which leaves one member that leads and
+    // was not there before, may give that up.
+    let has_kept = is.isr.iter().any(|r| was.isr.contains(r));
+    let is_unclean = was.leader.is_none() && is.leader.is_some() && is.isr.len() == 1;
+    assert!(has_kept || is_unclean, "{was:?} {is:?}");
+    assert!(is.isr.iter().all(|r| was.isr.contains(r) || after.may_join_isr(*r)), "{was:?} {is:?}");
+    if is.leader != was.leader
+        && let Some(leader) = is.leader
+    {
+        assert!(after.may_lead(leader), "{was:?} {is:?}");
+        assert!(is_unclean || was.isr.contains(&leader) || is.isr.contains(&leader) && was.is_moving());
+    }
+    // Replicas change by moves alone, and one that leads is never taken out.
+    let gone = |r: &&BrokerId| !is.replicas.contains(r);
+    assert!(was.replicas.iter().filter(gone).all(|r| was.leader != Some(*r)), "{was:?} {is:?}");
+    assert!(before.version() < after.version() || is == was);
 }
 
 proptest! {
@@ -219,18 +263,23 @@ fn producer_ids_are_given_once() {
 
 #[test]
 fn the_feature_level_rises_where_every_broker_can_follow() {
-    let mut image = cluster(1);
+    let mut image = ClusterImage::new(ClusterId::from_bytes([3; 16]));
     let level = |level| Command::SetFeatureLevel { level };
+    let with = |broker, incarnation, levels| {
+        let mut command = register(broker, incarnation);
+        if let Command::RegisterBroker { feature_levels, .. } = &mut command {
+            *feature_levels = levels;
+        }
+        command
+    };
+    done(&mut image, &with(1, 1, (1, 1)));
     done(&mut image, &level(1));
     let error =
         CommandError::UnsupportedFeatureLevel { level: 2, broker: BrokerId(1), lowest: 1, highest: 1 };
     assert_eq!(refused(&image, &level(2)), error);
     assert_eq!(refused(&image, &level(0)), CommandError::FeatureLevelMayNotFall { level: 0, current: 1 });
-    let mut newer = register(1, 2);
-    if let Command::RegisterBroker { feature_levels, .. } = &mut newer {
-        *feature_levels = (1, 2);
-    }
-    done(&mut image, &newer);
+    done(&mut image, &with(1, 2, (1, 2)));
     done(&mut image, &level(2));
-    assert!(matches!(refused(&image, &register(2, 1)), CommandError::UnsupportedFeatureLevel { .. }));
+    let old = refused(&image, &with(2, 1, (1, 1)));
+    assert!(matches!(old, CommandError::UnsupportedFeatureLevel { .. }));
 }

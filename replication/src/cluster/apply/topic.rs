@@ -14,7 +14,7 @@ use super::{put_setting, within};
 /// Partitions of a topic at most.
 pub(super) const PARTITIONS_MAX: usize = 100_000;
 /// Replicas of a partition at most.
-const REPLICAS_MAX: usize = 255;
+pub(super) const REPLICAS_MAX: usize = 255;
 
 pub(super) fn create(
     image: &mut ClusterImage,
@@ -109,11 +109,14 @@ fn new_partition(image: &ClusterImage, replicas: &[BrokerId]) -> Result<Partitio
         }
     }
     // An empty log is in sync wherever somebody will take writes.
-    let isr: Arc<[BrokerId]> = replicas.iter().copied().filter(|r| image.is_live(*r)).collect();
+    let isr: Arc<[BrokerId]> = replicas.iter().copied().filter(|r| image.may_lead(*r)).collect();
     let leader = isr.first().copied().ok_or("none of its brokers is live")?;
     Ok(Partition {
         replicas: replicas.into(),
         isr,
+        adding: Arc::new([]),
+        removing: Arc::new([]),
+        is_lost: false,
         leader: Some(leader),
         leader_epoch: image.first_leader_epoch,
         partition_epoch: 0,

@@ -43,6 +43,7 @@ fn cluster() -> ClusterImage {
         rack: None,
         endpoints: Vec::new(),
         feature_levels: (1, 1),
+        directories: Vec::new(),
     };
     let image = done(&image, &register);
     let epoch = image.broker(broker).unwrap().epoch;

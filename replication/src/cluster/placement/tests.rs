@@ -20,7 +20,9 @@ fn image(brokers: &[(Option<u8>, bool)]) -> ClusterImage {
             fenced: *fenced,
             rack: rack.map(|r| format!("rack{r}")),
             endpoints: Vec::new(),
-            feature_levels: (1, 1),
+            feature_levels: (1, 2),
+            directories: Vec::new(),
+            stopping: false,
         };
         (BrokerId(n), Arc::new(broker))
     };

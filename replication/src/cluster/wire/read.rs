@@ -21,6 +21,7 @@ pub(super) fn command(message: pb::Command) -> Result<Command, WireError> {
             rack: m.rack,
             endpoints: m.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
             feature_levels: feature_levels(m.feature_level_min, m.feature_level_max)?,
+            directories: directories(&m.directories)?,
         },
         Change::FenceBroker(m) => {
             let (broker, epoch) = broker_ref(&m);
@@ -30,6 +31,29 @@ pub(super) fn command(message: pb::Command) -> Result<Command, WireError> {
             let (broker, epoch) = broker_ref(&m);
             Command::UnfenceBroker { broker, epoch }
         }
+        Change::BeginShutdown(m) => {
+            let (broker, epoch) = broker_ref(&m);
+            Command::BeginShutdown { broker, epoch }
+        }
+        Change::RemoveBroker(broker) => Command::RemoveBroker { broker: BrokerId(broker) },
+        Change::LoseReplicas(m) => {
+            let broker = m.broker.ok_or(WireError::Missing { what: "the broker of lost replicas" })?;
+            let (broker, epoch) = broker_ref(&broker);
+            let of = |m: pb::PartitionRef| Ok((topic_id(&m.topic)?, m.partition));
+            let partitions = m.partitions.into_iter().map(of).collect::<Result<_, _>>()?;
+            Command::LoseReplicas { broker, epoch, partitions }
+        }
+        Change::MovePartition(m) => Command::MovePartition {
+            topic: topic_id(&m.topic)?,
+            partition: m.partition,
+            replicas: m.replicas.into_iter().map(BrokerId).collect(),
+        },
+        Change::CancelMove(m) => Command::CancelMove { topic: topic_id(&m.topic)?, partition: m.partition },
+        Change::FinishMove(m) => Command::FinishMove {
+            topic: topic_id(&m.topic)?,
+            partition: m.partition,
+            partition_epoch: m.partition_epoch,
+        },
         Change::CreateTopic(m) => Command::CreateTopic {
             name: m.name,
             id: topic_id(&m.id)?,
@@ -155,6 +179,8 @@ fn broker(message: pb::Broker) -> Result<Broker, WireError> {
         incarnation: uuid("an incarnation", &message.incarnation)?,
         epoch: BrokerEpoch(message.epoch),
         fenced: message.fenced,
+        stopping: message.stopping,
+        directories: directories(&message.directories)?,
         rack: message.rack,
         endpoints: message.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
         feature_levels: feature_levels(message.feature_level_min, message.feature_level_max)?,
@@ -178,6 +204,9 @@ fn partition(message: pb::Partition) -> Partition {
     Partition {
         replicas: message.replicas.into_iter().map(BrokerId).collect(),
         isr: message.isr.into_iter().map(BrokerId).collect(),
+        adding: message.adding.into_iter().map(BrokerId).collect(),
+        removing: message.removing.into_iter().map(BrokerId).collect(),
+        is_lost: message.is_lost,
         leader: message.leader.map(BrokerId),
         leader_epoch: LeaderEpoch(message.leader_epoch),
         partition_epoch: message.partition_epoch,
@@ -213,11 +242,15 @@ fn feature_levels(min: u32, max: u32) -> Result<(u16, u16), WireError> {
     Ok((feature_level(min)?, feature_level(max)?))
 }
 
-fn feature_level(level: u32) -> Result<u16, WireError> {
+pub(super) fn feature_level(level: u32) -> Result<u16, WireError> {
     u16::try_from(level).map_err(|_| WireError::Value { what: "a feature level", value: level.into() })
 }
 
-fn topic_id(bytes: &Bytes) -> Result<TopicId, WireError> {
+fn directories(ids: &[Bytes]) -> Result<Vec<uuid::Uuid>, WireError> {
+    ids.iter().map(|id| uuid("a directory's id", id)).collect()
+}
+
+pub(super) fn topic_id(bytes: &Bytes) -> Result<TopicId, WireError> {
     let bytes = <[u8; 16]>::try_from(&bytes[..]).ok();
     bytes.and_then(|b| TopicId::from_bytes(b).ok()).ok_or(WireError::Identifier { what: "a topic id" })
 }

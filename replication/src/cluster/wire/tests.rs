@@ -53,6 +53,94 @@ fn outputs_come_back() {
     }
 }
 
+/// One of each, by what the command list may be refused for.
+fn refusals() -> Vec<CommandError> {
+    use CommandError as E;
+    let id = floodmark_proto::ids::TopicId::from_bytes([7; 16]).unwrap();
+    let (broker, text) = (BrokerId(4), || "x".to_owned());
+    vec![
+        E::TopicExists { name: text() },
+        E::TopicIdInUse { id },
+        E::InvalidTopicName { reason: text() },
+        E::TopicNameCollides { name: text(), existing: "y".to_owned() },
+        E::UnknownTopic { id },
+        E::UnknownPartition { topic: text(), partition: 3 },
+        E::NoPartitions,
+        E::PartitionCountDiffers { topic: text(), expected: 1, actual: 2 },
+        E::InvalidAssignment { partition: 3, reason: text() },
+        E::LimitExceeded { what: "things".into(), actual: 5, limit: 4 },
+        E::UnknownBroker { broker },
+        E::StaleBrokerEpoch { broker, given: BrokerEpoch(1), current: BrokerEpoch(2) },
+        E::NotLeader { broker, leader: None },
+        E::NotLeader { broker, leader: Some(BrokerId(0)) },
+        E::StaleLeaderEpoch { given: LeaderEpoch(1), current: LeaderEpoch(2) },
+        E::StalePartitionEpoch { given: 1, current: 2 },
+        E::InvalidIsr { reason: text() },
+        E::IneligibleReplica { broker, reason: "it is fenced".into() },
+        E::ElectionNotNeeded,
+        E::PreferredLeaderNotAvailable { broker },
+        E::NoEligibleLeader,
+        E::ConfigChanged { name: text() },
+        E::DuplicateConfig { name: text() },
+        E::ProducerIdsExhausted,
+        E::UnsupportedFeatureLevel { level: 3, broker, lowest: 1, highest: 2 },
+        E::FeatureLevelMayNotFall { level: 1, current: 2 },
+        E::NeedsFeatureLevel { needed: 2, current: 1 },
+        E::OtherDirectory { broker, registered: uuid::Uuid::from_u128(1), given: uuid::Uuid::from_u128(2) },
+        E::BrokerNotFenced { broker },
+        E::BrokerHoldsReplicas { broker, partitions: 9 },
+        E::LosesInSync { broker },
+        E::NoMove { what: "cancelled".into() },
+    ]
+}
+
+#[test]
+fn refusals_come_back() {
+    for refusal in refusals() {
+        let bytes = Bytes::from(refusal_to_pb(&refusal).encode_to_vec());
+        assert_eq!(refusal_from_pb(decode("refusal", bytes).unwrap()), Ok(refusal));
+    }
+    let nothing = refusal_from_pb(pb::Refusal::default());
+    assert_eq!(nothing, Err(WireError::Missing { what: "a refusal's reason" }));
+}
+
+/// As a program of the first level wrote them: fields that came later are not there.
+#[test]
+fn commands_and_images_of_the_first_level_are_read() {
+    let register = [
+        // register_broker { broker: 1, incarnation: [1; 16], feature levels 1 to 1 }
+        &[0x0a, 24, 0x08, 1, 0x12, 16][..],
+        &[1; 16],
+        &[0x28, 1, 0x30, 1],
+    ]
+    .concat();
+    let command = command_from_pb(decode("command", register.into()).unwrap()).unwrap();
+    let Command::RegisterBroker { feature_levels, directories, .. } = &command else { panic!() };
+    assert_eq!((*feature_levels, directories.len()), ((1, 1), 0));
+    let image = [
+        // cluster_id, version 3, feature_level 1
+        &[0x0a, 16][..],
+        &[9; 16],
+        &[0x10, 3, 0x18, 1],
+        // brokers { id: 1, incarnation: [1; 16], epoch: 0, feature levels 1 to 1 }
+        &[0x32, 24, 0x08, 1, 0x12, 16],
+        &[1; 16],
+        &[0x38, 1, 0x40, 1],
+        // topics { id, name: "t", partitions { replicas: [1], isr: [1], leader: 1 } }
+        &[0x4a, 31, 0x0a, 16],
+        &[5; 16],
+        &[0x12, 1, b't', 0x1a, 8, 0x0a, 1, 1, 0x12, 1, 1, 0x18, 1],
+    ]
+    .concat();
+    let image = image_from_pb(decode("image", image.into()).unwrap()).unwrap();
+    assert_eq!(image.feature_level(), 1);
+    let broker = image.broker(BrokerId(1)).unwrap();
+    assert!(!broker.stopping && broker.directories.is_empty());
+    let partition = image.topic("t").unwrap().partition(0).unwrap();
+    assert!(!partition.is_moving() && !partition.is_lost);
+    assert_eq!(partition.leader, Some(BrokerId(1)));
+}
+
 #[test]
 fn what_a_newer_program_wrote_is_an_error_and_not_nothing() {
     // Field 99 of the oneof: prost leaves the change empty.

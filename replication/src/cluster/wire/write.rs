@@ -16,7 +16,7 @@ pub(super) fn command(command: &Command) -> pb::Command {
 fn change(command: &Command) -> pb::command::Change {
     use pb::command::Change;
     match command {
-        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels } => {
+        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels, directories } => {
             Change::RegisterBroker(pb::RegisterBroker {
                 broker: broker.0,
                 incarnation: Bytes::copy_from_slice(incarnation.as_bytes()),
@@ -24,10 +24,31 @@ fn change(command: &Command) -> pb::command::Change {
                 endpoints: endpoints.iter().map(endpoint).collect(),
                 feature_level_min: feature_levels.0.into(),
                 feature_level_max: feature_levels.1.into(),
+                directories: self::directories(directories),
             })
         }
         Command::FenceBroker { broker, epoch } => Change::FenceBroker(broker_ref(*broker, *epoch)),
         Command::UnfenceBroker { broker, epoch } => Change::UnfenceBroker(broker_ref(*broker, *epoch)),
+        Command::BeginShutdown { broker, epoch } => Change::BeginShutdown(broker_ref(*broker, *epoch)),
+        Command::RemoveBroker { broker } => Change::RemoveBroker(broker.0),
+        Command::LoseReplicas { broker, epoch, partitions } => Change::LoseReplicas(pb::LoseReplicas {
+            broker: Some(broker_ref(*broker, *epoch)),
+            partitions: partitions
+                .iter()
+                .map(|(topic, partition)| partition_ref(*topic, *partition))
+                .collect(),
+        }),
+        Command::MovePartition { topic, partition, replicas } => Change::MovePartition(pb::MovePartition {
+            topic: topic_id(*topic),
+            partition: *partition,
+            replicas: replicas.iter().map(|r| r.0).collect(),
+        }),
+        Command::CancelMove { topic, partition } => Change::CancelMove(partition_ref(*topic, *partition)),
+        Command::FinishMove { topic, partition, partition_epoch } => Change::FinishMove(pb::FinishMove {
+            topic: topic_id(*topic),
+            partition: *partition,
+            partition_epoch: *partition_epoch,
+        }),
         Command::CreateTopic { name, id, assignments, settings } => Change::CreateTopic(pb::CreateTopic {
             name: name.clone(),
             id: topic_id(*id),
@@ -138,6 +159,8 @@ fn broker(broker: &Broker) -> pb::Broker {
         incarnation: Bytes::copy_from_slice(broker.incarnation.as_bytes()),
         epoch: broker.epoch.0,
         fenced: broker.fenced,
+        stopping: broker.stopping,
+        directories: directories(&broker.directories),
         rack: broker.rack.clone(),
         endpoints: broker.endpoints.iter().map(endpoint).collect(),
         feature_level_min: broker.feature_levels.0.into(),
@@ -158,6 +181,9 @@ fn partition(partition: &Partition) -> pb::Partition {
     pb::Partition {
         replicas: partition.replicas.iter().map(|r| r.0).collect(),
         isr: partition.isr.iter().map(|r| r.0).collect(),
+        adding: partition.adding.iter().map(|r| r.0).collect(),
+        removing: partition.removing.iter().map(|r| r.0).collect(),
+        is_lost: partition.is_lost,
         leader: partition.leader.map(|l| l.0),
         leader_epoch: partition.leader_epoch.0,
         partition_epoch: partition.partition_epoch,
@@ -188,6 +214,14 @@ fn broker_ref(broker: BrokerId, epoch: BrokerEpoch) -> pb::BrokerRef {
     pb::BrokerRef { broker: broker.0, epoch: epoch.0 }
 }
 
-fn topic_id(id: TopicId) -> Bytes {
+fn directories(ids: &[uuid::Uuid]) -> Vec<Bytes> {
+    ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect()
+}
+
+fn partition_ref(topic: TopicId, partition: u32) -> pb::PartitionRef {
+    pb::PartitionRef { topic: topic_id(topic), partition }
+}
+
+pub(super) fn topic_id(id: TopicId) -> Bytes {
     Bytes::copy_from_slice(&id.to_bytes())
 }

@@ -27,6 +27,7 @@ fn with_brokers(count: i32) -> ClusterImage {
             rack: None,
             endpoints,
             feature_levels: (1, 1),
+            directories: Vec::new(),
         };
         let (next, outcome) = apply(&image, &register);
         let Ok(Output::BrokerRegistered { epoch, .. }) = outcome else { panic!("{outcome:?}") };

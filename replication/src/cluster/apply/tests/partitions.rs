@@ -9,7 +9,7 @@ fn topic() -> ClusterImage {
     image
 }
 
-fn isr(image: &ClusterImage, members: &[i32]) -> Command {
+pub(super) fn isr(image: &ClusterImage, members: &[i32]) -> Command {
     let partition = image.topic("t").unwrap().partition(0).unwrap();
     Command::ChangeIsr {
         topic: id(5),
@@ -21,7 +21,7 @@ fn isr(image: &ClusterImage, members: &[i32]) -> Command {
     }
 }
 
-fn elect(election: Election) -> Command {
+pub(super) fn elect(election: Election) -> Command {
     Command::ElectLeader { topic: id(5), partition: 0, election }
 }
 
@@ -53,9 +53,9 @@ fn a_deposed_leader_and_a_follower_are_refused() {
     assert_eq!(refused(&image, &follower), error);
 }
 
-/// R8, R9: neither a fenced replica nor an earlier start of one may be in the set.
+/// R9: what a leader saw in sync was an earlier start of a broker, which may have lost its disk since.
 #[test]
-fn r8_r9_only_live_current_replicas_join() {
+fn r9_an_earlier_start_of_a_broker_joins_no_in_sync_set() {
     let mut image = topic();
     let before = isr(&image, &[1, 2, 3]);
     let command = fence(&image, 3);
