@@ -119,6 +119,7 @@ macro_rules! codecs {
 
 codecs! {
     alter_configs: AlterConfigsRequest AlterConfigsResponse;
+    alter_partition_reassignments: AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
     api_versions: ApiVersionsRequest ApiVersionsResponse;
     consumer_protocol_assignment: ConsumerProtocolAssignment;
     consumer_protocol_subscription: ConsumerProtocolSubscription;
@@ -133,6 +134,7 @@ codecs! {
     describe_log_dirs: DescribeLogDirsRequest DescribeLogDirsResponse;
     describe_producers: DescribeProducersRequest DescribeProducersResponse;
     describe_topic_partitions: DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
+    elect_leaders: ElectLeadersRequest ElectLeadersResponse;
     fetch: FetchRequest FetchResponse;
     find_coordinator: FindCoordinatorRequest FindCoordinatorResponse;
     heartbeat: HeartbeatRequest HeartbeatResponse;
@@ -143,6 +145,7 @@ codecs! {
     list_config_resources: ListConfigResourcesRequest ListConfigResourcesResponse;
     list_groups: ListGroupsRequest ListGroupsResponse;
     list_offsets: ListOffsetsRequest ListOffsetsResponse;
+    list_partition_reassignments: ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse;
     metadata: MetadataRequest MetadataResponse;
     offset_commit: OffsetCommitRequest OffsetCommitResponse;
     offset_delete: OffsetDeleteRequest OffsetDeleteResponse;
@@ -150,6 +153,7 @@ codecs! {
     offset_for_leader_epoch: OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse;
     produce: ProduceRequest ProduceResponse;
     sync_group: SyncGroupRequest SyncGroupResponse;
+    unregister_broker: UnregisterBrokerRequest UnregisterBrokerResponse;
 }
 
 struct Checks {

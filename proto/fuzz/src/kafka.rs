@@ -52,6 +52,7 @@ macro_rules! entries {
 
 entries! {
     alter_configs: AlterConfigsRequest AlterConfigsResponse;
+    alter_partition_reassignments: AlterPartitionReassignmentsRequest AlterPartitionReassignmentsResponse;
     api_versions: ApiVersionsRequest ApiVersionsResponse;
     consumer_protocol_assignment: ConsumerProtocolAssignment;
     consumer_protocol_subscription: ConsumerProtocolSubscription;
@@ -66,6 +67,7 @@ entries! {
     describe_log_dirs: DescribeLogDirsRequest DescribeLogDirsResponse;
     describe_producers: DescribeProducersRequest DescribeProducersResponse;
     describe_topic_partitions: DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
+    elect_leaders: ElectLeadersRequest ElectLeadersResponse;
     fetch: FetchRequest FetchResponse;
     find_coordinator: FindCoordinatorRequest FindCoordinatorResponse;
     group_metadata_key: GroupMetadataKey;
@@ -78,6 +80,7 @@ entries! {
     list_config_resources: ListConfigResourcesRequest ListConfigResourcesResponse;
     list_groups: ListGroupsRequest ListGroupsResponse;
     list_offsets: ListOffsetsRequest ListOffsetsResponse;
+    list_partition_reassignments: ListPartitionReassignmentsRequest ListPartitionReassignmentsResponse;
     metadata: MetadataRequest MetadataResponse;
     offset_commit: OffsetCommitRequest OffsetCommitResponse;
     offset_commit_key: OffsetCommitKey;
@@ -87,6 +90,7 @@ entries! {
     offset_for_leader_epoch: OffsetForLeaderEpochRequest OffsetForLeaderEpochResponse;
     produce: ProduceRequest ProduceResponse;
     sync_group: SyncGroupRequest SyncGroupResponse;
+    unregister_broker: UnregisterBrokerRequest UnregisterBrokerResponse;
 }
 
 /// The whole of `bytes` as a message.
