@@ -64,7 +64,7 @@ fn endpoint(config: &ClientConfig, address: &str) -> Result<Endpoint> {
         .connect_timeout(config.connect_timeout)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(config.keep_alive)
-        .keep_alive_timeout(config.request_timeout)
+        .keep_alive_timeout(config.keep_alive_timeout)
         .initial_stream_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes)
         .max_frame_size(config.frame_bytes_max))

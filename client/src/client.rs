@@ -34,9 +34,10 @@ struct Inner {
 }
 
 impl Client {
-    /// A client of the cluster that the broker at `bootstrap`, `host:port`, belongs to. Returns once a broker has answered.
-    pub async fn connect(bootstrap: impl Into<String>) -> Result<Client> {
-        Client::with(ClientConfig::new([bootstrap.into()])).await
+    /// A client of the cluster that the broker at `bootstrap`, `host:port`, belongs to; several addresses, any of which will do, have
+    /// commas between them. Returns once a broker has answered.
+    pub async fn connect(bootstrap: impl AsRef<str>) -> Result<Client> {
+        Client::with(ClientConfig::new(addresses(bootstrap.as_ref()))).await
     }
 
     /// The same with settings of the caller's. Fails where no address answers in [`ClientConfig::operation_timeout`].
@@ -264,6 +265,11 @@ impl Client {
     }
 }
 
+/// Addresses between commas.
+fn addresses(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|address| !address.is_empty())
+}
+
 /// Elections pass.
 fn no_leader(topic: &str, partition: i32) -> Error {
     use floodmark_proto::kafka::ErrorCode::LeaderNotAvailable;
@@ -272,6 +278,7 @@ fn no_leader(topic: &str, partition: i32) -> Error {
         code: i32::from(LeaderNotAvailable.code()),
         message: format!("{topic}-{partition} has no leader at the moment"),
         retryable: true,
+        leader: None,
     })
 }
 
@@ -280,7 +287,7 @@ fn is_unknown_topic(error: &Error) -> bool {
     matches!(error.code(), Some(UnknownTopicOrPartition | UnknownTopicId))
 }
 
-/// Kafka counts it among what passes, because metadata spreads; here each broker knows at once what was agreed.
+/// Kafka counts it among what passes, because metadata spreads; here a broker that does not know a topic asks the cluster first.
 fn lasting(error: Error) -> Error {
     match error {
         Error::Refused(mut refusal) => {

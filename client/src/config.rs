@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 /// Settings of a [`crate::Client`]. All have defaults that serve.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// gRPC addresses of brokers, `host:port`. One that answers is enough; the others of the cluster are learned from it.
+    /// gRPC addresses of brokers, `host:port`. One that answers is enough; the others of the cluster are learned from it, and asked
+    /// where none of these is there any more.
     pub bootstrap: Vec<String>,
     /// A name for the broker's logs and metrics.
     pub client_id: String,
@@ -23,8 +24,11 @@ pub struct ClientConfig {
     pub backoff_max: Duration,
     /// What is known of topics is asked for anew after so long, so that new partitions are found.
     pub metadata_age_max: Duration,
-    /// A connection is asked for a sign of life after so long without one.
+    /// A connection with calls under way is asked for a sign of life after so long without one.
     pub keep_alive: Duration,
+    /// One that does not answer in this time is given up: a machine that is gone or stands still closes no connection, and its
+    /// partitions are led elsewhere by then.
+    pub keep_alive_timeout: Duration,
     /// Bytes that a broker may send ahead on one stream. A stream's throughput is at most one window a round trip.
     pub stream_window_bytes: u32,
     /// The same for all streams of a connection together.
@@ -48,7 +52,8 @@ impl ClientConfig {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             metadata_age_max: Duration::from_secs(300),
-            keep_alive: Duration::from_secs(20),
+            keep_alive: Duration::from_secs(3),
+            keep_alive_timeout: Duration::from_secs(5),
             stream_window_bytes: 8 << 20,
             connection_window_bytes: 32 << 20,
             frame_bytes_max: 1 << 20,

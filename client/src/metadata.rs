@@ -120,6 +120,7 @@ impl TopicMetadata {
                     self.partitions.len()
                 ),
                 retryable: false,
+                leader: None,
             })
         })
     }

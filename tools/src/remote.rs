@@ -19,7 +19,7 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whom to ask.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ServerArgs {
-    /// A broker's gRPC address; the others of the cluster are learned from it.
+    /// A broker's gRPC address; the others of the cluster are learned from it. Several, any of which will do, have commas between them.
     #[arg(long, value_name = "HOST:PORT", env = "FLOODMARK_SERVER", default_value = "127.0.0.1:9093")]
     pub(crate) server: String,
     /// How long one call may take, with all its attempts.
@@ -30,8 +30,10 @@ pub(crate) struct ServerArgs {
 impl ServerArgs {
     /// Fails at once, and with advice, where nobody listens.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        reach(&self.server)?;
-        let mut config = ClientConfig::new([self.server.clone()]);
+        let servers: Vec<&str> =
+            self.server.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
+        reach(&servers)?;
+        let mut config = ClientConfig::new(servers);
         // Another one for each command, so that a member of a group knows itself among the others.
         config.client_id = format!("floodmark-cli-{:08x}", Random::System.next_u64() >> 32);
         config.operation_timeout = self.timeout;
@@ -43,8 +45,24 @@ impl ServerArgs {
     }
 }
 
-/// Blocks until somebody has taken a connection.
-fn reach(server: &str) -> anyhow::Result<()> {
+/// Blocks until one of the servers has taken a connection.
+fn reach(servers: &[&str]) -> anyhow::Result<()> {
+    let mut refused = Vec::new();
+    for server in servers {
+        match reach_one(server) {
+            Ok(()) => return Ok(()),
+            Err(e) => refused.push(e),
+        }
+    }
+    let all = refused.len();
+    match refused.into_iter().next() {
+        None => bail!("--server is empty; it takes HOST:PORT, or several with commas between them"),
+        Some(first) if all == 1 => Err(first),
+        Some(first) => Err(first.context(format!("none of {all} servers can be reached; of the first"))),
+    }
+}
+
+fn reach_one(server: &str) -> anyhow::Result<()> {
     let addresses: Vec<SocketAddr> = match server.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => {

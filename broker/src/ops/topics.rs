@@ -17,6 +17,8 @@ use crate::shared::Shared;
 const PARTITIONS_OF_A_REQUEST_MAX: u64 = 10_000;
 /// The name of the partition that holds Kafka's own metadata; ours lies elsewhere.
 const RESERVED_NAME: &str = "__cluster_metadata";
+/// How long the cluster is asked for what is newer than the image here.
+const FRESH_WITHIN: Duration = Duration::from_secs(1);
 /// Replicas where nobody says how many, if there are as many brokers.
 const REPLICAS: usize = 3;
 /// How many of them must have a record before it is acknowledged.
@@ -286,7 +288,11 @@ async fn delete_one(
     key: TopicKey<'_>,
     deadline: tokio::time::Instant,
 ) -> Result<(String, TopicId), OpError> {
-    let topic = find(&shared.cluster.image(), key)?.clone();
+    let image = match key {
+        TopicKey::Name(name) => image_with(shared, [name]).await,
+        TopicKey::Id(_) => shared.cluster.image(),
+    };
+    let topic = find(&image, key)?.clone();
     shared.cluster.propose(Command::DeleteTopic { topic: topic.id }, deadline).await?;
     let version = shared.cluster.image().version();
     // The topic is gone whether or not its files are; a request that comes after must not meet its partitions.
@@ -323,7 +329,7 @@ async fn extend_one(
     validate_only: bool,
     deadline: tokio::time::Instant,
 ) -> Result<(), OpError> {
-    let image = shared.cluster.image();
+    let image = image_with(shared, [more.name]).await;
     let topic = find(&image, TopicKey::Name(more.name))?;
     let assignments = plan_more(&image, topic, more, shared.cluster.random().next_u64())?;
     if validate_only {
@@ -373,6 +379,20 @@ fn plan_more(
     }
     let replication_factor = topic.partition(0).map_or(1, |p| p.replicas.len());
     Ok(placement::place(image, Wanted { first: now, count: added, replication_factor, start })?)
+}
+
+/// The image in which every topic of `names` is that there is by now. Where one is missing here, the cluster is asked: it may have been
+/// made on another broker a moment ago. Where the cluster does not answer, what is known here has to do.
+pub(crate) async fn image_with(
+    shared: &Shared,
+    names: impl IntoIterator<Item = &str>,
+) -> std::sync::Arc<ClusterImage> {
+    let image = shared.cluster.image();
+    if names.into_iter().all(|name| image.topic(name).is_some()) {
+        return image;
+    }
+    let fresh = tokio::time::timeout(FRESH_WITHIN, shared.cluster.quorum().read_barrier()).await;
+    fresh.ok().and_then(Result::ok).unwrap_or(image)
 }
 
 /// True for the topics that brokers keep their own state in.

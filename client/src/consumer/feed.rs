@@ -68,15 +68,28 @@ impl Credit {
 pub(super) async fn conduct(shared: Arc<Shared>) {
     let mut feeds: HashMap<i32, watch::Sender<Vec<Wanted>>> = HashMap::new();
     let mut backoff = Backoff::new(shared.client.config());
+    // Who was asked for each partition, under which epoch.
+    let mut asked: HashMap<TopicPartition, (u64, i32)> = HashMap::new();
     loop {
         shared.find_lost().await;
         let (wanted, again_at) = shared.positions.wanted(Instant::now());
+        let before = std::mem::take(&mut asked);
         let mut plan: HashMap<i32, Vec<Wanted>> = feeds.keys().map(|broker| (*broker, Vec::new())).collect();
         let mut retry_at = again_at;
         for wanted in wanted {
             let partition = &wanted.partition;
             match shared.client.leader(&partition.topic, partition.partition).await {
-                Ok((leader, _peer)) => plan.entry(leader).or_default().push(wanted),
+                Ok((leader, _peer)) => {
+                    let moved_from =
+                        before.get(partition).filter(|was| was.0 == wanted.epoch && was.1 != leader);
+                    // A leader of yesterday may come back to life with what it has of the partition, while the new one is asked for the
+                    // same. The next round has it under an epoch of its own.
+                    if moved_from.is_some() && shared.positions.move_on(partition, wanted.epoch) {
+                        continue;
+                    }
+                    asked.insert(partition.clone(), (wanted.epoch, leader));
+                    plan.entry(leader).or_default().push(wanted);
+                }
                 Err(error) if error.is_retryable() => retry_at = Some(Instant::now() + backoff.next()),
                 Err(error) => shared.fail(&wanted, error).await,
             }

@@ -184,6 +184,11 @@ impl Positions {
         self.change(partition, epoch, |part| part.not_before = Some(Instant::now() + wait));
     }
 
+    /// Another broker is asked for it from now on: what the one before still sends is dropped.
+    pub(super) fn move_on(&self, partition: &TopicPartition, epoch: u64) -> bool {
+        self.change(partition, epoch, |_| {})
+    }
+
     /// Its offset is gone.
     pub(super) fn lose(&self, partition: &TopicPartition, epoch: u64) {
         self.change(partition, epoch, |part| part.is_lost = true);

@@ -222,6 +222,8 @@ impl Session<'_> {
                 }
                 Step::Rehome => {
                     active.swap_remove(at);
+                    // What led here is what is known of the topic.
+                    self.shared.client.forget_topic(&partition.topic);
                     self.shared.spawn(Shared::home(Arc::clone(self.shared), partition));
                     continue;
                 }

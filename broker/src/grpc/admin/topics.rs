@@ -17,7 +17,7 @@ pub(super) async fn describe(
     call: &Call,
     request: pb::DescribeTopicsRequest,
 ) -> Result<pb::DescribeTopicsReply, Refused> {
-    let image = call.shared.cluster.image();
+    let image = topics::image_with(&call.shared, request.topics.iter().map(|name| &**name)).await;
     let topics = if request.topics.is_empty() {
         let shown = image.topics().filter(|topic| request.include_internal || !is_internal(&topic.name));
         shown.map(|topic| described(topic)).collect()

@@ -47,6 +47,7 @@ fn refusal(code: ErrorCode, retryable: bool) -> Error {
         code: i32::from(code.code()),
         message: "no".to_owned(),
         retryable,
+        leader: None,
     })
 }
 
