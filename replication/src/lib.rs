@@ -3,10 +3,12 @@
 //! - [`cluster`]: what the cluster knows about itself and how it changes; pure
 //! - [`partition`]: one partition on this broker: appends, what is committed, who is told
 //! - [`registry`]: all partitions of this broker, as the metadata wants them
+//! - [`lease`]: how long this broker may trust that it leads
 //! - [`quorum`]: the Raft group that agrees on it
 //! - [`rpc`]: what brokers say to each other
 
 pub mod cluster;
+pub mod lease;
 pub mod partition;
 pub mod quorum;
 pub mod registry;

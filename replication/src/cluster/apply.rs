@@ -60,7 +60,7 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
         Command::FenceBroker { broker, epoch } => broker::fence(image, *broker, *epoch),
         Command::UnfenceBroker { broker, epoch } => broker::unfence(image, *broker, *epoch),
         Command::BeginShutdown { broker, epoch } => broker::begin_shutdown(image, *broker, *epoch),
-        Command::RemoveBroker { broker } => broker::remove(image, *broker),
+        Command::RemoveBroker { broker, keeps_replicas } => broker::remove(image, *broker, *keeps_replicas),
         Command::LoseReplicas { broker, epoch, partitions } => {
             broker::lose_replicas(image, *broker, *epoch, partitions)
         }

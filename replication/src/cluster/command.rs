@@ -51,10 +51,13 @@ pub enum Command {
         /// Of the registration that is meant.
         epoch: BrokerEpoch,
     },
-    /// Forgets a broker that is fenced and holds no replica. Its id may then be another disk's.
+    /// Forgets a broker that is fenced, and its directory with it. Its id may then be another disk's.
     RemoveBroker {
         /// The broker.
         broker: BrokerId,
+        /// False: only where it holds no replica. True: it remains a replica of what it holds, in sync nowhere, so that a broker
+        /// that comes under its id with an empty disk gets all of it back.
+        keeps_replicas: bool,
     },
     /// A broker says that it does not have what it should have: a disk is gone. It leaves those in-sync sets; where it is the
     /// last member, nobody leads any more.
@@ -460,8 +463,11 @@ pub enum CommandError {
         /// How many.
         partitions: usize,
     },
-    /// The move would leave nobody who has everything that was acknowledged.
-    #[error("none of the replicas that would remain is in sync; broker {broker} has what the others lack")]
+    /// The change would leave nobody who has everything that was acknowledged.
+    #[error(
+        "broker {broker} alone is in sync; what the others lack would be lost. Start it again, or give that up by an unclean election \
+         first"
+    )]
     LosesInSync {
         /// A replica in sync that would go.
         broker: BrokerId,

@@ -85,7 +85,8 @@ fn of_moves() -> impl Strategy<Value = Command> {
     let partition = || (topic_id(), 0u32..3);
     prop_oneof![
         (broker(), broker_epoch()).prop_map(|(broker, epoch)| Command::BeginShutdown { broker, epoch }),
-        broker().prop_map(|broker| Command::RemoveBroker { broker }),
+        (broker(), any::<bool>())
+            .prop_map(|(broker, keeps_replicas)| Command::RemoveBroker { broker, keeps_replicas }),
         (broker(), broker_epoch(), vec(partition(), 0..4))
             .prop_map(|(broker, epoch, partitions)| { Command::LoseReplicas { broker, epoch, partitions } }),
         (partition(), vec(broker(), 0..4)).prop_map(|((topic, partition), replicas)| {

@@ -1,10 +1,14 @@
-//! Which brokers hold a new partition: live ones, spread over racks, leaders even. Pure; chance comes in as a number.
+//! Which brokers hold a new partition: live ones, spread over racks, leaders even. Pure; chance comes in as a number. How
+//! partitions go from and to a broker is in `balance`.
+
+mod balance;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use floodmark_proto::ids::BrokerId;
 
 use super::image::ClusterImage;
+pub use balance::{place_drain, place_onto};
 
 /// Why partitions cannot be placed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +24,24 @@ pub enum PlacementError {
     /// A partition has at least one replica.
     #[error("the replication factor must be larger than 0")]
     NoReplicas,
+    /// Every broker that could take a partition holds it already.
+    #[error(
+        "no broker can take partition {partition} of topic '{topic}' from broker {broker}: add one, or lower the factor"
+    )]
+    NobodyElse {
+        /// The topic's name.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The broker that shall lose it.
+        broker: BrokerId,
+    },
+    /// It is not there to take anything.
+    #[error("broker {broker} is not registered, fenced, or about to stop")]
+    NotLive {
+        /// The broker.
+        broker: BrokerId,
+    },
 }
 
 /// What is to be placed.

@@ -100,15 +100,23 @@ pub(super) fn begin_shutdown(
     Ok(Output::Done)
 }
 
-pub(super) fn remove(image: &mut ClusterImage, id: BrokerId) -> Result<Output, CommandError> {
+pub(super) fn remove(
+    image: &mut ClusterImage,
+    id: BrokerId,
+    keeps_replicas: bool,
+) -> Result<Output, CommandError> {
     let broker = image.broker(id).ok_or(CommandError::UnknownBroker { broker: id })?;
     if !broker.fenced {
         return Err(CommandError::BrokerNotFenced { broker: id });
     }
-    let all = image.topics().flat_map(|topic| topic.partitions.values());
-    let partitions = all.filter(|partition| partition.replicas.contains(&id)).count();
-    if partitions > 0 {
-        return Err(CommandError::BrokerHoldsReplicas { broker: id, partitions });
+    let all = || image.topics().flat_map(|topic| topic.partitions.values());
+    let held = all().filter(|partition| partition.replicas.contains(&id)).count();
+    if held > 0 && !keeps_replicas {
+        return Err(CommandError::BrokerHoldsReplicas { broker: id, partitions: held });
+    }
+    // It is fenced, so where it is in sync nobody else is.
+    if all().any(|partition| partition.isr.contains(&id)) {
+        return Err(CommandError::LosesInSync { broker: id });
     }
     Arc::make_mut(&mut image.brokers).remove(&id);
     Ok(Output::Done)

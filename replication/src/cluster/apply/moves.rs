@@ -120,13 +120,17 @@ fn check_target(image: &ClusterImage, partition: &Partition, target: &[BrokerId]
     }
     let mut seen = BTreeSet::new();
     for replica in target {
-        if image.broker(*replica).is_none() {
-            return Err(format!("broker {replica} is not registered"));
-        }
         if !seen.insert(replica) {
             return Err(format!("broker {replica} is named twice"));
         }
-        if !partition.replicas.contains(replica) && !image.may_lead(*replica) {
+        // One that holds it already may be away for a while.
+        if partition.replicas.contains(replica) {
+            continue;
+        }
+        if image.broker(*replica).is_none() {
+            return Err(format!("broker {replica} is not registered"));
+        }
+        if !image.may_lead(*replica) {
             return Err(format!("broker {replica} is not there to take it: it is fenced or about to stop"));
         }
     }

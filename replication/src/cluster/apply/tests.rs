@@ -131,7 +131,7 @@ fn check_epochs(before: &ClusterImage, after: &ClusterImage) {
         // One that was removed held nothing. Another under its id has an epoch above, because versions rise.
         match after.broker(broker.id) {
             Some(now) => assert!(now.epoch >= broker.epoch),
-            None => assert!(broker.fenced && !holds_replicas(before, broker.id)),
+            None => assert!(broker.fenced && !is_in_sync_anywhere(before, broker.id)),
         }
     }
     for now in after.brokers().filter(|now| before.broker(now.id).is_none()) {
@@ -155,8 +155,8 @@ fn check_epochs(before: &ClusterImage, after: &ClusterImage) {
     assert!(after.feature_level >= before.feature_level);
 }
 
-fn holds_replicas(image: &ClusterImage, broker: BrokerId) -> bool {
-    image.topics().flat_map(|t| t.partitions.values()).any(|p| p.replicas.contains(&broker))
+fn is_in_sync_anywhere(image: &ClusterImage, broker: BrokerId) -> bool {
+    image.topics().flat_map(|t| t.partitions.values()).any(|p| p.isr.contains(&broker))
 }
 
 /// What was acknowledged stays with somebody, and nobody gets a lead who should not.

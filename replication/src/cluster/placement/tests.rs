@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use floodmark_proto::ids::{BrokerEpoch, ClusterId};
+use floodmark_proto::ids::{BrokerEpoch, ClusterId, TopicId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::image::Broker;
+use super::super::{Command, apply};
 use super::*;
 
 /// Brokers with their racks, and whether they are fenced.
@@ -52,6 +53,7 @@ proptest! {
                 prop_assert!(wanted == replication_factor && found == live.len() && found < wanted);
                 return Ok(());
             }
+            Err(other) => panic!("{other}"),
         };
         prop_assert_eq!(placed.len(), count as usize);
         let rack = |id: BrokerId| image.broker(id).and_then(|b| b.rack.clone());
@@ -78,4 +80,114 @@ fn followers_of_one_leader_differ() {
     let placed = place(&image, wanted).unwrap();
     let of_first: BTreeSet<_> = placed.iter().filter(|r| r[0] == BrokerId(0)).map(|r| r[1]).collect();
     assert_eq!(of_first.len(), 3);
+}
+
+/// `topics` of one partition or more, placed over the live brokers of `image`, and what applying `moves` and letting each end makes
+/// of them.
+fn with_topics(image: &ClusterImage, topics: &[(u32, usize)]) -> ClusterImage {
+    let mut image = image.clone();
+    for (n, (count, replication_factor)) in (2u128..).zip(topics) {
+        let wanted =
+            Wanted { first: 0, count: *count, replication_factor: *replication_factor, start: n as u64 };
+        let create = Command::CreateTopic {
+            name: format!("t{n}"),
+            id: TopicId::from_bytes(n.to_be_bytes()).unwrap(),
+            assignments: place(&image, wanted).unwrap(),
+            settings: Vec::new(),
+        };
+        image = done(&image, &create);
+    }
+    image
+}
+
+fn done(image: &ClusterImage, command: &Command) -> ClusterImage {
+    let (next, outcome) = apply(image, command);
+    outcome.unwrap();
+    next
+}
+
+fn loads(image: &ClusterImage) -> BTreeMap<BrokerId, (usize, usize)> {
+    let mut loads: BTreeMap<BrokerId, (usize, usize)> = image.brokers().map(|b| (b.id, (0, 0))).collect();
+    for partition in image.topics().flat_map(|t| t.partitions.values()) {
+        for (place, replica) in partition.target().enumerate() {
+            let load = loads.get_mut(&replica).unwrap();
+            *load = (load.0 + usize::from(place == 0), load.1 + 1);
+        }
+    }
+    loads
+}
+
+fn racks_of(image: &ClusterImage, replicas: impl Iterator<Item = BrokerId>) -> usize {
+    replicas.map(|r| image.broker(r).and_then(|b| b.rack.clone())).collect::<BTreeSet<_>>().len()
+}
+
+proptest! {
+    #[test]
+    fn a_drained_broker_holds_nothing_and_its_load_goes_to_all(
+        racks in vec(proptest::option::of(0u8..3), 4..8),
+        topics in vec((1u32..20, 1usize..4), 1..6),
+        drained in 0i32..4,
+    ) {
+        let brokers: Vec<_> = racks.iter().map(|rack| (*rack, false)).collect();
+        let mut image = with_topics(&image(&brokers), &topics);
+        image.feature_level = 2;
+        let drained = BrokerId(drained);
+        let racks_before: Vec<usize> = image.topics().flat_map(|t| t.partitions.values())
+            .map(|p| racks_of(&image, p.target().filter(|r| *r != drained))).collect();
+        for command in place_drain(&image, drained).unwrap() {
+            image = done(&image, &command);
+        }
+        let loads = loads(&image);
+        prop_assert_eq!(loads[&drained], (0, 0));
+        prop_assert!(place_drain(&image, drained).unwrap().is_empty(), "what moves away is left alone");
+        let after = image.topics().flat_map(|t| t.partitions.values()).map(|p| racks_of(&image, p.target()));
+        for (before, after) in racks_before.into_iter().zip(after) {
+            prop_assert!(after >= before);
+        }
+        if racks.iter().all(Option::is_none) {
+            let others = || loads.iter().filter(|(id, _)| **id != drained).map(|(_, (_, replicas))| *replicas);
+            let (least, most) = (others().min().unwrap(), others().max().unwrap());
+            // As even as the start was, with what each topic left over.
+            prop_assert!(most - least <= 2 + topics.len(), "{least} to {most}");
+        }
+    }
+
+    #[test]
+    fn a_new_broker_gets_its_share_and_takes_it_from_those_with_more(
+        count in 3usize..7,
+        topics in vec((1u32..20, 1usize..4), 1..6),
+    ) {
+        let mut image = with_topics(&image(&vec![(None, false); count]), &topics);
+        image.feature_level = 2;
+        let new = BrokerId(i32::try_from(count).unwrap());
+        let broker = Broker { id: new, ..Broker::clone(image.broker(BrokerId(0)).unwrap()) };
+        Arc::make_mut(&mut image.brokers).insert(new, Arc::new(broker));
+        let before = loads(&image);
+        let moves = place_onto(&image, new).unwrap();
+        for command in &moves {
+            image = done(&image, command);
+        }
+        let after = loads(&image);
+        let total: usize = after.values().map(|(_, replicas)| replicas).sum();
+        let share = total / (count + 1);
+        prop_assert!(after[&new].1 <= share && after[&new].1 == moves.len());
+        prop_assert!(after[&new].1 + 2 >= share, "{after:?}");
+        for (id, load) in before.iter().filter(|(id, _)| **id != new) {
+            prop_assert!(after[id].1 <= load.1 && (after[id].1 == load.1 || after[id].1 >= share));
+        }
+        prop_assert!(place_onto(&image, new).unwrap().len() <= 2, "nothing that moves moves again");
+    }
+}
+
+#[test]
+fn a_broker_that_nobody_can_stand_in_for_is_not_drained() {
+    let mut image = with_topics(&image(&[(None, false); 3]), &[(1, 3)]);
+    let told = place_drain(&image, BrokerId(1)).unwrap_err();
+    assert!(matches!(&told, PlacementError::NobodyElse { partition: 0, broker: BrokerId(1), .. }), "{told}");
+    assert_eq!(place_onto(&image, BrokerId(9)), Err(PlacementError::NotLive { broker: BrokerId(9) }));
+    let stopping = Broker { stopping: true, ..Broker::clone(image.broker(BrokerId(0)).unwrap()) };
+    Arc::make_mut(&mut image.brokers).insert(BrokerId(0), Arc::new(stopping));
+    assert_eq!(place_onto(&image, BrokerId(0)), Err(PlacementError::NotLive { broker: BrokerId(0) }));
+    let wanted = Wanted { first: 0, count: 1, replication_factor: 3, start: 0 };
+    assert_eq!(place(&image, wanted), Err(PlacementError::TooFewBrokers { wanted: 3, live: 2 }));
 }

@@ -35,7 +35,9 @@ pub(super) fn command(message: pb::Command) -> Result<Command, WireError> {
             let (broker, epoch) = broker_ref(&m);
             Command::BeginShutdown { broker, epoch }
         }
-        Change::RemoveBroker(broker) => Command::RemoveBroker { broker: BrokerId(broker) },
+        Change::RemoveBroker(m) => {
+            Command::RemoveBroker { broker: BrokerId(m.broker), keeps_replicas: m.keeps_replicas }
+        }
         Change::LoseReplicas(m) => {
             let broker = m.broker.ok_or(WireError::Missing { what: "the broker of lost replicas" })?;
             let (broker, epoch) = broker_ref(&broker);

@@ -30,7 +30,9 @@ fn change(command: &Command) -> pb::command::Change {
         Command::FenceBroker { broker, epoch } => Change::FenceBroker(broker_ref(*broker, *epoch)),
         Command::UnfenceBroker { broker, epoch } => Change::UnfenceBroker(broker_ref(*broker, *epoch)),
         Command::BeginShutdown { broker, epoch } => Change::BeginShutdown(broker_ref(*broker, *epoch)),
-        Command::RemoveBroker { broker } => Change::RemoveBroker(broker.0),
+        Command::RemoveBroker { broker, keeps_replicas } => {
+            Change::RemoveBroker(pb::RemoveBroker { broker: broker.0, keeps_replicas: *keeps_replicas })
+        }
         Command::LoseReplicas { broker, epoch, partitions } => Change::LoseReplicas(pb::LoseReplicas {
             broker: Some(broker_ref(*broker, *epoch)),
             partitions: partitions

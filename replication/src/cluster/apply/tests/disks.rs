@@ -33,7 +33,7 @@ fn r9_another_disk_under_a_known_id_is_refused() {
     // Other directories than the first may come and go.
     done(&mut image, &with_directory(1, 2, 1));
     assert_eq!(image.broker(BrokerId(1)).unwrap().directories.len(), 2);
-    done(&mut image, &Command::RemoveBroker { broker: BrokerId(1) });
+    done(&mut image, &Command::RemoveBroker { broker: BrokerId(1), keeps_replicas: false });
     done(&mut image, &with_directory(1, 3, 99));
 }
 
@@ -112,4 +112,30 @@ fn a_lost_partition_with_nobody_else_begins_anew_by_order_only() {
     assert_eq!(first_partition(&image, "t"), (None, 1, vec![1]));
     done(&mut image, &elect(Election::Unclean));
     assert_eq!(first_partition(&image, "t"), (Some(1), 2, vec![1]));
+}
+
+#[test]
+fn a_broker_whose_disk_died_gets_its_replicas_back_on_another() {
+    let mut image = cluster(3);
+    done(&mut image, &create("t", 5, &[&[1, 2, 3]]));
+    let command = fence(&image, 1);
+    done(&mut image, &command);
+    done(&mut image, &Command::RemoveBroker { broker: BrokerId(1), keeps_replicas: true });
+    assert!(image.broker(BrokerId(1)).is_none());
+    done(&mut image, &with_directory(1, 2, 99));
+    let command = unfence(&image, 1);
+    done(&mut image, &command);
+    assert_eq!(
+        first_partition(&image, "t"),
+        (Some(2), 1, vec![2, 3]),
+        "it is a follower that has nothing yet"
+    );
+    assert_eq!(image.topic("t").unwrap().partition(0).unwrap().replicas.len(), 3);
+    // Not where it alone has what was acknowledged.
+    for broker in [3, 2] {
+        let command = fence(&image, broker);
+        done(&mut image, &command);
+    }
+    let remove = Command::RemoveBroker { broker: BrokerId(2), keeps_replicas: true };
+    assert_eq!(refused(&image, &remove), CommandError::LosesInSync { broker: BrokerId(2) });
 }

@@ -80,7 +80,7 @@ fn r8_a_broker_that_stops_joins_no_in_sync_set() {
 fn only_a_broker_that_is_gone_and_holds_nothing_is_removed() {
     let mut image = cluster(2);
     done(&mut image, &create("t", 5, &[&[1, 2]]));
-    let remove = Command::RemoveBroker { broker: BrokerId(2) };
+    let remove = Command::RemoveBroker { broker: BrokerId(2), keeps_replicas: false };
     assert_eq!(refused(&image, &remove), CommandError::BrokerNotFenced { broker: BrokerId(2) });
     let command = fence(&image, 2);
     done(&mut image, &command);
