@@ -152,7 +152,9 @@ impl Coordinator {
             return;
         }
         match role {
-            Role::NotLeader { epoch } => self.resign_locked(&mut shards, index, epoch),
+            Role::Follower { epoch, .. } | Role::NotLeader { epoch } => {
+                self.resign_locked(&mut shards, index, epoch)
+            }
             Role::Leader { epoch } => {
                 self.resign_locked(&mut shards, index, epoch);
                 let shard = Arc::new(Shard::new(

@@ -193,7 +193,7 @@ impl Shard {
                 None => return Err(WriteError::Unknown(PartitionError::Abandoned)),
             };
             // Whatever fails from here on, the record is in the log.
-            partition.committed(appended.end).await.map_err(WriteError::Unknown)?;
+            partition.committed(appended.end, appended.epoch).await.map_err(WriteError::Unknown)?;
             Ok(base)
         })
     }
@@ -242,7 +242,7 @@ impl Shard {
     /// Reads the whole log. All of it will be committed, since this broker leads; what is not yet is waited for.
     async fn load(self: Arc<Shard>) -> Result<Replay, LoadError> {
         let end = self.partition.log_end();
-        self.partition.committed(end).await?;
+        self.partition.committed(end, self.epoch).await?;
         let read = move || self.read_up_to(end);
         tokio::task::spawn_blocking(read).await.unwrap_or(Err(PartitionError::Abandoned.into()))
     }

@@ -154,7 +154,7 @@ pub(crate) async fn append_if(
         None => return Err(abandoned().into()),
     };
     if append.acks == Acks::All {
-        let committed = partition.committed(appended.end);
+        let committed = partition.committed(appended.end, appended.epoch);
         timeout_at(deadline, committed).await.map_err(|_| in_doubt())?.map_err(|e| refused_by(&e))?;
     }
     Ok(EventsAppended {

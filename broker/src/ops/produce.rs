@@ -131,7 +131,7 @@ async fn finish(
         .ok_or_else(|| NotProduced::from(ErrorCode::UnknownServerError))?
         .map_err(|e| NotProduced { log_start: Some(partition.log_start()), ..refused_batch(&e) })?;
     if acks == Acks::All {
-        let committed = partition.committed(appended.end);
+        let committed = partition.committed(appended.end, appended.epoch);
         timeout_at(deadline, committed).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
     }
     let settings = partition.settings();

@@ -1,6 +1,6 @@
 //! What can go wrong with a partition, told so that the caller can act: retry here, look for the leader, or give up.
 
-use floodmark_proto::ids::{LeaderEpoch, Offset};
+use floodmark_proto::ids::{BrokerId, LeaderEpoch, Offset};
 use floodmark_storage::LogError;
 
 /// A call on a partition failed as a whole.
@@ -66,6 +66,26 @@ pub enum PartitionError {
         start: Offset,
         /// The end of what may be read, exclusive.
         end: Offset,
+    },
+    /// A broker asks as a replica that holds no part of the partition, by what is known here, or in the name of a start of it that is over.
+    #[error("broker {broker} holds no replica of the partition that is known here")]
+    UnknownReplica {
+        /// The broker.
+        broker: BrokerId,
+    },
+    /// What a leader sent does not begin where this replica's log ends: it answers what was asked before.
+    #[error("fetched for offset {found}, but the log ends at {expected}")]
+    NotTheNext {
+        /// Where the log ends.
+        expected: Offset,
+        /// What the answer is for.
+        found: Offset,
+    },
+    /// What a leader sent cannot be copied. Nothing from there on was.
+    #[error("a batch from the leader cannot be copied: {reason}")]
+    BadCopy {
+        /// Why.
+        reason: String,
     },
     /// Reading failed, or a file is damaged.
     #[error(transparent)]

@@ -1,20 +1,27 @@
 //! One partition on this broker: the only way to its log. Must never know Kafka messages or connections.
 //!
-//! - this file: [`PartitionHandle`], what the operations of a broker may ask
-//! - `role`, `isr`, `high_watermark`, `pending_acks`: the rules, pure
+//! - this file: [`PartitionHandle`], what the operations of a broker may ask; `copying`: what the other replicas may
+//! - `duty`, `role`, `isr`, `high_watermark`, `pending_acks`: the rules, pure
+//! - [`leader`], [`follower`]: the rules of copying, pure; `exchange`: what the two tell each other
 //! - `progress`: the rules at work, and who is told
 //! - [`DirtySet`]: which of many partitions moved, for whoever copies them
 //! - `upkeep`: what keeps a log small and its memory free, for threads that may wait for a disk
 
+mod copying;
 mod dirty;
+mod duty;
 mod error;
+mod exchange;
+pub mod follower;
 mod high_watermark;
 mod isr;
+pub mod leader;
 mod pending_acks;
 mod progress;
 mod role;
 mod upkeep;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::path::Path;
@@ -30,12 +37,16 @@ use floodmark_storage::log::condition::{Condition, Expected, StreamSeen};
 use floodmark_storage::log::reader::{StreamQuery, StreamRead};
 use floodmark_storage::producers::{Origin, ProducerState};
 use floodmark_storage::{AppendError, LogError, LogReader, ReadLimits};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
 
+pub use copying::IsrProposal;
 pub use dirty::{DirtyMark, DirtySet};
+pub use duty::Duty;
 pub use error::PartitionError;
-pub use progress::Duty;
+pub use exchange::{Fetched, FollowerPosition, LogView, ReplicaFetch, ReplicaRead};
+pub use leader::ReplicaProgress;
 pub use role::Role;
 
 use crate::cluster::settings::TopicSettings;
@@ -51,6 +62,8 @@ struct Partition {
     log: GroupCommit,
     reader: LogReader,
     progress: Arc<Progress>,
+    /// What came from the leader and is not in the log yet, in its order. The leader's answers bound it.
+    fetched: Mutex<VecDeque<copying::Incoming>>,
     dir: Box<Path>,
 }
 
@@ -98,6 +111,8 @@ pub struct Appended {
     pub batches: AppendOutcomes,
     /// All that were taken are committed once [`PartitionHandle::committed`] of this is.
     pub end: Offset,
+    /// In which epoch this broker leads, and they were appended.
+    pub epoch: LeaderEpoch,
     /// The log's first offset.
     pub log_start: Offset,
 }
@@ -134,9 +149,9 @@ pub struct Registration {
 impl PartitionHandle {
     /// Takes the log of a replica, which does as `duty` says from the first moment on.
     #[must_use]
-    pub fn new(name: PartitionId, log: Log, disks: &DiskThreads, duty: Duty) -> PartitionHandle {
+    pub fn new(name: PartitionId, mut log: Log, disks: &DiskThreads, duty: Duty) -> PartitionHandle {
         let (reader, dir) = (log.reader(), Box::from(log.dir()));
-        let progress = Arc::new(Progress::new(reader.clone(), duty));
+        let progress = Arc::new(Progress::new(&mut log, duty));
         let (moving, announcing) = (Arc::clone(&progress), Arc::clone(&progress));
         let owner = Owner {
             on_moved: Box::new(move |log| moving.on_moved(log)),
@@ -145,7 +160,7 @@ impl PartitionHandle {
         let log = GroupCommit::new(log, disks, owner);
         // A leader knows at once what of a log that was there before is committed.
         log.nudge();
-        PartitionHandle(Arc::new(Partition { name, log, reader, progress, dir }))
+        PartitionHandle(Arc::new(Partition { name, log, reader, progress, fetched: Mutex::default(), dir }))
     }
 
     /// Which partition it is.
@@ -233,10 +248,15 @@ impl PartitionHandle {
         Ok(epoch)
     }
 
-    /// Done once everything before `end` is committed on enough replicas; fails where this leader will not see to it any more.
-    pub fn committed(&self, end: Offset) -> impl Future<Output = Result<(), PartitionError>> + Send + use<> {
+    /// Done once everything before `end` is committed on enough replicas; fails where this broker does not lead in `epoch`
+    /// any more: what is committed at those offsets later may be something else.
+    pub fn committed(
+        &self,
+        end: Offset,
+        epoch: LeaderEpoch,
+    ) -> impl Future<Output = Result<(), PartitionError>> + Send + use<> {
         let (tell, told) = oneshot::channel();
-        self.0.progress.when_committed(end, tell);
+        self.0.progress.when_committed(end, epoch, tell);
         async move { told.await.unwrap_or(Err(PartitionError::Abandoned)) }
     }
 
@@ -419,7 +439,7 @@ fn appended(
     if let Some(Err(AppendError::EpochBehind { latest, .. })) = outcomes.first() {
         return Err(PartitionError::FencedEpoch { expected: epoch, current: *latest });
     }
-    Ok(Appended { batches: outcomes, end, log_start: reader.start() })
+    Ok(Appended { batches: outcomes, end, epoch, log_start: reader.start() })
 }
 
 #[cfg(test)]

@@ -5,53 +5,53 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use floodmark_proto::ids::Offset;
+use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_storage::LogReader;
 use floodmark_storage::log::Log;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::dirty::DirtyMark;
+use super::duty::Duty;
 use super::error::PartitionError;
+use super::exchange::{FollowerPosition, LogView};
+use super::follower::Following;
 use super::high_watermark::{LeaderLog, advance};
-use super::isr::InSync;
+use super::leader::{Leader, LeaderDuty};
 use super::pending_acks::PendingAcks;
 use super::role::Role;
-use crate::cluster::settings::{SyncPolicy, TopicSettings};
-
-/// What the cluster wants of this replica.
-#[derive(Debug, Clone)]
-pub struct Duty {
-    /// The part it plays.
-    pub role: Role,
-    /// Replicas in sync, this one among them.
-    pub replicas_in_sync: u32,
-    /// The topic's.
-    pub settings: Arc<TopicSettings>,
-}
-
-impl Duty {
-    pub(super) fn in_sync(&self) -> InSync {
-        InSync { replicas: self.replicas_in_sync, min: self.settings.min_insync_replicas }
-    }
-}
+use crate::cluster::settings::SyncPolicy;
 
 #[derive(Debug)]
 pub(super) struct Progress {
     reader: LogReader,
     pub(super) duty: ArcSwap<Duty>,
+    /// Changed with the log held. Who has both takes the log first.
+    pub(super) part: Mutex<Part>,
     told: Mutex<Told>,
+}
+
+/// What this replica is to the others.
+#[derive(Debug)]
+pub(super) enum Part {
+    Leads(Leader),
+    Follows(Following, FollowerPosition),
+    Idles,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     /// What everybody here has been told of.
     last: Option<Moves>,
+    /// What those have been told of who look after copies.
+    last_of_copies: Option<CopyMoves>,
     pending: PendingAcks,
     watchers: BTreeMap<u64, Arc<Notify>>,
+    marks: BTreeMap<u64, DirtyMark>,
     next_watcher: u64,
 }
 
-/// What a waiting consumer, or a replica that copies, cares for.
+/// What a waiting consumer cares for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Moves {
     high_watermark: Offset,
@@ -61,29 +61,130 @@ struct Moves {
     role: Role,
 }
 
+/// What copying cares for beyond that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CopyMoves {
+    moves: Moves,
+    end: Offset,
+    /// Of a follower: what its leader waits for.
+    durable: Option<Offset>,
+    partition_epoch: i32,
+}
+
 impl Progress {
-    pub(super) fn new(reader: LogReader, duty: Duty) -> Progress {
-        Progress { reader, duty: ArcSwap::from_pointee(duty), told: Mutex::default() }
+    /// Takes the log of a replica over, which does as `duty` says from then on.
+    pub(super) fn new(log: &mut Log, duty: Duty) -> Progress {
+        let progress = Progress {
+            reader: log.reader(),
+            part: Mutex::new(Part::Idles),
+            duty: ArcSwap::from_pointee(duty.clone()),
+            told: Mutex::default(),
+        };
+        progress.begin(log, &duty);
+        progress
+    }
+
+    /// With the log: does as `duty` says from then on. One that was overtaken by the present one is passed over.
+    pub(super) fn take_up(&self, log: &mut Log, duty: Duty) {
+        let present = self.duty.load_full();
+        if duty.is_older_than(&present) {
+            return;
+        }
+        if *log.config() != duty.settings.log {
+            log.set_config(duty.settings.log.clone());
+        }
+        let is_same_role = present.role == duty.role;
+        if is_same_role {
+            match &mut *self.part.lock() {
+                Part::Leads(leader) => leader.on_duty(&leader_duty(&duty)),
+                Part::Follows(following, _) => following.partition_epoch = duty.partition_epoch,
+                Part::Idles => {}
+            }
+        } else {
+            self.begin(log, &duty);
+        }
+        self.duty.store(Arc::new(duty));
+        if !is_same_role {
+            self.end_waits();
+        }
+    }
+
+    /// Answers whoever waits for an earlier leadership, while the log is as that one left it: the next may put something else where
+    /// their records were, and commit that.
+    fn end_waits(&self) {
+        let waiters = self.told.lock().pending.take_all();
+        let epoch = self.duty.load().role.epoch();
+        for waiter in waiters {
+            // Who does not wait any more need not be told.
+            let _ = waiter.send(Err(PartitionError::NotLeader { epoch }));
+        }
+    }
+
+    fn begin(&self, log: &mut Log, duty: &Duty) {
+        let part = match duty.role {
+            Role::Leader { epoch } => {
+                log.begin_epoch(epoch);
+                Part::Leads(self.with_view(|view| Leader::new(&leader_duty(duty), view)))
+            }
+            Role::Follower { epoch, leader } => {
+                log.follow_epoch(epoch);
+                let following = Following { leader, epoch, partition_epoch: duty.partition_epoch };
+                Part::Follows(following, self.with_view(|view| following.position(view)))
+            }
+            Role::NotLeader { epoch } => {
+                log.follow_epoch(epoch);
+                Part::Idles
+            }
+        };
+        *self.part.lock() = part;
+    }
+
+    /// The log as it is published now. Complete for who holds the log; for others its parts may be of different moments, each later than
+    /// the one before it in the order of `start`, `durable`, `end`, epochs.
+    pub(super) fn with_view<T>(&self, look: impl FnOnce(&LogView<'_>) -> T) -> T {
+        let (start, high_watermark) = (self.reader.start(), self.reader.high_watermark());
+        let durable = self.reader.durable();
+        let end = self.reader.end();
+        let epochs = self.reader.leader_epochs();
+        look(&LogView { start, end, durable, high_watermark, epochs: &epochs })
     }
 
     /// With the log, after it moved: the high watermark follows. Says true where a sync should.
     pub(super) fn on_moved(&self, log: &mut Log) -> bool {
         let duty = self.duty.load();
         let own = LeaderLog { end: self.reader.end(), durable: self.reader.durable() };
-        if let Role::Leader { .. } = duty.role {
-            let sync = duty.settings.sync;
-            // This replica is the only one so far; the ends that others report come in here.
-            let high_watermark = advance(self.reader.high_watermark(), sync, own, []);
-            log.on_high_watermark(high_watermark);
+        let sync = duty.settings.sync;
+        if let Role::Leader { .. } = duty.role
+            && duty.is_alone()
+        {
+            log.on_high_watermark(advance(self.reader.high_watermark(), sync, own, []));
+        } else {
+            match &mut *self.part.lock() {
+                Part::Leads(leader) => {
+                    let high_watermark = self.with_view(|view| leader.advance(view));
+                    log.on_high_watermark(high_watermark);
+                }
+                Part::Follows(following, position) => {
+                    *position = self.with_view(|view| following.position(view));
+                }
+                Part::Idles => {}
+            }
         }
         // Consumers see nothing above the high watermark, so what nobody waits for must get there too.
-        own.durable < own.end && (duty.settings.sync == SyncPolicy::Ack || log.is_flush_due())
+        own.durable < own.end && (sync == SyncPolicy::Ack || log.is_flush_due())
     }
 
     /// Without the log, after that: tells those who wait for what has moved.
     pub(super) fn announce(&self) {
         let mut told = self.told.lock();
         let now = self.moves();
+        if !told.marks.is_empty() {
+            let copies = self.copy_moves(now);
+            if told.last_of_copies != Some(copies) {
+                told.last_of_copies = Some(copies);
+                told.marks.values().for_each(DirtyMark::mark);
+            }
+        }
         if told.last == Some(now) {
             return;
         }
@@ -105,14 +206,24 @@ impl Progress {
         }
     }
 
-    /// Has `waiter` told when everything before `end` is committed, or never will be by this leader.
-    pub(super) fn when_committed(&self, end: Offset, waiter: oneshot::Sender<Result<(), PartitionError>>) {
+    /// Has `waiter` told when everything before `end` is committed, or never will be by the leader of `epoch`.
+    pub(super) fn when_committed(
+        &self,
+        end: Offset,
+        epoch: LeaderEpoch,
+        waiter: oneshot::Sender<Result<(), PartitionError>>,
+    ) {
         let mut told = self.told.lock();
-        // Looked at behind the lock: what moves from now on is announced behind it as well.
-        let fate = if self.reader.high_watermark() >= end {
-            self.duty.load().in_sync().check_before_acknowledgement()
-        } else if let Some(end) = self.end() {
-            Err(end)
+        // Looked at behind the lock: what moves from now on is announced behind it as well. The role last: whatever the watermark has
+        // passed by then, this leader has seen to it.
+        let (high_watermark, stopped) = (self.reader.high_watermark(), self.reader.stopped());
+        let duty = self.duty.load();
+        let fate = if duty.role != (Role::Leader { epoch }) {
+            Err(PartitionError::NotLeader { epoch: duty.role.epoch() })
+        } else if high_watermark >= end {
+            duty.in_sync().check_before_acknowledgement()
+        } else if let Some(stopped) = stopped {
+            Err(stopped.into())
         } else {
             return told.pending.push(end, waiter);
         };
@@ -122,14 +233,27 @@ impl Progress {
 
     pub(super) fn watch(&self, notify: Arc<Notify>) -> u64 {
         let mut told = self.told.lock();
-        let id = told.next_watcher;
-        told.next_watcher += 1;
+        let id = told.new_id();
         told.watchers.insert(id, notify);
         id
     }
 
+    pub(super) fn watch_copies(&self, mark: DirtyMark) -> u64 {
+        let mut told = self.told.lock();
+        let id = told.new_id();
+        told.marks.insert(id, mark);
+        id
+    }
+
+    /// Tells those who look after copies, though the log has not moved.
+    pub(super) fn mark_copies(&self) {
+        self.told.lock().marks.values().for_each(DirtyMark::mark);
+    }
+
     pub(super) fn unwatch(&self, id: u64) {
-        self.told.lock().watchers.remove(&id);
+        let mut told = self.told.lock();
+        told.watchers.remove(&id);
+        told.marks.remove(&id);
     }
 
     fn moves(&self) -> Moves {
@@ -142,9 +266,38 @@ impl Progress {
         }
     }
 
+    fn copy_moves(&self, moves: Moves) -> CopyMoves {
+        let follows = matches!(moves.role, Role::Follower { .. });
+        CopyMoves {
+            moves,
+            end: self.reader.end(),
+            durable: follows.then(|| self.reader.durable()),
+            partition_epoch: self.duty.load().partition_epoch,
+        }
+    }
+
     /// Why nothing more will be committed by this leader, if so.
     fn end(&self) -> Option<PartitionError> {
         let stopped = self.reader.stopped().map(PartitionError::from);
         stopped.or_else(|| self.duty.load().role.lead(None).err())
+    }
+}
+
+impl Told {
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_watcher;
+        self.next_watcher += 1;
+        id
+    }
+}
+
+fn leader_duty(duty: &Duty) -> LeaderDuty<'_> {
+    LeaderDuty {
+        node: duty.node,
+        epoch: duty.role.epoch(),
+        replicas: &duty.replicas,
+        isr: &duty.isr,
+        partition_epoch: duty.partition_epoch,
+        sync: duty.settings.sync,
     }
 }

@@ -1,6 +1,8 @@
 //! What this replica may do, by what the image says of it. Pure.
 
-use floodmark_proto::ids::LeaderEpoch;
+use std::cmp::Ordering;
+
+use floodmark_proto::ids::{BrokerId, LeaderEpoch};
 
 use super::error::PartitionError;
 
@@ -12,7 +14,14 @@ pub enum Role {
         /// Which leader it is.
         epoch: LeaderEpoch,
     },
-    /// Takes none: another broker leads, or none does.
+    /// Copies another broker, which leads.
+    Follower {
+        /// Which leader that is.
+        epoch: LeaderEpoch,
+        /// The broker.
+        leader: BrokerId,
+    },
+    /// Nobody leads.
     NotLeader {
         /// The epoch of which it knows.
         epoch: LeaderEpoch,
@@ -24,27 +33,29 @@ impl Role {
     #[must_use]
     pub fn epoch(self) -> LeaderEpoch {
         match self {
-            Role::Leader { epoch } | Role::NotLeader { epoch } => epoch,
+            Role::Leader { epoch } | Role::Follower { epoch, .. } | Role::NotLeader { epoch } => epoch,
         }
     }
 
     /// The epoch that a write is stamped with, from one who takes the leader to be of epoch `expected`.
     pub fn lead(self, expected: Option<LeaderEpoch>) -> Result<LeaderEpoch, PartitionError> {
-        let current = self.epoch();
         // First the epochs, as in Kafka: who knows an older leader must learn of the newer one, whoever that is.
-        match expected {
-            Some(expected) if expected < current => {
-                return Err(PartitionError::FencedEpoch { expected, current });
-            }
-            Some(expected) if expected > current => {
-                return Err(PartitionError::UnknownEpoch { expected, current });
-            }
-            _ => {}
-        }
+        expected.map_or(Ok(()), |expected| check_epoch(expected, self.epoch()))?;
         match self {
             Role::Leader { epoch } => Ok(epoch),
-            Role::NotLeader { epoch } => Err(PartitionError::NotLeader { epoch }),
+            Role::Follower { epoch, .. } | Role::NotLeader { epoch } => {
+                Err(PartitionError::NotLeader { epoch })
+            }
         }
+    }
+}
+
+/// Refuses who speaks of another leader epoch than the current one (R3).
+pub(super) fn check_epoch(expected: LeaderEpoch, current: LeaderEpoch) -> Result<(), PartitionError> {
+    match expected.cmp(&current) {
+        Ordering::Less => Err(PartitionError::FencedEpoch { expected, current }),
+        Ordering::Greater => Err(PartitionError::UnknownEpoch { expected, current }),
+        Ordering::Equal => Ok(()),
     }
 }
 
@@ -56,6 +67,7 @@ mod tests {
     fn only_the_leader_of_the_epoch_that_is_meant_takes_a_write() {
         let leader = Role::Leader { epoch: LeaderEpoch(5) };
         let other = Role::NotLeader { epoch: LeaderEpoch(5) };
+        let follower = Role::Follower { epoch: LeaderEpoch(5), leader: BrokerId(2) };
         let epoch = |n: i32| LeaderEpoch(n);
         let fenced = PartitionError::FencedEpoch { expected: epoch(4), current: epoch(5) };
         let unknown = PartitionError::UnknownEpoch { expected: epoch(6), current: epoch(5) };
@@ -68,7 +80,9 @@ mod tests {
             (other, None, Err(not_leader.clone())),
             (other, Some(5), Err(not_leader)),
             (other, Some(4), Err(fenced)),
-            (other, Some(6), Err(unknown)),
+            (other, Some(6), Err(unknown.clone())),
+            (follower, None, Err(PartitionError::NotLeader { epoch: epoch(5) })),
+            (follower, Some(6), Err(unknown)),
         ] {
             let found = role.lead(expected.map(LeaderEpoch));
             assert_eq!(format!("{found:?}"), format!("{answer:?}"), "{role:?} {expected:?}");

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord};
+use floodmark_proto::ids::BrokerId;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::fs::SimDisk;
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
@@ -30,7 +31,14 @@ fn settings(sync: SyncPolicy) -> TopicSettings {
 
 fn leader(epoch: i32, sync: SyncPolicy) -> Duty {
     let role = Role::Leader { epoch: LeaderEpoch(epoch) };
-    Duty { role, replicas_in_sync: 1, settings: Arc::new(settings(sync)) }
+    Duty {
+        node: BrokerId(1),
+        role,
+        replicas: Arc::new([BrokerId(1)]),
+        isr: Arc::new([BrokerId(1)]),
+        partition_epoch: 0,
+        settings: Arc::new(settings(sync)),
+    }
 }
 
 fn open(disk: &SimDisk, duty: Duty) -> PartitionHandle {
@@ -89,7 +97,7 @@ fn what_is_appended_is_committed_stamped_and_seen() {
     assert_eq!(second.batches[0].clone().unwrap().base_offset, Offset(2), "in the order of the calls");
     let first = now(first).unwrap();
     assert_eq!((first.batches.len(), first.end), (2, Offset(2)));
-    now(partition.committed(second.end)).unwrap();
+    now(partition.committed(second.end, second.epoch)).unwrap();
     assert_eq!(partition.high_watermark(), Offset(3));
     let seen = seen(&partition);
     assert_eq!(seen.len(), 3);
@@ -138,7 +146,7 @@ fn an_append_for_another_leader_or_too_few_replicas_is_refused() {
     assert!(matches!(append(5), Err(PartitionError::NotEnoughReplicas { in_sync: 1, min: 2 })));
     let alone = AppendOptions { needs_min_isr: false, ..AppendOptions::CLIENT };
     let appended = now(partition.append(vec![batch("b")], alone)).unwrap();
-    let committed = now(partition.committed(appended.end));
+    let committed = now(partition.committed(appended.end, appended.epoch));
     assert!(matches!(committed, Err(PartitionError::NotEnoughReplicasAfterAppend { .. })));
     assert_eq!(partition.log_end(), Offset(2));
 }
@@ -148,7 +156,7 @@ fn who_waits_learns_that_leadership_was_lost() {
     let partition = open(&SimDisk::new(), leader(5, SyncPolicy::Ack));
     let notify = Arc::new(Notify::new());
     let registration = partition.on_progress(Arc::clone(&notify));
-    let waiting = partition.committed(Offset(1));
+    let waiting = partition.committed(Offset(1), LeaderEpoch(5));
     let role = Role::NotLeader { epoch: LeaderEpoch(6) };
     partition.take_up(Duty { role, ..leader(5, SyncPolicy::Ack) });
     assert!(matches!(now(waiting), Err(PartitionError::NotLeader { epoch: LeaderEpoch(6) })));
@@ -191,7 +199,7 @@ fn ends_of_epochs_are_told_also_of_leaders_that_appended_nothing() {
 fn records_are_deleted_up_to_the_watermark_and_no_further() {
     let partition = open(&SimDisk::new(), leader(0, SyncPolicy::Ack));
     let appended = now(partition.append(vec![batch("a"), batch("b")], AppendOptions::CLIENT)).unwrap();
-    now(partition.committed(appended.end)).unwrap();
+    now(partition.committed(appended.end, appended.epoch)).unwrap();
     let too_far = now(partition.delete_before(Some(Offset(3))));
     assert!(matches!(too_far, Err(PartitionError::OutOfRange { .. })), "{too_far:?}");
     assert_eq!(now(partition.delete_before(Some(Offset(1)))).unwrap(), Offset(1));
@@ -208,7 +216,7 @@ fn a_closed_partition_refuses_writes_and_is_read_on() {
     let disk = SimDisk::new();
     let partition = open(&disk, leader(0, SyncPolicy::None));
     now(partition.append(vec![batch("a")], AppendOptions::CLIENT)).unwrap();
-    let waiting = partition.committed(Offset(2));
+    let waiting = partition.committed(Offset(2), LeaderEpoch(0));
     partition.close().unwrap();
     partition.close().unwrap();
     assert!(matches!(now(waiting), Err(PartitionError::Closed)));
@@ -281,7 +289,7 @@ fn produce(partition: &PartitionHandle, mut chance: SplitMix, acknowledged: &Mut
             let Ok(appended) = now(append) else { continue };
             assert!(appended.end > latest, "in the order of the calls");
             latest = appended.end;
-            if now(partition.committed(appended.end)).is_ok() {
+            if now(partition.committed(appended.end, appended.epoch)).is_ok() {
                 acknowledged.lock().push(Offset(appended.end.0 - 1));
             }
         }

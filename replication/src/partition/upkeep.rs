@@ -1,29 +1,18 @@
 //! What keeps a partition in order beside reading and writing: its duty, retention, compaction, memory, its end. Every call may
 //! wait for the disk, so none of them belongs on a thread that runs tasks.
 
-use std::sync::Arc;
-
 use floodmark_storage::LogError;
 use floodmark_storage::compaction::choose::CompactWhen;
 use floodmark_storage::log::{CompactionControl, CompactionReport, Log};
 use floodmark_storage::retention::DeletionReason;
 
-use super::progress::Duty;
-use super::{PartitionError, PartitionHandle};
+use super::{Duty, PartitionError, PartitionHandle};
 
 impl PartitionHandle {
-    /// Does as `duty` says from now on. One of an older epoch than the present one's is passed over: it was overtaken.
+    /// Does as `duty` says from now on. One that was overtaken by the present one is passed over. Whoever waits for what an earlier
+    /// leadership here appended is told that it has ended.
     pub fn take_up(&self, duty: Duty) {
-        let progress = &self.0.progress;
-        self.0.log.with_log(|log| {
-            if duty.role.epoch() < progress.duty.load().role.epoch() {
-                return;
-            }
-            if *log.config() != duty.settings.log {
-                log.set_config(duty.settings.log.clone());
-            }
-            progress.duty.store(Arc::new(duty));
-        });
+        self.0.log.with_log(|log| self.0.progress.take_up(log, duty));
     }
 
     /// Removes what is too old or too much; says why each segment went.

@@ -96,10 +96,17 @@ impl Viewer {
             let epoch = partition.leader_epoch;
             let role = match partition.leader {
                 Some(leader) if leader == self.node => Role::Leader { epoch },
-                _ => Role::NotLeader { epoch },
+                Some(leader) => Role::Follower { epoch, leader },
+                None => Role::NotLeader { epoch },
             };
-            let replicas_in_sync = u32::try_from(partition.isr.len()).unwrap_or(u32::MAX);
-            let duty = Duty { role, replicas_in_sync, settings: Arc::clone(&settings) };
+            let duty = Duty {
+                node: self.node,
+                role,
+                replicas: Arc::clone(&partition.replicas),
+                isr: Arc::clone(&partition.isr),
+                partition_epoch: partition.partition_epoch,
+                settings: Arc::clone(&settings),
+            };
             Some((id(topic, *index)?, duty))
         }));
     }

@@ -118,7 +118,7 @@ async fn append(partition: &PartitionHandle) -> Offset {
 
 async fn append_value(partition: &PartitionHandle, value: &[u8]) -> Offset {
     let appended = partition.append(vec![batch_of(value)], AppendOptions::CLIENT).await.unwrap();
-    partition.committed(appended.end).await.unwrap();
+    partition.committed(appended.end, appended.epoch).await.unwrap();
     appended.batches[0].as_ref().unwrap().base_offset
 }
 

@@ -169,6 +169,26 @@ impl GroupCommit {
         shared.serve();
     }
 
+    /// [`GroupCommit::with_log`] where nobody has the log at this moment and nobody waits for it; gives `f` back otherwise.
+    pub fn try_with_log<R, F: FnOnce(&mut Log) -> R>(&self, f: F) -> Result<R, F> {
+        let Some(mut log) = self.0.try_hold() else { return Err(f) };
+        let result = f(&mut log);
+        let wants_sync = (self.0.owner.on_moved)(&mut log);
+        drop(log);
+        self.0.moved(wants_sync);
+        self.0.answer_waiters();
+        self.0.serve();
+        Ok(result)
+    }
+
+    /// Has the owner's `on_moved` called at once, also beside a sync, where nobody has the log at this moment; else as
+    /// [`GroupCommit::nudge`].
+    pub fn look(&self) {
+        if self.try_with_log(|_| ()).is_err() {
+            self.nudge();
+        }
+    }
+
     /// Has the owner's `on_moved` called soon, by whoever has the log or comes to have it. Does not wait.
     pub fn nudge(&self) {
         self.0.nudged.store(true, Ordering::Release);

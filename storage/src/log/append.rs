@@ -73,7 +73,8 @@ const CONTROL_RECORD: DecompressLimits = DecompressLimits { max_bytes: 64 << 10,
 impl Log {
     /// Appends a group of batches with as few write calls as the segments allow; syncs nothing.
     ///
-    /// A batch that is refused leaves the others alone. An error of the whole call means that none of the group is in the
+    /// A batch of a leader that is refused leaves the others alone; one of a replica ends the group, for what comes behind it would leave
+    /// a hole. An error of the whole call means that none of the group is in the
     /// log: after [`LogError::Full`] and [`LogError::NoDescriptor`] it may be tried again, after any other the log takes no more writes.
     pub fn append(
         &mut self,
@@ -95,7 +96,12 @@ impl Log {
         let batches = batches.into_iter();
         let mut outcomes = Vec::with_capacity(batches.size_hint().0);
         for batch in batches {
-            outcomes.push(self.accept(batch.into(), append_as)?);
+            let outcome = self.accept(batch.into(), append_as)?;
+            let leaves_a_hole = outcome.is_err() && append_as == AppendAs::Replica;
+            outcomes.push(outcome);
+            if leaves_a_hole {
+                break;
+            }
         }
         self.write_accepted()?;
         Ok(outcomes)
@@ -186,14 +192,18 @@ impl Log {
         marker: Option<&EndMarker>,
         append_as: AppendAs,
     ) -> Result<Verdict, AppendError> {
-        if header.size_bytes() > self.config.segment_bytes as usize {
-            return Err(AppendError::LargerThanSegment {
-                size_bytes: header.size_bytes(),
-                segment_bytes: self.config.segment_bytes,
-            });
-        }
         match append_as {
             AppendAs::Leader { epoch, origin } => {
+                // A replica has no choice: the leader took it, perhaps when its segments were larger.
+                if header.size_bytes() > self.config.segment_bytes as usize {
+                    return Err(AppendError::LargerThanSegment {
+                        size_bytes: header.size_bytes(),
+                        segment_bytes: self.config.segment_bytes,
+                    });
+                }
+                if epoch < self.first_leader {
+                    return Err(AppendError::EpochBehind { epoch, latest: self.first_leader });
+                }
                 if self.next.0.checked_add(i64::from(header.last_offset_delta) + 1).is_none() {
                     return Err(AppendError::OffsetsExhausted);
                 }

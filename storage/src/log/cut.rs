@@ -124,6 +124,8 @@ impl Log {
         self.shared.segments.store(Arc::new(vec![segment]));
         self.shared.start.store(offset.0, Ordering::Release);
         self.publish_shorter(offset);
+        // There is nothing before it that a disk could lack.
+        self.shared.durable.store(offset.0, Ordering::Release);
         Ok(())
     }
 

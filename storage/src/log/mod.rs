@@ -78,6 +78,8 @@ pub struct Log {
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_unsaved: bool,
+    /// Leaders of epochs before it append nothing any more.
+    first_leader: LeaderEpoch,
     /// Offset of the next batch, counting accepted batches that are not written yet.
     next: Offset,
     /// Accepted, to be written by the next write call.
@@ -209,6 +211,34 @@ impl Log {
         // Saved also where an earlier call noted it and found no space.
         self.epochs_unsaved |= self.epochs.assign(epoch, self.next);
         self.save_epochs()
+    }
+
+    /// Notes that a leader begins at the log's end, and that those before it append nothing more. Written to the disk by the next
+    /// checkpoint: what is lost before that had no batch, and batches say their epochs themselves.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
+        self.end_epochs_before(epoch);
+        if self.epochs.assign(epoch, self.next) {
+            self.publish_epochs();
+        }
+    }
+
+    /// Another broker leads since `epoch`: what leaders before it still want appended here is refused, and what was noted of leaders
+    /// that appended nothing is forgotten, for batches of an older epoch may come to lie where they would have begun.
+    pub fn follow_epoch(&mut self, epoch: LeaderEpoch) {
+        // Nobody leads here in that epoch itself.
+        self.end_epochs_before(LeaderEpoch(epoch.0.saturating_add(1)));
+        if self.epochs.truncate_from_end(self.next) {
+            self.publish_epochs();
+        }
+    }
+
+    fn end_epochs_before(&mut self, epoch: LeaderEpoch) {
+        self.first_leader = self.first_leader.max(epoch);
+    }
+
+    fn publish_epochs(&mut self) {
+        self.epochs_unsaved = true;
+        self.shared.epochs.store(Arc::new(self.epochs.clone()));
     }
 
     /// Closes files that nobody needs now: an idle log costs some memory and nothing else.

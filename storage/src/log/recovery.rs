@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use floodmark_proto::ids::Offset;
+use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use super::files::{self, Found};
 use super::keys::LogKeys;
@@ -211,6 +211,7 @@ impl Opening {
             producers: self.producers,
             epochs: self.epochs,
             epochs_unsaved: self.epochs_changed,
+            first_leader: LeaderEpoch(0),
             next: end,
             accepted: Vec::new(),
             unsynced: Unsynced { sealed: scanned_sealed, ..Unsynced::default() },

@@ -59,7 +59,14 @@ fn open(disk: &SimDisk, epoch: i32, clock: &Clock) -> PartitionHandle {
     let topic_id = TopicId::from_bytes([7; 16]).expect("an id");
     let name = PartitionId { topic_id, topic: OFFSETS_TOPIC.into(), index: 0 };
     let role = Role::Leader { epoch: LeaderEpoch(epoch) };
-    let duty = Duty { role, replicas_in_sync: 1, settings: Arc::new(topic) };
+    let duty = Duty {
+        node: BrokerId(1),
+        role,
+        replicas: Arc::new([BrokerId(1)]),
+        isr: Arc::new([BrokerId(1)]),
+        partition_epoch: 0,
+        settings: Arc::new(topic),
+    };
     PartitionHandle::new(name, log, &DiskThreads::start(1).expect("threads"), duty)
 }
 

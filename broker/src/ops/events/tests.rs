@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use floodmark_proto::batch::{CompressionType, RecordHeader};
-use floodmark_proto::ids::{LeaderEpoch, TopicId};
+use floodmark_proto::ids::{BrokerId, LeaderEpoch, TopicId};
 use floodmark_replication::cluster::settings::{Layers, TopicSettings};
 use floodmark_replication::partition::{Duty, PartitionId, Role};
 use floodmark_storage::clock::Clock;
@@ -28,7 +28,14 @@ fn settings(set: &[(&str, &str)]) -> TopicSettings {
 
 fn duty(set: &[(&str, &str)]) -> Duty {
     let role = Role::Leader { epoch: LeaderEpoch(3) };
-    Duty { role, replicas_in_sync: 1, settings: Arc::new(settings(set)) }
+    Duty {
+        node: BrokerId(1),
+        role,
+        replicas: Arc::new([BrokerId(1)]),
+        isr: Arc::new([BrokerId(1)]),
+        partition_epoch: 0,
+        settings: Arc::new(settings(set)),
+    }
 }
 
 fn open(disk: &SimDisk, set: &[(&str, &str)]) -> PartitionHandle {

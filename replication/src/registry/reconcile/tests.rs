@@ -51,7 +51,8 @@ fn planned(viewer: &Viewer, old: &ClusterImage, new: &ClusterImage) -> (Vec<Stri
     let name = |id: &PartitionId| format!("{}-{}", id.topic, id.index);
     let role = |duty: &Duty| match duty.role {
         Role::Leader { epoch } => format!("leads {epoch}"),
-        Role::NotLeader { epoch } => format!("follows {epoch}"),
+        Role::Follower { epoch, leader } => format!("follows {leader} in {epoch}"),
+        Role::NotLeader { epoch } => format!("waits in {epoch}"),
     };
     let held = plan.hold.iter().map(|(id, duty)| format!("{} {}", name(id), role(duty))).collect();
     (plan.release.iter().map(name).collect(), held)
@@ -64,7 +65,7 @@ fn a_broker_holds_what_is_assigned_to_it_and_lets_go_of_what_is_deleted() {
     let nothing: Vec<String> = vec![];
     assert_eq!(
         planned(&viewer(0), &empty, &made),
-        (nothing.clone(), vec!["t-0 leads 0".to_owned(), "t-1 follows 0".to_owned()])
+        (nothing.clone(), vec!["t-0 leads 0".to_owned(), "t-1 follows 1 in 0".to_owned()])
     );
     assert_eq!(planned(&viewer(1), &empty, &made).1, ["t-1 leads 0", "t-2 leads 0"]);
     assert_eq!(planned(&viewer(0), &made, &made), (nothing.clone(), nothing.clone()));
