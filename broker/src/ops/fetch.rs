@@ -249,6 +249,7 @@ impl Round {
 pub(crate) fn may_read(role: Role, source: ReadFrom) -> bool {
     match (role, source) {
         (Role::Leader { .. }, _) => true,
+        (Role::Follower { .. }, source) => source == ReadFrom::AnyReplica,
         (Role::NotLeader { .. }, _) => false,
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use floodmark_proto::ids::{ProducerId, TopicId};
+use floodmark_proto::ids::{BrokerId, ProducerId, TopicId};
 use floodmark_replication::cluster::settings::{Layers, TopicSettings};
 use floodmark_replication::partition::{Duty, PartitionId, Role};
 use floodmark_storage::fs::SimDisk;
