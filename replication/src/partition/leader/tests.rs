@@ -116,7 +116,7 @@ impl Office {
 }
 
 fn ineligible(broker: i32) -> Result<i32, CommandError> {
-    Err(CommandError::IneligibleReplica { broker: BrokerId(broker), reason: "it is fenced" })
+    Err(CommandError::IneligibleReplica { broker: BrokerId(broker), reason: "it is fenced".into() })
 }
 
 fn stale() -> Result<i32, CommandError> {
