@@ -5,7 +5,7 @@
 //! - [`registry`]: all partitions of this broker, as the metadata wants them
 //! - [`lease`]: how long this broker may trust that it leads
 //! - [`quorum`]: the Raft group that agrees on it
-//! - [`rpc`]: what brokers say to each other
+//! - [`rpc`]: how brokers reach each other, and what they say
 
 pub mod cluster;
 pub mod lease;

@@ -1,4 +1,19 @@
-//! What brokers say to each other. Must never know what clients say.
+//! How brokers reach each other: channels, the check of who speaks to whom, and services. Must never know what clients say.
+//!
+//! - [`peers`]: where brokers are, and one channel for each and each purpose
+//! - [`identity`]: what every call says of both ends, and what is refused
+
+pub mod identity;
+pub mod peers;
+
+#[cfg(test)]
+pub(crate) mod gate;
+
+pub use identity::{IdentityCheck, PeerIdentity, caller};
+pub use peers::{Address, PeerError, Peers, Purpose};
+
+/// What the cluster calls the listener of brokers among themselves.
+pub const BROKER_LISTENER: &str = "BROKER";
 
 /// Code that was generated from the .proto files.
 #[allow(
