@@ -6,9 +6,8 @@ use std::path::Path;
 
 use protox::prost::Message as _;
 
-const FILES: &[&str] = &[
+const FILES: [&str; 7] = [
     "proto/metadata.proto",
-    "proto/quorum.proto",
     "proto/replica.proto",
     "proto/floodmark/v1/types.proto",
     "proto/floodmark/v1/data.proto",
