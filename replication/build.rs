@@ -2,7 +2,11 @@
 
 use std::error::Error;
 
-const FILES: [&str; 1] = ["replica.proto"];
+const FILES: &[&str] = &[
+    // One line each.
+    "quorum.proto",
+    "replica.proto",
+];
 const FOLDER: &str = "../proto/proto";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -10,6 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let descriptors = protox::compile(FILES, [FOLDER])?;
     tonic_prost_build::configure()
+        .extern_path(".floodmark.metadata", "::floodmark_proto::pb::metadata")
+        .extern_path(".floodmark.quorum", "::floodmark_proto::pb::quorum")
         .extern_path(".floodmark.replica", "::floodmark_proto::pb::replica")
         .compile_fds(descriptors)?;
     Ok(())

@@ -7,7 +7,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId};
 use floodmark_replication::cluster::image::Endpoint;
 use floodmark_replication::cluster::{Command, Output};
 use floodmark_replication::quorum::{
-    FEATURE_LEVELS, ProposeError, QuorumHandle, QuorumOptions, SnapshotRule,
+    FEATURE_LEVELS, ProposeError, QuorumHandle, QuorumOptions, QuorumTiming, SnapshotRule,
 };
 use floodmark_storage::data_dir::DirectoryId;
 use floodmark_storage::log::LogContext;
@@ -57,6 +57,9 @@ impl Member {
             cluster_id: None,
             deadline: DEADLINE,
             snapshots: SnapshotRule::default(),
+            voters: Vec::new(),
+            address: None,
+            timing: QuorumTiming::default(),
         })
         .await?;
         if quorum.image().version() == 0 {

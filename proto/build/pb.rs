@@ -6,8 +6,9 @@ use std::path::Path;
 
 use protox::prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: &[&str] = &[
     "proto/metadata.proto",
+    "proto/quorum.proto",
     "proto/replica.proto",
     "proto/floodmark/v1/types.proto",
     "proto/floodmark/v1/data.proto",

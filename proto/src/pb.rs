@@ -12,6 +12,12 @@ pub mod replica {
     include!(concat!(env!("OUT_DIR"), "/floodmark.replica.rs"));
 }
 
+/// What brokers tell each other about the metadata quorum.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the words are in quorum.proto")]
+pub mod quorum {
+    include!(concat!(env!("OUT_DIR"), "/floodmark.quorum.rs"));
+}
+
 /// The gRPC door. Services are generated in the crates that serve and call them.
 #[allow(
     missing_docs,

@@ -50,6 +50,19 @@ impl Kafka {
         Ok(Kafka { socket, encoder: Encoder::new(), next_id: 0 })
     }
 
+    /// A connection that is given up where nothing comes for a while, as clients of a cluster do.
+    pub(crate) fn connect_within(
+        address: SocketAddr,
+        connect: Duration,
+        answer: Duration,
+    ) -> io::Result<Kafka> {
+        let socket = TcpStream::connect_timeout(&address, connect)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(answer))?;
+        socket.set_write_timeout(Some(answer))?;
+        Ok(Kafka { socket, encoder: Encoder::new(), next_id: 0 })
+    }
+
     /// The frame of a request, and what its answer will be known by.
     pub(crate) fn frame<'a, Q: Message<'a>>(&mut self, version: i16, request: &Q) -> (Asked, Vec<u8>) {
         let key = key_of::<Q>();

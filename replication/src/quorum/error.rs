@@ -89,6 +89,12 @@ pub enum QuorumError {
     /// The only voter did not become leader in time.
     #[error("no leader within {0:?}")]
     NoLeader(Duration),
+    /// The cluster does not take this broker, or is not the one that is wanted.
+    #[error("{reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Raft stopped, and will not go on in this process.
     #[error("the metadata quorum has stopped: {reason}")]
     Stopped {
@@ -127,6 +133,9 @@ pub enum ProposeError {
     /// The deadline has passed. The command may have been carried out, or may still be.
     #[error("no answer within {0:?}; the change may or may not take place")]
     TimedOut(Duration),
+    /// This broker was removed from the cluster; nothing was proposed.
+    #[error("this broker was removed from the cluster; to come back it needs an empty directory")]
+    Removed,
     /// The quorum has stopped. Whether the command was carried out shows when it runs again.
     #[error("the metadata quorum has stopped: {reason}")]
     Stopped {
@@ -135,13 +144,31 @@ pub enum ProposeError {
     },
 }
 
+/// The members of the quorum are not as was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MembershipError {
+    /// It cannot be so.
+    #[error("{reason}")]
+    Refused {
+        /// Why.
+        reason: String,
+    },
+    /// It is not so yet, or it is not known whether it is. It may be asked for again.
+    #[error("the members of the quorum are not changed: {0}")]
+    NotChanged(ProposeError),
+}
+
 impl ProposeError {
     /// True where the same command may succeed later, here or at the leader.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         !matches!(
             self,
-            ProposeError::Refused(_) | ProposeError::TooLarge { .. } | ProposeError::Stopped { .. }
+            ProposeError::Refused(_)
+                | ProposeError::TooLarge { .. }
+                | ProposeError::Removed
+                | ProposeError::Stopped { .. }
         )
     }
 }

@@ -17,8 +17,8 @@ use super::types::{Entry, LogId, StorageError, TypeConfig, Vote};
 
 /// Requests that wait at most; openraft makes few at a time and waits for each.
 const REQUESTS_MAX: usize = 64;
-/// Bytes of entries that are sent to a follower at a time.
-const ENTRIES_BYTES_MAX: usize = 4 << 20;
+/// Bytes of entries that are sent to a follower at a time, which has a heartbeat's time for them.
+const ENTRIES_BYTES_MAX: usize = 1 << 20;
 
 type Reply<T> = oneshot::Sender<Result<T, QuorumError>>;
 

@@ -4,17 +4,28 @@
 //! - this file: [`QuorumHandle`]: propose, read, watch, stop
 //! - `raft_log`: entries on storage's log; `node_state` the vote; `log_store` the thread that owns both
 //! - `state_machine`: entries applied; `snapshot_file` what stands for those that were removed
-//! - `proposer`: commands that wait share an entry; `network`: other voters
+//! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
+//! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
+//! - `forming`: how a broker comes to a cluster; `members`: who is in it
+//! - `leadership`, `acks`: whether this node may decide
 //! - `types`, `sealed_file`, `disk_pressure`, `error`
 
+mod acks;
 mod disk_pressure;
 mod error;
+mod forming;
+mod forward;
+mod leadership;
 mod log_store;
+mod members;
+mod messages;
 mod network;
 mod node_state;
 mod proposer;
 mod raft_log;
 mod sealed_file;
+mod seat;
+mod service;
 mod snapshot_file;
 mod state_machine;
 mod types;
@@ -27,27 +38,45 @@ use std::time::Duration;
 use floodmark_proto::ids::{BrokerId, ClusterId};
 use floodmark_storage::data_dir::DirectoryId;
 use floodmark_storage::log::LogContext;
+use floodmark_storage::random::Random;
 use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
-use openraft::{Config, EmptyNode, Raft, ServerState, SnapshotPolicy};
+use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
-use crate::cluster::wire::command_len;
-use crate::cluster::{ClusterImage, Command, Output};
+use crate::cluster::{ClusterImage, Command};
+use crate::rpc::{Address, PeerIdentity, Peers};
+use acks::Acks;
 use disk_pressure::DiskPressure;
-pub use error::{ProposeError, QuorumError};
+pub use error::{MembershipError, ProposeError, QuorumError};
+pub use leadership::Leadership;
+use leadership::Watched;
 use log_store::{Closed, LogStore};
+pub use members::{QuorumMembership, QuorumNode, QuorumStatus};
 use network::Network;
-use node_state::Claim;
-use proposer::{Pending, broker_id};
-use raft_log::{Place, RaftLog, metadata_dir};
+use node_state::{Claim, NodeState};
+use proposer::{Answer, Pending};
+use raft_log::{Part, Place, RaftLog, metadata_dir};
 pub use sealed_file::SealError;
+pub use seat::Seat;
 use snapshot_file::{SnapshotFile, State};
-use state_machine::{Growth, StateMachine};
-use types::{NodeId, StoredMembership, TypeConfig};
+use state_machine::{Growth, Refusals, StateMachine};
+use types::{Membership, Node, NodeId, StoredMembership, TypeConfig, broker_id, node_id};
+
+/// Code that was generated from quorum.proto.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the words are in quorum.proto"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/floodmark.quorum.rs"));
+}
 
 /// Lowest and highest feature level that this program can work with; what a broker registers with.
 pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL);
@@ -56,9 +85,10 @@ pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL
 const WAITING_MAX: usize = 1024;
 /// Bytes of one command at most: a topic of a hundred thousand partitions is below one million.
 const COMMAND_BYTES_MAX: usize = 8 << 20;
-/// What a leader lets pass between two signs of life to other voters, and what they wait for before they elect another.
-const HEARTBEAT: Duration = Duration::from_millis(250);
-const ELECTION_TIMEOUT: (Duration, Duration) = (Duration::from_millis(1000), Duration::from_millis(2000));
+/// Bytes of a message between nodes: an entry that was filled up and then got the largest command.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Sending and installing a snapshot of the largest size that is taken.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the quorum needs to start.
 #[derive(Debug, Clone)]
@@ -80,6 +110,34 @@ pub struct QuorumOptions {
     pub deadline: Duration,
     /// When the log is replaced by a snapshot.
     pub snapshots: SnapshotRule,
+    /// The brokers that form the cluster, and where any member can be asked. Empty where this broker is alone.
+    pub voters: Vec<(BrokerId, Address)>,
+    /// Where other brokers reach this one; `None` where they cannot.
+    pub address: Option<Address>,
+    /// How often nodes are in touch.
+    pub timing: QuorumTiming,
+}
+
+/// How often the leader is heard of, and how long it is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumTiming {
+    /// Between two signs of life.
+    pub heartbeat: Duration,
+    /// Without one for this long a voter wants to lead; for up to twice this long where others might want to, too.
+    pub election_timeout: Duration,
+}
+
+impl Default for QuorumTiming {
+    fn default() -> QuorumTiming {
+        QuorumTiming { heartbeat: Duration::from_millis(100), election_timeout: Duration::from_millis(300) }
+    }
+}
+
+impl QuorumTiming {
+    /// For so long after it was heard by a majority a leader is the only one: no voter that heard it elects another.
+    fn lease(self) -> Duration {
+        self.election_timeout * 2
+    }
 }
 
 /// When the log is replaced by a snapshot, and how much of it stays.
@@ -103,7 +161,7 @@ pub struct QuorumHandle {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     raft: Raft<TypeConfig>,
     node: NodeId,
     deadline: Duration,
@@ -111,8 +169,22 @@ struct Shared {
     images: watch::Receiver<Arc<ClusterImage>>,
     pressure: Arc<DiskPressure>,
     snapshots: Arc<SnapshotFile>,
-    housekeeping: JoinHandle<()>,
+    /// Tasks that end with this.
+    tasks: Vec<JoinHandle<()>>,
     closed: Mutex<Option<Closed>>,
+    peers: Peers,
+    random: Random,
+    acks: Arc<Acks>,
+    refusals: Arc<Refusals>,
+    leadership: watch::Receiver<Option<Leadership>>,
+    /// Held while the membership changes.
+    changes: tokio::sync::Mutex<()>,
+    /// Held while a snapshot comes.
+    receiving: tokio::sync::Mutex<()>,
+    /// The last entry that was there at the start.
+    settled: Option<u64>,
+    /// Until then this voter helps nobody to lead.
+    still_until: Instant,
 }
 
 /// What was found on the disk.
@@ -123,95 +195,75 @@ struct Opened {
 }
 
 impl QuorumHandle {
-    /// Opens the metadata in a data directory and takes part in its quorum; in an empty one, forms a quorum of one voter.
-    ///
-    /// Where this broker is the only voter, it leads when this returns, and the image has everything that was ever
-    /// acknowledged.
+    /// Opens the metadata in a data directory and takes part in its quorum, seen by nobody else; in an empty directory, forms a quorum of one
+    /// voter.
     pub async fn start(options: QuorumOptions) -> Result<QuorumHandle, QuorumError> {
-        let node = NodeId::try_from(options.node_id.0);
-        let node = node.map_err(|_| QuorumError::NegativeNodeId(options.node_id))?;
+        let seat = Seat::new(&options);
+        QuorumHandle::start_at(options, &seat).await
+    }
+
+    /// Opens the metadata in a data directory and takes part in its quorum. With an empty one it first comes to a cluster: it forms one where
+    /// `options.voters` is empty, or has this broker as the lowest of brokers that are all there and all new; otherwise it waits, as long as it
+    /// takes, until it is found to be a founder or is let in. `seat` must be served to others meanwhile.
+    ///
+    /// Where this broker is the only voter, it leads when this returns, and the image has everything that was ever acknowledged. Among several
+    /// it may return before anybody leads.
+    pub async fn start_at(options: QuorumOptions, seat: &Seat) -> Result<QuorumHandle, QuorumError> {
+        if options.node_id.0 < 0 {
+            return Err(QuorumError::NegativeNodeId(options.node_id));
+        }
+        let place = place(&options);
         let pressure = Arc::new(DiskPressure::default());
-        let opened = open_blocking(&options, &pressure).await?;
-        let cluster_id = opened.log.cluster_id();
-        let is_large = Arc::new(Notify::new());
-        let growth =
-            Growth { bytes: 0, limit_bytes: options.snapshots.log_bytes, is_large: Arc::clone(&is_large) };
-        let snapshots = opened.snapshots;
-        let (machine, images) = StateMachine::new(opened.state, Arc::clone(&snapshots), growth);
-        let (store, closed) =
-            LogStore::spawn(opened.log, Arc::clone(&pressure)).map_err(|e| QuorumError::Io {
-                action: "start a thread for",
-                path: options.data_dir.clone(),
-                source: Arc::new(e),
-            })?;
-        let config = Arc::new(config(cluster_id, options.snapshots));
-        let raft = Raft::new(node, config, Network, store, machine).await.map_err(stopped)?;
-        let (waiting, inbox) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(proposer::run(raft.clone(), inbox));
-        let housekeeping = tokio::spawn(build_snapshots(raft.clone(), is_large));
-        let shared = Shared {
-            raft,
-            node,
-            deadline: options.deadline,
-            waiting,
-            images,
-            pressure,
-            snapshots,
-            housekeeping,
-            closed: Mutex::new(Some(closed)),
+        let opened = match find_blocking(place.clone()).await? {
+            Some(file) => open_blocking(&place, file, &pressure).await?,
+            None => {
+                let part = part(&options, seat).await?;
+                begin_blocking(&place, part, &pressure).await?
+            }
         };
-        let handle = QuorumHandle { shared: Arc::new(shared) };
-        handle.begin_to_lead().await?;
+        let state = opened.log.state().clone();
+        seat.belong(state.cluster_id, membership_of(&state));
+        let handle = QuorumHandle { shared: Arc::new(Shared::start(&options, opened, pressure).await?) };
+        seat.take_part(&handle.shared);
+        tokio::spawn(members::finish_changes(Arc::downgrade(&handle.shared), handle.leadership()));
+        handle.begin_to_lead(&state).await?;
         check_feature_level(&handle.image())?;
+        seat.wait_for(None);
         Ok(handle)
     }
 
-    /// Nobody else can be waited for where this is the only voter: it becomes leader at once, and knows that everything in
-    /// its log is committed before it says anything.
-    async fn begin_to_lead(&self) -> Result<(), QuorumError> {
-        let raft = &self.shared.raft;
-        let node = self.shared.node;
-        if !raft.is_initialized().await.map_err(stopped)? {
-            raft.initialize(BTreeMap::from([(node, EmptyNode {})])).await.map_err(stopped)?;
-        } else if self.voters() == [node] {
+    /// Forms the cluster where that is this node's part and it has not done so yet. Nobody else can be waited for where this is the only voter:
+    /// it becomes leader at once, and knows that everything in its log is committed before it says anything.
+    async fn begin_to_lead(&self, state: &NodeState) -> Result<(), QuorumError> {
+        let Shared { raft, node, deadline, .. } = &*self.shared;
+        let is_initialized = raft.is_initialized().await.map_err(stopped)?;
+        let is_alone = if !is_initialized && !state.is_newcomer {
+            let founders = match state.founders.is_empty() {
+                true => BTreeMap::from([(*node, Node::default())]),
+                false => state.founders.clone(),
+            };
+            let is_alone = founders.len() == 1;
+            raft.initialize(founders).await.map_err(stopped)?;
+            is_alone
+        } else if self.voters() == [*node] {
             raft.trigger().elect().await.map_err(stopped)?;
+            true
         } else {
+            false
+        };
+        if !is_alone {
             return Ok(());
         }
-        let wait = raft.wait(Some(self.shared.deadline));
+        let wait = raft.wait(Some(*deadline));
         let led = wait.state(ServerState::Leader, "the only voter leads").await;
-        led.map_err(|_| QuorumError::NoLeader(self.shared.deadline))?;
+        led.map_err(|_| QuorumError::NoLeader(*deadline))?;
         // Behind the first entry of the leader's term, without which older ones may not be taken for committed.
         self.read_barrier().await.map_err(stopped)?;
         Ok(())
     }
 
     fn voters(&self) -> Vec<NodeId> {
-        self.shared.raft.metrics().borrow().membership_config.voter_ids().collect()
-    }
-
-    /// Proposes a command. Returns once it is carried out here: the answer is true of [`QuorumHandle::image`].
-    pub async fn propose(&self, command: Command) -> Result<Output, ProposeError> {
-        self.propose_within(command, self.shared.deadline).await
-    }
-
-    /// As [`QuorumHandle::propose`], with another deadline.
-    pub async fn propose_within(&self, command: Command, deadline: Duration) -> Result<Output, ProposeError> {
-        let bytes = command_len(&command);
-        if bytes > COMMAND_BYTES_MAX {
-            return Err(ProposeError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
-        }
-        if self.shared.pressure.is_full() {
-            return Err(ProposeError::DiskFull);
-        }
-        let (answer, answered) = oneshot::channel();
-        let pending = Pending { command, bytes, answer };
-        self.shared.waiting.try_send(pending).map_err(|_| ProposeError::Overloaded)?;
-        match timeout(deadline, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(ProposeError::Stopped { reason: "it was shut down".to_owned() }),
-            Err(_) => Err(ProposeError::TimedOut(deadline)),
-        }
+        self.shared.membership().voter_ids().collect()
     }
 
     /// The image as it is known here.
@@ -226,26 +278,35 @@ impl QuorumHandle {
         self.shared.images.clone()
     }
 
-    /// An image with everything that was acknowledged to anybody before this was called. Only the leader can tell.
-    pub async fn read_barrier(&self) -> Result<Arc<ClusterImage>, ProposeError> {
-        let deadline = self.shared.deadline;
-        match timeout(deadline, self.shared.raft.ensure_linearizable()).await {
-            Ok(Ok(_)) => Ok(self.image()),
-            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
-                Err(ProposeError::NotLeader { leader: to.leader_id.and_then(broker_id) })
-            }
-            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
-                Err(ProposeError::NotLeader { leader: None })
-            }
-            Ok(Err(RaftError::Fatal(e))) => Err(ProposeError::Stopped { reason: e.to_string() }),
-            Err(_) => Err(ProposeError::TimedOut(deadline)),
-        }
-    }
-
     /// Who leads the quorum, where that is known.
     #[must_use]
     pub fn leader(&self) -> Option<BrokerId> {
-        self.shared.raft.metrics().borrow().current_leader.and_then(broker_id)
+        self.shared.leader_broker()
+    }
+
+    /// Whether this broker may decide for the cluster: `Some` once it leads, and its image has everything that was acknowledged; `None` as soon
+    /// as it does not lead any more, or no majority has followed it for as long as another might have been elected.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Option<Leadership>> {
+        self.shared.leadership.clone()
+    }
+
+    /// How long ago a majority last followed this broker; `None` where it does not lead or none has yet. Zero where it is the only voter.
+    #[must_use]
+    pub fn since_quorum_ack(&self) -> Option<Duration> {
+        self.shared.since_quorum_ack()
+    }
+
+    /// How long after a majority was heard no other leader can have been elected.
+    #[must_use]
+    pub fn leader_lease(&self) -> Duration {
+        self.shared.lease()
+    }
+
+    /// The other brokers.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.shared.peers
     }
 
     /// Returns when the quorum cannot go on in this process, with the reason: the disk of its log failed. The process should
@@ -267,7 +328,7 @@ impl QuorumHandle {
     /// Stops taking part and closes the log. Commands under way are answered with [`ProposeError::Stopped`].
     pub async fn shutdown(&self) -> Result<(), QuorumError> {
         self.shared.pressure.close();
-        self.shared.housekeeping.abort();
+        self.shared.tasks.iter().for_each(JoinHandle::abort);
         self.shared.raft.shutdown().await.map_err(stopped)?;
         let snapshots = Arc::clone(&self.shared.snapshots);
         spawn_blocking(move || snapshots.close()).await.map_err(stopped)?;
@@ -282,8 +343,133 @@ impl QuorumHandle {
 impl Drop for Shared {
     fn drop(&mut self) {
         // It holds Raft, and a write to a full disk holds the log's thread: both would go on for ever.
-        self.housekeeping.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.pressure.close();
+    }
+}
+
+impl Shared {
+    async fn start(
+        options: &QuorumOptions,
+        opened: Opened,
+        pressure: Arc<DiskPressure>,
+    ) -> Result<Shared, QuorumError> {
+        let Opened { log, state, snapshots } = opened;
+        let (node, cluster_id) = (log.state().node, log.cluster_id());
+        let settled = log.last().map(|last| last.index);
+        let has_voted = log.vote().is_some();
+        let is_large = Arc::new(Notify::new());
+        let growth =
+            Growth { bytes: 0, limit_bytes: options.snapshots.log_bytes, is_large: Arc::clone(&is_large) };
+        let (machine, images) = StateMachine::new(state, Arc::clone(&snapshots), growth);
+        let refusals = machine.refusals();
+        let (store, closed) = LogStore::spawn(log, Arc::clone(&pressure)).map_err(|e| QuorumError::Io {
+            action: "start a thread for",
+            path: options.data_dir.clone(),
+            source: Arc::new(e),
+        })?;
+        let identity = PeerIdentity { cluster_id, broker: options.node_id };
+        let peers = Peers::new(identity, options.voters.iter().cloned().collect());
+        peers.follow(images.clone());
+        let (acks, random) = (Arc::new(Acks::default()), options.context.random.clone());
+        let network = Network { peers: peers.clone(), acks: Arc::clone(&acks), random: random.clone() };
+        let config = Arc::new(config(cluster_id, options));
+        let raft = Raft::new(node, config, network, store, machine).await.map_err(stopped)?;
+        // A leader may count on a voter that was there a moment ago; one that never voted has promised nothing.
+        let lease = options.timing.lease();
+        let still_until = Instant::now() + if has_voted { lease } else { Duration::ZERO };
+        let (waiting, inbox) = mpsc::channel(WAITING_MAX);
+        let (told, leadership) = watch::channel(None);
+        let watched = Watched {
+            raft: raft.clone(),
+            acks: Arc::clone(&acks),
+            settled,
+            lease,
+            period: options.timing.heartbeat,
+        };
+        tokio::spawn(proposer::run(raft.clone(), inbox));
+        let tasks = vec![
+            tokio::spawn(build_snapshots(raft.clone(), is_large)),
+            tokio::spawn(leadership::follow(watched, told)),
+            tokio::spawn(stand_still(raft.clone(), still_until)),
+        ];
+        Ok(Shared {
+            raft,
+            node,
+            deadline: options.deadline,
+            waiting,
+            images,
+            pressure,
+            snapshots,
+            tasks,
+            closed: Mutex::new(Some(closed)),
+            peers,
+            random,
+            acks,
+            refusals,
+            leadership,
+            changes: tokio::sync::Mutex::default(),
+            receiving: tokio::sync::Mutex::default(),
+            settled,
+            still_until,
+        })
+    }
+
+    /// Proposes a command to this node. It must lead.
+    async fn propose_here(
+        &self,
+        command: Command,
+        bytes: usize,
+        until: Instant,
+    ) -> Result<Answer, ProposeError> {
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
+        }
+        if self.pressure.is_full() {
+            return Err(ProposeError::DiskFull);
+        }
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending { command, bytes, answer };
+        self.waiting.try_send(pending).map_err(|_| ProposeError::Overloaded)?;
+        match timeout_at(until, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(ProposeError::Stopped { reason: "it was shut down".to_owned() }),
+            Err(_) => Err(ProposeError::TimedOut(Duration::ZERO)),
+        }
+    }
+
+    /// An entry that an image must have to show everything that was acknowledged before the call. Only the leader can tell.
+    async fn read_index(&self, until: Instant) -> Result<u64, ProposeError> {
+        match timeout_at(until, self.raft.ensure_linearizable()).await {
+            Ok(Ok(read)) => Ok(read.map_or(0, |read| read.index).max(self.settled.unwrap_or(0))),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
+                Err(ProposeError::NotLeader { leader: to.leader_id.map(broker_id) })
+            }
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) => {
+                Err(ProposeError::NotLeader { leader: None })
+            }
+            Ok(Err(RaftError::Fatal(e))) => Err(ProposeError::Stopped { reason: e.to_string() }),
+            Err(_) => Err(ProposeError::TimedOut(Duration::ZERO)),
+        }
+    }
+
+    fn since_quorum_ack(&self) -> Option<Duration> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        if metrics.state != ServerState::Leader {
+            return None;
+        }
+        let configs = metrics.membership_config.membership().get_joint_config();
+        self.acks.since(configs, self.node, metrics.current_term, Instant::now())
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_millis(self.raft.config().election_timeout_max)
+    }
+
+    /// True while this voter may have promised a leader, before it was started again, not to help another.
+    fn holds_still(&self) -> bool {
+        Instant::now() < self.still_until
     }
 }
 
@@ -293,8 +479,34 @@ impl std::fmt::Debug for QuorumHandle {
     }
 }
 
-async fn open_blocking(options: &QuorumOptions, pressure: &Arc<DiskPressure>) -> Result<Opened, QuorumError> {
-    let place = Place {
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// The part of a broker whose directory is empty.
+async fn part(options: &QuorumOptions, seat: &Seat) -> Result<Part, QuorumError> {
+    let new_id = || raft_log::new_cluster_id(&options.context);
+    if !options.voters.is_empty() {
+        return forming::find_part(seat, &options.voters, new_id).await;
+    }
+    let node = node_id(options.node_id, 0).ok_or(QuorumError::NegativeNodeId(options.node_id))?;
+    let known = Node { directory_id: Some(options.directory_id), address: options.address.clone() };
+    let cluster_id = options.cluster_id.unwrap_or_else(new_id);
+    Ok(Part { cluster_id, node, founders: BTreeMap::from([(node, known)]), is_newcomer: false })
+}
+
+/// The cluster's nodes as the disk of a node had them when it was taken into use.
+fn membership_of(state: &NodeState) -> Membership {
+    if state.is_newcomer {
+        return Membership::default();
+    }
+    Membership::new(vec![state.founders.keys().copied().collect()], state.founders.clone())
+}
+
+fn place(options: &QuorumOptions) -> Place {
+    Place {
         context: options.context.clone(),
         data_dir: options.data_dir.clone(),
         claim: Claim {
@@ -303,13 +515,38 @@ async fn open_blocking(options: &QuorumOptions, pressure: &Arc<DiskPressure>) ->
             directory_id: options.directory_id,
         },
         holds_partitions: options.holds_partitions,
-    };
-    let pressure = Arc::clone(pressure);
-    spawn_blocking(move || open(&place, pressure)).await.map_err(stopped)?
+    }
 }
 
-fn open(place: &Place, pressure: Arc<DiskPressure>) -> Result<Opened, QuorumError> {
-    let log = RaftLog::open(place)?;
+async fn find_blocking(place: Place) -> Result<Option<node_state::NodeStateFile>, QuorumError> {
+    spawn_blocking(move || raft_log::find(&place)).await.map_err(stopped)?
+}
+
+async fn begin_blocking(
+    place: &Place,
+    part: Part,
+    pressure: &Arc<DiskPressure>,
+) -> Result<Opened, QuorumError> {
+    let to_begin = place.clone();
+    let begun = spawn_blocking(move || raft_log::begin(&to_begin, part)).await.map_err(stopped)?;
+    open_blocking(place, begun?, pressure).await
+}
+
+async fn open_blocking(
+    place: &Place,
+    file: node_state::NodeStateFile,
+    pressure: &Arc<DiskPressure>,
+) -> Result<Opened, QuorumError> {
+    let (place, pressure) = (place.clone(), Arc::clone(pressure));
+    spawn_blocking(move || open(&place, file, pressure)).await.map_err(stopped)?
+}
+
+fn open(
+    place: &Place,
+    file: node_state::NodeStateFile,
+    pressure: Arc<DiskPressure>,
+) -> Result<Opened, QuorumError> {
+    let log = RaftLog::open(place, file)?;
     let dir = metadata_dir(&place.data_dir);
     let snapshots = SnapshotFile::new(Arc::clone(&place.context.disk), &dir, pressure);
     let found = snapshots.read()?.map(|(state, _)| state);
@@ -338,18 +575,26 @@ fn check_feature_level(image: &ClusterImage) -> Result<(), QuorumError> {
     Err(QuorumError::FeatureLevel { level, lowest, highest })
 }
 
-fn config(cluster_id: ClusterId, snapshots: SnapshotRule) -> Config {
+fn config(cluster_id: ClusterId, options: &QuorumOptions) -> Config {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     Config {
         cluster_name: cluster_id.to_string(),
-        heartbeat_interval: ms(HEARTBEAT),
-        election_timeout_min: ms(ELECTION_TIMEOUT.0),
-        election_timeout_max: ms(ELECTION_TIMEOUT.1),
+        heartbeat_interval: ms(options.timing.heartbeat),
+        election_timeout_min: ms(options.timing.election_timeout),
+        election_timeout_max: ms(options.timing.lease()),
+        install_snapshot_timeout: ms(SNAPSHOT_TIMEOUT),
         // Entries differ in size by a factor of a thousand, so bytes decide, not their number.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: snapshots.keep_entries,
+        max_in_snapshot_log_to_keep: options.snapshots.keep_entries,
+        enable_elect: false,
         ..Config::default()
     }
+}
+
+/// From `until` on this voter may want to lead. One that is alone, or forms its cluster, does so at once.
+async fn stand_still(raft: Raft<TypeConfig>, until: Instant) {
+    sleep_until(until).await;
+    raft.runtime_config().elect(true);
 }
 
 /// Has a snapshot built each time the log has grown enough; openraft removes the log behind it.

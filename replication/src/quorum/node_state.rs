@@ -1,5 +1,6 @@
 //! The file `node.state`: whose Raft state a directory holds, the vote, and how far the log's head was removed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,13 +12,16 @@ use floodmark_storage::fs::{Disk, ReplaceSyncs, SyncPoint, read_small_file, repl
 
 use super::error::QuorumError;
 use super::sealed_file::{self, Kind};
-use super::types::{LogId, NodeId, Vote, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb};
+use super::types::{
+    LogId, Node, NodeId, Vote, broker_id, directory_id, log_id_from_pb, log_id_to_pb, member_from_pb,
+    member_to_pb, vote_from_pb, vote_to_pb,
+};
 use crate::cluster::wire::{WireError, decode};
 
 const KIND: Kind = *b"fmknode\n";
 const FILE: &str = "node.state";
-/// A few ids.
-const FILE_BYTES_MAX: u64 = 4096;
+/// A few ids and addresses.
+const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub(crate) struct NodeState {
     pub(crate) vote: Option<Vote>,
     /// The last entry that was removed from the log's head.
     pub(crate) purged: Option<LogId>,
+    /// Those that form the cluster with this node, itself among them. Empty where it was alone, or is a newcomer.
+    pub(crate) founders: BTreeMap<NodeId, Node>,
+    /// Others have formed the cluster: an empty log waits for their entries.
+    pub(crate) is_newcomer: bool,
 }
 
 /// The file, and the only right to change it.
@@ -88,8 +96,8 @@ impl NodeStateFile {
             Err(QuorumError::Foreign { path, what, found, expected })
         };
         let state = &self.state;
-        if NodeId::try_from(claim.node.0) != Ok(state.node) {
-            return foreign("node id", state.node.to_string(), claim.node.to_string());
+        if broker_id(state.node) != claim.node {
+            return foreign("node id", broker_id(state.node).to_string(), claim.node.to_string());
         }
         match claim.cluster_id {
             Some(expected) if expected != state.cluster_id => {
@@ -112,6 +120,8 @@ fn to_message(state: &NodeState) -> pb::NodeState {
         directory_id: Bytes::copy_from_slice(state.directory_id.0.as_bytes()),
         vote: state.vote.as_ref().map(vote_to_pb),
         purged: state.purged.as_ref().map(log_id_to_pb),
+        founders: state.founders.iter().map(|(id, node)| member_to_pb(*id, node)).collect(),
+        is_newcomer: state.is_newcomer,
     }
 }
 
@@ -121,8 +131,10 @@ fn parse(message: Bytes) -> Result<NodeState, WireError> {
     Ok(NodeState {
         cluster_id: ClusterId::from_bytes(id("a cluster id", &message.cluster_id)?),
         node: message.node,
-        directory_id: DirectoryId(uuid::Uuid::from_bytes(id("a directory id", &message.directory_id)?)),
+        directory_id: directory_id(&message.directory_id)?,
         vote: message.vote.as_ref().map(vote_from_pb),
         purged: message.purged.as_ref().map(log_id_from_pb),
+        founders: message.founders.iter().map(member_from_pb).collect::<Result<_, _>>()?,
+        is_newcomer: message.is_newcomer,
     })
 }

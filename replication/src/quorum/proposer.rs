@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use floodmark_proto::ids::BrokerId;
-use openraft::Raft;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::{Raft, ServerState};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ProposeError;
-use super::types::{Answers, NodeId, Proposal, TypeConfig};
-use crate::cluster::{Command, Output};
+use super::types::{Proposal, TypeConfig, broker_id};
+use crate::cluster::{Command, CommandError, Output};
 
 /// Commands of an entry at most.
 const COMMANDS_MAX: usize = 1000;
@@ -22,7 +21,17 @@ pub(crate) struct Pending {
     pub(crate) command: Command,
     /// Of the command in the log.
     pub(crate) bytes: usize,
-    pub(crate) answer: oneshot::Sender<Result<Output, ProposeError>>,
+    pub(crate) answer: oneshot::Sender<Result<Answer, ProposeError>>,
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The entry that holds it.
+    pub(crate) index: u64,
+    /// Its place among the entry's commands.
+    pub(crate) position: u32,
+    pub(crate) outcome: Result<Output, CommandError>,
 }
 
 /// Runs until every sender is gone.
@@ -51,35 +60,45 @@ fn gather(first: Pending, waiting: &mut mpsc::Receiver<Pending>) -> Vec<Pending>
     group
 }
 
+/// Returns once the entry is applied, or this node has stopped leading: then its answers, if they come, need not be waited for here.
 async fn propose(raft: &Raft<TypeConfig>, group: Vec<Pending>) {
-    let (commands, answers): (Vec<Command>, Vec<_>) =
-        group.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
-    // A caller that has gone is no failure.
-    match write(raft, Proposal(Arc::from(commands))).await {
-        Ok(outcomes) => {
-            for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                let _ = answer.send(outcome.map_err(ProposeError::Refused));
-            }
-        }
-        Err(e) => {
-            for answer in answers {
-                let _ = answer.send(Err(e.clone()));
+    let mut metrics = raft.metrics();
+    let term = metrics.borrow().current_term;
+    let mut written = tokio::spawn(write(raft.clone(), group));
+    loop {
+        tokio::select! {
+            // A panic in there drops the answers, which tells those who wait.
+            _ = &mut written => return,
+            changed = metrics.changed() => {
+                let now = metrics.borrow_and_update();
+                if changed.is_err() || now.current_term != term || now.state != ServerState::Leader {
+                    return;
+                }
             }
         }
     }
 }
 
 /// One entry, from proposal to answers.
-async fn write(raft: &Raft<TypeConfig>, proposal: Proposal) -> Result<Answers, ProposeError> {
-    match raft.client_write(proposal).await {
-        Ok(written) => Ok(written.data),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-            Err(ProposeError::NotLeader { leader: to.leader_id.and_then(broker_id) })
+async fn write(raft: Raft<TypeConfig>, group: Vec<Pending>) {
+    let (commands, answers): (Vec<Command>, Vec<_>) =
+        group.into_iter().map(|pending| (pending.command, pending.answer)).unzip();
+    let failure = match raft.client_write(Proposal(Arc::from(commands))).await {
+        Ok(written) => {
+            let index = written.log_id.index;
+            for ((answer, outcome), position) in answers.into_iter().zip(written.data).zip(0..) {
+                // A caller that has gone is no failure.
+                let _ = answer.send(Ok(Answer { index, position, outcome }));
+            }
+            return;
         }
-        Err(e) => Err(ProposeError::Stopped { reason: e.to_string() }),
+        // Also where the entry was replaced by another leader's: then it can never be committed.
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+            ProposeError::NotLeader { leader: to.leader_id.map(broker_id) }
+        }
+        Err(e) => ProposeError::Stopped { reason: e.to_string() },
+    };
+    for answer in answers {
+        let _ = answer.send(Err(failure.clone()));
     }
-}
-
-pub(crate) fn broker_id(node: NodeId) -> Option<BrokerId> {
-    i32::try_from(node).ok().map(BrokerId)
 }

@@ -7,6 +7,7 @@
 //! <data-dir>/metadata/image.snapshot  the image that stands for what was removed
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use prost::Message as _;
 
 use super::error::QuorumError;
 use super::node_state::{Claim, NodeState, NodeStateFile};
-use super::types::{Entry, LogId, NodeId, Vote, entry_from_pb, entry_to_pb};
+use super::types::{Entry, LogId, Node, NodeId, Vote, entry_from_pb, entry_to_pb};
 use crate::cluster::wire::decode;
 
 const LOG_DIR: &str = "log";
@@ -47,6 +48,17 @@ pub(crate) struct Place {
     pub(crate) holds_partitions: bool,
 }
 
+/// The part that a broker with an empty directory is to have.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) node: NodeId,
+    /// Where this node forms the cluster: all that do, itself among them; empty where it is alone.
+    pub(crate) founders: BTreeMap<NodeId, Node>,
+    /// Others have formed the cluster.
+    pub(crate) is_newcomer: bool,
+}
+
 /// The log, the vote, and the right to write them.
 #[derive(Debug)]
 pub(crate) struct RaftLog {
@@ -64,18 +76,9 @@ pub(crate) fn metadata_dir(data_dir: &Path) -> PathBuf {
 }
 
 impl RaftLog {
-    /// Opens what is there, or begins where there never was anything. Refuses what is somebody else's, and what has lost
-    /// something.
-    pub(crate) fn open(place: &Place) -> Result<RaftLog, QuorumError> {
+    /// Opens what is there. Refuses what is somebody else's, and what has lost something.
+    pub(crate) fn open(place: &Place, file: NodeStateFile) -> Result<RaftLog, QuorumError> {
         let dir = metadata_dir(&place.data_dir);
-        let disk = &place.context.disk;
-        let file = match NodeStateFile::read(disk, &dir)? {
-            Some(file) => {
-                file.check(&place.claim)?;
-                file
-            }
-            None => begin(place, &dir)?,
-        };
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES,
             segment_ms: i64::MAX,
@@ -86,12 +89,17 @@ impl RaftLog {
         let (log, report) = Log::open(place.context.clone(), &dir.join(LOG_DIR), config)?;
         let mut opened = RaftLog { context: place.context.clone(), log, file, last: None, committed: None };
         opened.settle(&dir)?;
-        // A vote is saved only behind the first entry.
-        if opened.vote().is_some() && (report.was_new || opened.last.is_none()) {
+        // Behind the first entry alone does anybody vote but a newcomer, and the log is there before it does.
+        let may_be_empty = opened.file.state.is_newcomer && !report.was_new;
+        if opened.vote().is_some() && (report.was_new || opened.last.is_none()) && !may_be_empty {
             let reason = "there is no log, but this node has voted".to_owned();
             return Err(QuorumError::Lost { path: dir, reason });
         }
         Ok(opened)
+    }
+
+    pub(crate) fn state(&self) -> &NodeState {
+        &self.file.state
     }
 
     pub(crate) fn cluster_id(&self) -> ClusterId {
@@ -180,6 +188,10 @@ impl RaftLog {
         }
         self.log.sync()?;
         self.last = last;
+        if self.file.state.is_newcomer && self.last.is_some() {
+            // From here on an empty log is a lost one.
+            self.file.save(NodeState { is_newcomer: false, ..self.file.state.clone() })?;
+        }
         Ok(())
     }
 
@@ -277,40 +289,53 @@ impl RaftLog {
     }
 }
 
-/// Takes an empty directory into use.
-fn begin(place: &Place, dir: &Path) -> Result<NodeStateFile, QuorumError> {
+/// The state of a directory that is in use; `None` where it is empty and may be taken into use.
+pub(crate) fn find(place: &Place) -> Result<Option<NodeStateFile>, QuorumError> {
+    let dir = metadata_dir(&place.data_dir);
     let disk = &place.context.disk;
-    let lost = |reason: &str| QuorumError::Lost { path: dir.to_owned(), reason: reason.to_owned() };
-    match disk.list(dir) {
+    if let Some(file) = NodeStateFile::read(disk, &dir)? {
+        file.check(&place.claim)?;
+        return Ok(Some(file));
+    }
+    let lost = |reason: &str| QuorumError::Lost { path: dir.clone(), reason: reason.to_owned() };
+    match disk.list(&dir) {
         Ok(entries) if entries.iter().any(|e| !e.name.ends_with(".tmp")) => {
             return Err(lost(
                 "there is metadata, but the file that says whose it is and how it voted is missing",
             ));
         }
         Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            disk.create_dir_all(dir).map_err(QuorumError::io("create", dir))?;
-        }
-        Err(e) => return Err(QuorumError::io("list", dir)(e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(QuorumError::io("list", &dir)(e)),
     }
     if place.holds_partitions {
         return Err(lost("there are partitions, but no metadata"));
     }
+    Ok(None)
+}
+
+/// Takes an empty directory into use.
+pub(crate) fn begin(place: &Place, part: Part) -> Result<NodeStateFile, QuorumError> {
+    let dir = metadata_dir(&place.data_dir);
+    let disk = &place.context.disk;
+    disk.create_dir_all(&dir).map_err(QuorumError::io("create", &dir))?;
     // Also where it was there before: a process that was killed may have made it and not come this far.
     disk.sync_dir(&place.data_dir, SyncPoint::MetadataDirCreated)
         .map_err(QuorumError::io("sync", &place.data_dir))?;
-    let node = NodeId::try_from(place.claim.node.0);
     let state = NodeState {
-        cluster_id: place.claim.cluster_id.unwrap_or_else(|| new_cluster_id(&place.context)),
-        node: node.map_err(|_| QuorumError::NegativeNodeId(place.claim.node))?,
+        cluster_id: part.cluster_id,
+        node: part.node,
         directory_id: place.claim.directory_id,
         vote: None,
         purged: None,
+        founders: part.founders,
+        is_newcomer: part.is_newcomer,
     };
-    NodeStateFile::create(disk, dir, state)
+    NodeStateFile::create(disk, &dir, state)
 }
 
-fn new_cluster_id(context: &LogContext) -> ClusterId {
+/// An id that no other cluster has.
+pub(crate) fn new_cluster_id(context: &LogContext) -> ClusterId {
     let bits = u128::from(context.random.next_u64()) << 64 | u128::from(context.random.next_u64());
     ClusterId::from_bytes(bits.to_be_bytes())
 }

@@ -21,7 +21,7 @@ use crate::cluster::wire::{WireError, decode, image_from_pb, image_to_pb};
 const KIND: Kind = *b"fmkimage";
 const FILE: &str = "image.snapshot";
 /// A hundred bytes a partition: ten million partitions.
-const FILE_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// What the state machine holds after one entry.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! The quorum on a simulated disk: what is promised across restarts, kills and power cuts.
 
+mod cluster;
 mod crash;
 mod handle;
 mod obligations;
@@ -19,7 +20,7 @@ use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 
 use super::*;
-use crate::cluster::Endpoint;
+use crate::cluster::{Endpoint, Output};
 
 const DATA_DIR: &str = "data";
 
@@ -50,6 +51,18 @@ fn options(disk: &SimDisk) -> QuorumOptions {
         cluster_id: None,
         deadline: Duration::from_secs(30),
         snapshots: SnapshotRule::default(),
+        voters: Vec::new(),
+        address: None,
+        timing: QuorumTiming::default(),
+    }
+}
+
+/// What the only voter finds on its disk.
+async fn open_alone(options: &QuorumOptions, pressure: &Arc<DiskPressure>) -> Result<Opened, QuorumError> {
+    let place = place(options);
+    match find_blocking(place.clone()).await? {
+        Some(file) => open_blocking(&place, file, pressure).await,
+        None => begin_blocking(&place, part(options, &Seat::new(options)).await?, pressure).await,
     }
 }
 

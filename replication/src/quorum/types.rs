@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use floodmark_proto::ids::BrokerId;
 use floodmark_proto::pb::metadata as pb;
-use openraft::{EmptyNode, EntryPayload, LeaderId};
+use floodmark_storage::data_dir::DirectoryId;
+use openraft::{EntryPayload, LeaderId};
 
 use crate::cluster::wire::{WireError, command_from_pb, command_to_pb};
 use crate::cluster::{Command, CommandError, Output};
+use crate::rpc::Address;
 
 openraft::declare_raft_types!(
     /// What openraft is told about us.
@@ -17,19 +20,39 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Answers,
         NodeId = u64,
-        Node = EmptyNode,
+        Node = Node,
         SnapshotData = Bytes,
 );
 
+/// A broker under the disk it joined with: a broker id that comes back with another disk is another node.
 pub(crate) type NodeId = u64;
 pub(crate) type Entry = openraft::Entry<TypeConfig>;
 pub(crate) type LogId = openraft::LogId<NodeId>;
 pub(crate) type Vote = openraft::Vote<NodeId>;
-pub(crate) type Membership = openraft::Membership<NodeId, EmptyNode>;
-pub(crate) type StoredMembership = openraft::StoredMembership<NodeId, EmptyNode>;
-pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, EmptyNode>;
+pub(crate) type Membership = openraft::Membership<NodeId, Node>;
+pub(crate) type StoredMembership = openraft::StoredMembership<NodeId, Node>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, Node>;
 pub(crate) type Snapshot = openraft::Snapshot<TypeConfig>;
 pub(crate) type StorageError = openraft::StorageError<NodeId>;
+
+/// What is known of a node beside its number. Those that were alone when they began have neither.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) directory_id: Option<DirectoryId>,
+    pub(crate) address: Option<Address>,
+}
+
+/// The broker that a node is.
+pub(crate) fn broker_id(node: NodeId) -> BrokerId {
+    let [.., a, b, c, d] = node.to_be_bytes();
+    BrokerId(i32::from_be_bytes([a, b, c, d]))
+}
+
+/// The node of a broker that joined behind an entry; 0 for those that formed the cluster. `None` where the numbers are not such.
+pub(crate) fn node_id(broker: BrokerId, join_index: u64) -> Option<NodeId> {
+    let (broker, join) = (u32::try_from(broker.0).ok()?, u32::try_from(join_index).ok()?);
+    Some(u64::from(join) << 32 | u64::from(broker))
+}
 
 /// Commands that share an entry, and so a sync.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,24 +109,56 @@ pub(crate) fn entry_from_pb(message: pb::LogEntry) -> Result<Entry, WireError> {
             let commands = commands.commands.into_iter().map(command_from_pb);
             EntryPayload::Normal(Proposal(commands.collect::<Result<_, _>>()?))
         }
-        Payload::Membership(membership) => EntryPayload::Membership(membership_from_pb(&membership)),
+        Payload::Membership(membership) => EntryPayload::Membership(membership_from_pb(&membership)?),
     };
     Ok(Entry { log_id: log_id_from_pb(&id), payload })
 }
 
-fn membership_to_pb(membership: &Membership) -> pb::Membership {
+pub(crate) fn membership_to_pb(membership: &Membership) -> pb::Membership {
     let voters =
         |config: &BTreeSet<NodeId>| pb::membership::Voters { nodes: config.iter().copied().collect() };
+    let known = |(_, node): &(&NodeId, &Node)| **node != Node::default();
     pb::Membership {
         configs: membership.get_joint_config().iter().map(voters).collect(),
         nodes: membership.nodes().map(|(node, _)| *node).collect(),
+        members: membership.nodes().filter(known).map(|(id, node)| member_to_pb(*id, node)).collect(),
     }
 }
 
-fn membership_from_pb(message: &pb::Membership) -> Membership {
+pub(crate) fn membership_from_pb(message: &pb::Membership) -> Result<Membership, WireError> {
     let configs = message.configs.iter().map(|c| c.nodes.iter().copied().collect()).collect();
-    let nodes: BTreeMap<NodeId, EmptyNode> = message.nodes.iter().map(|n| (*n, EmptyNode {})).collect();
-    Membership::new(configs, nodes)
+    let mut nodes: BTreeMap<NodeId, Node> = message.nodes.iter().map(|n| (*n, Node::default())).collect();
+    for member in &message.members {
+        let (id, node) = member_from_pb(member)?;
+        nodes.insert(id, node);
+    }
+    Ok(Membership::new(configs, nodes))
+}
+
+pub(crate) fn member_to_pb(id: NodeId, node: &Node) -> pb::Member {
+    let directory_id = node.directory_id.map(|id| Bytes::copy_from_slice(id.0.as_bytes()));
+    let (host, port) = node.address.clone().map(|a| (a.host, a.port)).unwrap_or_default();
+    pb::Member { node: id, directory_id: directory_id.unwrap_or_default(), host, port: port.into() }
+}
+
+pub(crate) fn member_from_pb(message: &pb::Member) -> Result<(NodeId, Node), WireError> {
+    let directory_id = match &message.directory_id {
+        none if none.is_empty() => None,
+        bytes => Some(directory_id(bytes)?),
+    };
+    let port = port(message.port)?;
+    let address = (!message.host.is_empty()).then(|| Address { host: message.host.clone(), port });
+    Ok((message.node, Node { directory_id, address }))
+}
+
+pub(crate) fn directory_id(bytes: &[u8]) -> Result<DirectoryId, WireError> {
+    let bytes = <[u8; 16]>::try_from(bytes);
+    let bytes = bytes.map_err(|_| WireError::Identifier { what: "a directory id" })?;
+    Ok(DirectoryId(uuid::Uuid::from_bytes(bytes)))
+}
+
+pub(crate) fn port(port: u32) -> Result<u16, WireError> {
+    u16::try_from(port).map_err(|_| WireError::Value { what: "a port", value: port.into() })
 }
 
 pub(crate) fn stored_membership_to_pb(stored: &StoredMembership) -> pb::StoredMembership {
@@ -118,5 +173,5 @@ pub(crate) fn stored_membership_from_pb(
 ) -> Result<StoredMembership, WireError> {
     let membership = message.membership.as_ref();
     let membership = membership.ok_or(WireError::Missing { what: "a stored membership's membership" })?;
-    Ok(StoredMembership::new(message.id.as_ref().map(log_id_from_pb), membership_from_pb(membership)))
+    Ok(StoredMembership::new(message.id.as_ref().map(log_id_from_pb), membership_from_pb(membership)?))
 }

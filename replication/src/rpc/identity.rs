@@ -34,11 +34,8 @@ pub struct PeerIdentity {
 #[derive(Debug, Clone, Default)]
 pub struct IdentityCheck {
     own: Arc<OnceLock<PeerIdentity>>,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<BTreeSet<(Option<i32>, Refusal)>>>,
 }
-
-/// Callers, and why they were refused.
-type Told = BTreeSet<(Option<i32>, Refusal)>;
 
 /// Who made a call that passed the check.
 #[derive(Debug, Clone, Copy)]

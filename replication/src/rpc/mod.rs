@@ -1,14 +1,13 @@
-//! How brokers reach each other and what they say: channels, the check of who speaks to whom, and the services among themselves. Must never
-//! know what clients say.
+//! How brokers reach each other: channels, the check of who speaks to whom, and services. Must never know what clients say.
 //!
 //! - [`peers`]: where brokers are, and one channel for each and each purpose
 //! - [`identity`]: what every call says of both ends, and what is refused
-//! - [`replica_server`], `replica_client`: a follower's call to its leader, both ends
 
 pub mod identity;
 pub mod peers;
-pub(crate) mod replica_client;
-pub mod replica_server;
+
+#[cfg(test)]
+pub(crate) mod gate;
 
 pub use identity::{IdentityCheck, PeerIdentity, caller};
 pub use peers::{Address, PeerError, Peers, Purpose};

@@ -72,6 +72,10 @@ pub enum PeerError {
         /// What was said.
         address: Address,
     },
+    /// A test has cut the way.
+    #[cfg(test)]
+    #[error("the way to broker {0} is cut")]
+    Cut(BrokerId),
 }
 
 /// The other brokers of the cluster; clones share the channels.
@@ -90,6 +94,8 @@ struct Inner {
     /// What registrations say.
     images: OnceLock<watch::Receiver<Arc<ClusterImage>>>,
     channels: Mutex<BTreeMap<(BrokerId, Purpose), (Address, Channel)>>,
+    #[cfg(test)]
+    gate: super::gate::Gate,
 }
 
 impl Peers {
@@ -103,6 +109,8 @@ impl Peers {
                 noted: Mutex::default(),
                 images: OnceLock::new(),
                 channels: Mutex::default(),
+                #[cfg(test)]
+                gate: super::gate::Gate::of(identity.cluster_id),
             }),
         }
     }
@@ -136,6 +144,10 @@ impl Peers {
     /// The channel to a broker. Connects when it is used; what is under way when the connection ends fails. Needs a tokio runtime, on which
     /// the channel then runs.
     pub fn channel(&self, broker: BrokerId, purpose: Purpose) -> Result<Channel, PeerError> {
+        #[cfg(test)]
+        if self.inner.gate.is_cut(self.inner.identity.broker, broker) {
+            return Err(PeerError::Cut(broker));
+        }
         let address = self.address(broker).ok_or(PeerError::UnknownAddress { broker })?;
         let mut channels = self.inner.channels.lock();
         if let Some((to, channel)) = channels.get(&(broker, purpose))
@@ -162,6 +174,12 @@ impl Peers {
         metadata.insert(identity::TO, to.0.into());
         metadata.insert(identity::VERSION, identity::PROTOCOL.into());
         request
+    }
+
+    /// Whether answers of a broker get here.
+    #[cfg(test)]
+    pub(crate) fn hears(&self, broker: BrokerId) -> bool {
+        !self.inner.gate.is_cut(broker, self.inner.identity.broker)
     }
 }
 

@@ -13,7 +13,7 @@ fn blank(term: u64, index: u64) -> Entry {
 
 async fn opened(disk: &SimDisk) -> Result<(LogStore, StateMachine, Closed), QuorumError> {
     let pressure = Arc::new(DiskPressure::default());
-    let opened = open_blocking(&options(disk), &pressure).await?;
+    let opened = open_alone(&options(disk), &pressure).await?;
     let growth = Growth { bytes: 0, limit_bytes: u64::MAX, is_large: Arc::default() };
     let (machine, _) = StateMachine::new(opened.state, opened.snapshots, growth);
     let (store, closed) = LogStore::spawn(opened.log, pressure).unwrap();
@@ -248,7 +248,7 @@ fn r37_a_leader_that_comes_back_serves_only_behind_an_entry_of_its_term() {
     block_on(async {
         // Elected in term 2, and killed before that term's first entry was written.
         let (mut store, _, closed) = opened(&disk).await.unwrap();
-        let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, EmptyNode {})]));
+        let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, Node::default())]));
         let membership = Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(members) };
         let command = |index| Entry {
             log_id: log_id(1, 1, index),
@@ -271,7 +271,7 @@ fn a_voter_among_several_neither_leads_alone_nor_pretends_to() {
     let disk = new_disk();
     block_on(async {
         let (mut store, _, closed) = opened(&disk).await.unwrap();
-        let nodes = BTreeMap::from([(1, EmptyNode {}), (2, EmptyNode {})]);
+        let nodes = BTreeMap::from([(1, Node::default()), (2, Node::default())]);
         let members = Membership::new(vec![[1, 2].into()], nodes);
         let membership = Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(members) };
         store.blocking_append([membership]).await.unwrap();
@@ -281,8 +281,11 @@ fn a_voter_among_several_neither_leads_alone_nor_pretends_to() {
         // It asks voter 2 for its vote and cannot reach it.
         quorum.shared.raft.trigger().elect().await.unwrap();
         let nobody = ProposeError::NotLeader { leader: None };
-        assert_eq!(quorum.propose(register(1)).await, Err(nobody.clone()));
-        assert_eq!(quorum.read_barrier().await, Err(nobody));
+        let within = Duration::from_millis(100);
+        assert_eq!(quorum.propose_within(register(1), within).await, Err(nobody.clone()));
+        assert_eq!(quorum.read_barrier_within(within).await, Err(nobody));
+        assert_eq!(*quorum.leadership().borrow(), None);
+        assert_eq!(quorum.since_quorum_ack(), None);
         assert_eq!(quorum.leader(), None);
         quorum.shutdown().await.unwrap();
     });

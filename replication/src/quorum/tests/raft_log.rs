@@ -5,6 +5,7 @@ use floodmark_storage::random::SplitMix;
 use openraft::EntryPayload;
 
 use super::*;
+use crate::quorum::raft_log;
 use crate::quorum::types::{Entry, LogId, Vote, log_id};
 
 /// What the log should hold.
@@ -105,6 +106,19 @@ struct Run {
     models: Vec<(u64, Model)>,
 }
 
+/// Opens the log of the only voter.
+fn open_log(place: &Place) -> Result<RaftLog, QuorumError> {
+    let file = match raft_log::find(place)? {
+        Some(file) => file,
+        None => {
+            let founders = BTreeMap::from([(1, Node::default())]);
+            let cluster_id = raft_log::new_cluster_id(&place.context);
+            raft_log::begin(place, Part { cluster_id, node: 1, founders, is_newcomer: false })?
+        }
+    };
+    RaftLog::open(place, file)
+}
+
 fn run(seed: u64, steps: usize, skip: Option<SyncPoint>) -> Result<Run, QuorumError> {
     let disk = new_disk();
     if let Some(point) = skip {
@@ -113,7 +127,7 @@ fn run(seed: u64, steps: usize, skip: Option<SyncPoint>) -> Result<Run, QuorumEr
     disk.record_images();
     let mut chance = SplitMix::new(seed);
     let (mut term, mut model) = (1, Model::default());
-    let mut log = RaftLog::open(&place(&disk))?;
+    let mut log = open_log(&place(&disk))?;
     let mut models = vec![(disk.operations(), model.clone())];
     // As openraft begins: an entry, then the vote.
     let begin = [Step::Append { count: 1, term: 0 }, Step::Vote(Vote::new(1, 1))];
@@ -125,7 +139,7 @@ fn run(seed: u64, steps: usize, skip: Option<SyncPoint>) -> Result<Run, QuorumEr
         models.push((disk.operations(), model.clone()));
         if chance.below(12) == 0 {
             log.close()?;
-            log = RaftLog::open(&place(&disk))?;
+            log = open_log(&place(&disk))?;
             assert_eq!(read(&log)?, model);
             models.push((disk.operations(), model.clone()));
         }
@@ -138,7 +152,7 @@ fn check(run: &Run, operation: u64, left: &SimDisk) -> Result<(), String> {
     let done = run.models.partition_point(|(at, _)| *at <= operation);
     let before = done.checked_sub(1).map(|n| &run.models[n].1);
     let after = run.models.get(done).map(|(_, model)| model);
-    let log = match RaftLog::open(&place(left)) {
+    let log = match open_log(&place(left)) {
         Ok(log) => log,
         Err(e) => return Err(format!("does not open: {e}")),
     };

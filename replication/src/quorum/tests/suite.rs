@@ -23,7 +23,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, Option<tempfile::TempDir>>
             guard = Some(dir);
         }
         let pressure = Arc::new(DiskPressure::default());
-        let opened = open_blocking(&options, &pressure).await.unwrap();
+        let opened = open_alone(&options, &pressure).await.unwrap();
         let growth = Growth { bytes: 0, limit_bytes: u64::MAX, is_large: Arc::default() };
         let (machine, _) = StateMachine::new(opened.state, opened.snapshots, growth);
         let (store, _) = LogStore::spawn(opened.log, pressure).unwrap();

@@ -1,0 +1,71 @@
+//! Whether this node may decide for the cluster: it leads, a majority still follows it, and its image has everything that was ever
+//! acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Raft, RaftMetrics, ServerState};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::acks::Acks;
+use super::types::{Node, NodeId, TypeConfig};
+
+/// This node leads the metadata quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leadership {
+    /// In this term.
+    pub term: u64,
+}
+
+/// What is watched.
+pub(crate) struct Watched {
+    pub(crate) raft: Raft<TypeConfig>,
+    pub(crate) acks: Arc<Acks>,
+    /// The last entry that was there when this node started. A leader that comes back in its old term may have answered up to it.
+    pub(crate) settled: Option<u64>,
+    /// Without a majority for so long, another may lead.
+    pub(crate) lease: Duration,
+    /// How often it is looked whether a majority has gone.
+    pub(crate) period: Duration,
+}
+
+/// Tells each change; ends with Raft.
+pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadership>>) {
+    let mut metrics = watched.raft.metrics();
+    loop {
+        let leads = watched.leads(&metrics.borrow_and_update(), Instant::now());
+        let has_changed = told.send_if_modified(|was| std::mem::replace(was, leads) != leads);
+        if has_changed {
+            match leads {
+                Some(Leadership { term }) => tracing::info!(term, "this broker leads the metadata quorum"),
+                None => tracing::info!("this broker does not lead the metadata quorum any more"),
+            }
+        }
+        let period = if leads.is_some() { watched.period } else { watched.lease };
+        tokio::select! {
+            changed = metrics.changed() => {
+                if changed.is_err() {
+                    told.send_replace(None);
+                    return;
+                }
+            }
+            () = sleep(period) => {}
+        }
+    }
+}
+
+impl Watched {
+    fn leads(&self, metrics: &RaftMetrics<NodeId, Node>, now: Instant) -> Option<Leadership> {
+        let term = metrics.current_term;
+        let applied = metrics.last_applied?;
+        // Behind an entry of its own term everything older is committed and applied here.
+        let is_own = (applied.leader_id.term, applied.leader_id.node_id) == (term, metrics.id);
+        if metrics.state != ServerState::Leader || !is_own || Some(applied.index) < self.settled {
+            return None;
+        }
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let since = self.acks.since(configs, metrics.id, term, now)?;
+        (since <= self.lease).then_some(Leadership { term })
+    }
+}

@@ -1,0 +1,252 @@
+//! Several nodes in one process, each with a simulated disk and a listener on loopback.
+
+use std::collections::BTreeSet;
+
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use super::*;
+use crate::rpc::gate::Gate;
+
+/// How long anything may take that has to happen at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker as far as its quorum goes.
+pub(super) struct Node {
+    pub(super) id: i32,
+    pub(super) disk: SimDisk,
+    pub(super) quorum: QuorumHandle,
+    pub(super) seat: Seat,
+    server: JoinHandle<()>,
+}
+
+/// Brokers that form a cluster, with places for more.
+pub(super) struct Cluster {
+    pub(super) voters: Vec<(BrokerId, Address)>,
+    pub(super) nodes: BTreeMap<i32, Node>,
+    pub(super) snapshots: SnapshotRule,
+}
+
+/// A listener, and its address.
+pub(super) async fn listen() -> (TcpListener, Address) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, Address { host: "127.0.0.1".to_owned(), port })
+}
+
+/// Serves what a seat serves until the task ends.
+pub(super) fn serve(seat: &Seat, listener: TcpListener) -> JoinHandle<()> {
+    let mut routes = Routes::builder();
+    seat.add_services(&mut routes);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = Server::builder().add_routes(routes.routes());
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+}
+
+pub(super) fn options_of(id: i32, disk: &SimDisk) -> QuorumOptions {
+    QuorumOptions {
+        node_id: BrokerId(id),
+        directory_id: directory(disk),
+        context: LogContext { random: Random::System, ..context(disk) },
+        deadline: PATIENCE,
+        // Machines that run tests are busy.
+        timing: QuorumTiming {
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_millis(400),
+        },
+        ..options(disk)
+    }
+}
+
+/// Each disk is its own, and stays what it is: a directory id like that of a data directory, kept on it.
+fn directory(disk: &SimDisk) -> DirectoryId {
+    let path = Path::new(DATA_DIR).join("directory.id");
+    if let Some(content) = disk.files().get(&path) {
+        return DirectoryId(uuid::Uuid::from_slice(content).unwrap());
+    }
+    let id = u128::from(Random::System.next_u64()) << 64 | u128::from(Random::System.next_u64());
+    let id = uuid::Uuid::from_u128(id);
+    let syncs = floodmark_storage::fs::ReplaceSyncs {
+        data: floodmark_storage::fs::SyncPoint::NodeStateData,
+        rename: floodmark_storage::fs::SyncPoint::NodeStateRenamed,
+    };
+    floodmark_storage::fs::replace_file(disk, &path, id.as_bytes(), syncs).unwrap();
+    DirectoryId(id)
+}
+
+impl Node {
+    pub(super) async fn start(
+        options: QuorumOptions,
+        disk: SimDisk,
+        listener: TcpListener,
+    ) -> Result<Node, QuorumError> {
+        let seat = Seat::new(&options);
+        let server = serve(&seat, listener);
+        let id = options.node_id.0;
+        match QuorumHandle::start_at(options, &seat).await {
+            Ok(quorum) => Ok(Node { id, disk, quorum, seat, server }),
+            Err(e) => {
+                server.abort();
+                Err(e)
+            }
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        self.server.abort();
+        self.quorum.shutdown().await.unwrap();
+    }
+}
+
+impl Cluster {
+    /// Forms a cluster of so many voters.
+    pub(super) async fn form(count: i32, snapshots: SnapshotRule) -> Cluster {
+        let mut listeners = Vec::new();
+        let mut voters = Vec::new();
+        for id in 1..=count {
+            let (listener, address) = listen().await;
+            listeners.push((id, listener));
+            voters.push((BrokerId(id), address));
+        }
+        let mut cluster = Cluster { voters, nodes: BTreeMap::new(), snapshots };
+        let starting: Vec<_> = listeners
+            .into_iter()
+            .map(|(id, listener)| {
+                let disk = new_disk();
+                let options = cluster.options(id, &disk, &listener);
+                tokio::spawn(Node::start(options, disk, listener))
+            })
+            .collect();
+        for started in starting {
+            let node = started.await.unwrap().unwrap();
+            cluster.nodes.insert(node.id, node);
+        }
+        cluster
+    }
+
+    pub(super) fn options(&self, id: i32, disk: &SimDisk, listener: &TcpListener) -> QuorumOptions {
+        let port = listener.local_addr().unwrap().port();
+        QuorumOptions {
+            voters: self.voters.clone(),
+            address: Some(Address { host: "127.0.0.1".to_owned(), port }),
+            snapshots: self.snapshots,
+            ..options_of(id, disk)
+        }
+    }
+
+    /// Starts a broker on a disk, at a new address.
+    pub(super) async fn start(&mut self, id: i32, disk: SimDisk) -> Result<(), QuorumError> {
+        let (listener, address) = listen().await;
+        for (voter, at) in &mut self.voters {
+            if voter.0 == id {
+                *at = address.clone();
+            }
+        }
+        let options = self.options(id, &disk, &listener);
+        let node = Node::start(options, disk, listener).await?;
+        // As a registration would tell them.
+        for other in self.nodes.values() {
+            other.quorum.peers().note(BrokerId(id), address.clone());
+        }
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    /// Ends a broker as a kill does, and hands back its disk as a power cut leaves it.
+    pub(super) fn kill(&mut self, id: i32) -> SimDisk {
+        let node = self.nodes.remove(&id).unwrap();
+        node.server.abort();
+        let left = node.disk.image().power_cut(7);
+        // The handle ends Raft when it is dropped; what it still writes goes to a disk that nobody reads.
+        drop(node);
+        left
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        Gate::of(self.any().image().cluster_id())
+    }
+
+    pub(super) fn any(&self) -> &QuorumHandle {
+        &self.nodes.values().next().unwrap().quorum
+    }
+
+    pub(super) fn at(&self, id: i32) -> &QuorumHandle {
+        &self.nodes[&id].quorum
+    }
+
+    /// The broker that knows itself to lead, once there is one.
+    pub(super) async fn leader(&self) -> i32 {
+        let all: BTreeSet<i32> = self.nodes.keys().copied().collect();
+        self.leader_among(&all).await
+    }
+
+    pub(super) async fn leader_among(&self, ids: &BTreeSet<i32>) -> i32 {
+        eventually("a leader among the brokers", || {
+            let mut leading = ids.iter().filter(|id| self.at(**id).leadership().borrow().is_some());
+            leading.next().copied()
+        })
+        .await
+    }
+
+    pub(super) async fn stop(self) {
+        for (_, node) in self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+/// Waits for something that has to come.
+pub(super) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(super) fn three() -> impl Future<Output = Cluster> {
+    Cluster::form(3, SnapshotRule::default())
+}
+
+fn block_on_cluster<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn three_brokers_form_one_cluster_and_each_can_propose_and_read() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        let ids: BTreeSet<_> = cluster.nodes.values().map(|node| node.quorum.image().cluster_id()).collect();
+        assert_eq!(ids.len(), 1);
+        join(cluster.at(2)).await;
+        for (n, id) in [(1, 1), (2, 2), (3, 3)] {
+            cluster.at(id).propose(create_topic(n)).await.unwrap();
+            assert!(
+                cluster.at(id).image().topic(&format!("topic{n}")).is_some(),
+                "what was answered is seen"
+            );
+            for other in cluster.nodes.values() {
+                let image = other.quorum.read_barrier().await.unwrap();
+                assert!(image.topic(&format!("topic{n}")).is_some(), "broker {} of {id}", other.id);
+            }
+            // A refusal comes back whole from wherever it was asked for.
+            let again = cluster.at(id).propose(create_topic(n)).await;
+            let expected = crate::cluster::CommandError::TopicExists { name: format!("topic{n}") };
+            assert_eq!(again, Err(ProposeError::Refused(expected)));
+        }
+        let leader = cluster.leader().await;
+        let leading = cluster.nodes.values().filter(|n| n.quorum.leadership().borrow().is_some());
+        assert_eq!(leading.count(), 1);
+        for node in cluster.nodes.values() {
+            assert_eq!(node.quorum.leader(), Some(BrokerId(leader)));
+            assert_eq!(node.quorum.since_quorum_ack().is_some(), node.id == leader);
+            assert_eq!(node.seat.waits_for(), None);
+        }
+        cluster.stop().await;
+    });
+}

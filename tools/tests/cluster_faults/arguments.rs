@@ -1,0 +1,95 @@
+//! What a run is asked to do.
+
+use std::time::Duration;
+
+use crate::faults::Fault;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// As many kinds of faults as there is time for.
+    Gate,
+    /// Every kind at least once, for minutes.
+    Soak,
+    /// One kind again and again, for its figures.
+    Failover,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Arguments {
+    pub(crate) mode: Mode,
+    pub(crate) seed: u64,
+    pub(crate) brokers: usize,
+    pub(crate) time: Duration,
+    /// At most so many faults.
+    pub(crate) times: Option<u32>,
+    pub(crate) faults: Vec<Fault>,
+    /// Brokers that wait shorter for each other than they do unless told.
+    pub(crate) is_fast: bool,
+}
+
+const USAGE: &str = "cluster_faults [soak|failover] [--seed N] [--minutes N] [--times N] [--brokers N] [--only KIND,KIND] [--fast]";
+
+impl Arguments {
+    /// Nothing where other tests are asked for, by a filter as test harnesses take it.
+    pub(crate) fn of_process() -> Option<Arguments> {
+        let seed = floodmark_storage::random::Random::System.next_u64() % 1_000_000;
+        let mut arguments = Arguments {
+            mode: Mode::Gate,
+            seed,
+            brokers: 1,
+            time: Duration::from_secs(75),
+            times: None,
+            faults: Fault::ALL.to_vec(),
+            is_fast: false,
+        };
+        let mut given = std::env::args().skip(1);
+        while let Some(argument) = given.next() {
+            let mut number =
+                || given.next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{USAGE}"));
+            match argument.as_str() {
+                "soak" => (arguments.mode, arguments.time) = (Mode::Soak, Duration::from_secs(30 * 60)),
+                "failover" => {
+                    arguments.mode = Mode::Failover;
+                    (arguments.faults, arguments.times) = (vec![Fault::KillLeader], Some(10));
+                    arguments.time = Duration::from_secs(15 * 60);
+                }
+                "--seed" => arguments.seed = number(),
+                "--minutes" => arguments.time = Duration::from_secs(number() * 60),
+                "--times" => arguments.times = Some(number() as u32),
+                "--brokers" => arguments.brokers = number() as usize,
+                "--only" => arguments.faults = faults_named(&given.next().unwrap_or_default()),
+                "--fast" => arguments.is_fast = true,
+                "--list" => {
+                    println!("cluster_faults: test");
+                    return None;
+                }
+                "--ignored" | "--help" => {
+                    println!("{USAGE}");
+                    return None;
+                }
+                // What a test harness would take.
+                "--nocapture" | "--include-ignored" | "--exact" | "--quiet" | "-q" => {}
+                filter if !filter.starts_with('-') && "cluster_faults".contains(filter) => {}
+                filter => {
+                    println!("cluster_faults is left out: {filter:?} is not asked of it. {USAGE}");
+                    return None;
+                }
+            }
+        }
+        Some(arguments)
+    }
+
+    /// Longer than all that brokers wait for each other.
+    pub(crate) fn outlast(&self) -> Duration {
+        Duration::from_millis(3_500)
+    }
+}
+
+fn faults_named(names: &str) -> Vec<Fault> {
+    let named =
+        |name: &str| Fault::ALL.into_iter().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
+    names
+        .split(',')
+        .map(|name| named(name).unwrap_or_else(|| panic!("no fault {name:?}: {:?}", Fault::ALL)))
+        .collect()
+}

@@ -1,0 +1,170 @@
+//! The brokers as processes: started, killed, paused, stopped, each in its place.
+
+use std::fs::{self, OpenOptions};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ground::{Ground, wait_until};
+
+/// A broker answers no later, or the run has failed.
+const UP_WITHIN: Duration = Duration::from_secs(60);
+const DOWN_WITHIN: Duration = Duration::from_secs(60);
+
+/// All brokers of a run, by their place; their ids are one more.
+pub(crate) struct Brokers {
+    pub(crate) ground: Ground,
+    logs: PathBuf,
+    settings: Vec<(String, String)>,
+    children: Vec<Option<Child>>,
+    voters: usize,
+}
+
+impl Brokers {
+    /// None of them runs yet.
+    pub(crate) fn new(ground: Ground, logs: PathBuf, settings: &[(&str, &str)]) -> Brokers {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let (children, voters) = (ground.places.iter().map(|_| None).collect(), ground.places.len());
+        Brokers { ground, logs, settings, children, voters }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.children.len()
+    }
+
+    pub(crate) fn is_running(&self, index: usize) -> bool {
+        self.children[index].is_some()
+    }
+
+    /// What a broker wrote to its log so far.
+    pub(crate) fn log(&self, index: usize) -> PathBuf {
+        self.logs.join(format!("broker-{}.log", index + 1))
+    }
+
+    pub(crate) fn data_dir(&self, index: usize) -> PathBuf {
+        self.ground.places[index].disk.join("data")
+    }
+
+    /// Starts the process; does not wait for it.
+    pub(crate) fn start(&mut self, index: usize) {
+        assert!(self.children[index].is_none(), "broker {} runs already", index + 1);
+        let place = &self.ground.places[index];
+        let mut command = self.ground.command_at(index, env!("CARGO_BIN_EXE_floodmark"));
+        command.args(["serve", "--node-id", &(index + 1).to_string()]);
+        command.arg("--data-dir").arg(self.data_dir(index));
+        command.args(["--kafka-listen", &place.kafka().to_string()]);
+        command.args(["--grpc-listen", &place.grpc().to_string()]);
+        command.args(["--http-listen", &place.http().to_string()]);
+        if self.voters > 1 {
+            let voters = self.ground.places[..self.voters].iter().zip(1..);
+            let voters: Vec<_> = voters.map(|(place, id)| format!("{id}@{}", place.cluster())).collect();
+            command.args(["--cluster-listen", &place.cluster().to_string(), "--voters", &voters.join(",")]);
+        }
+        for (key, value) in &self.settings {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("FLOODMARK_") {
+                command.env_remove(variable);
+            }
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.log(index)).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.children[index] = Some(child);
+    }
+
+    /// Waits until it takes connections of Kafka clients.
+    pub(crate) fn await_up(&mut self, index: usize) -> Result<(), String> {
+        let at = self.ground.places[index].kafka();
+        let child = self.children[index].as_mut().unwrap();
+        let mut ended = None;
+        let is_up = wait_until(UP_WITHIN, || {
+            ended = child.try_wait().unwrap();
+            ended.is_some() || TcpStream::connect_timeout(&at, Duration::from_millis(200)).is_ok()
+        });
+        match ended {
+            None if is_up => Ok(()),
+            None => Err(format!("broker {} takes no connections; {}", index + 1, self.last_words(index))),
+            Some(status) => Err(format!("broker {} ended: {status}; {}", index + 1, self.last_words(index))),
+        }
+    }
+
+    pub(crate) fn start_all(&mut self) -> Result<(), String> {
+        let stopped: Vec<_> = (0..self.count()).filter(|index| !self.is_running(*index)).collect();
+        for index in &stopped {
+            self.start(*index);
+        }
+        stopped.iter().try_for_each(|index| self.await_up(*index))
+    }
+
+    fn last_words(&self, index: usize) -> String {
+        let log = fs::read_to_string(self.log(index)).unwrap_or_default();
+        log.lines().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    fn pid(&self, index: usize) -> Pid {
+        Pid::from_child(self.children[index].as_ref().unwrap())
+    }
+
+    /// Whether it has ended by itself, and how.
+    pub(crate) fn has_ended(&mut self, index: usize) -> Option<ExitStatus> {
+        self.children[index].as_mut().and_then(|child| child.try_wait().unwrap())
+    }
+
+    /// SIGKILL for several at once; returns when they are gone. True where each of them was alive until then.
+    pub(crate) fn kill(&mut self, indexes: &[usize]) -> bool {
+        for index in indexes {
+            // One that has ended is found out below.
+            let _ = kill_process(self.pid(*index), Signal::KILL);
+        }
+        let mut all = true;
+        for index in indexes {
+            let status = self.children[*index].take().map(|mut child| child.wait().unwrap());
+            all &= status.is_some_and(|status| status.code().is_none());
+        }
+        all
+    }
+
+    /// Stops it from running, without its knowing; true where that is so.
+    pub(crate) fn pause(&self, index: usize) -> bool {
+        kill_process(self.pid(index), Signal::STOP).unwrap();
+        let stat = || fs::read_to_string(format!("/proc/{}/stat", self.pid(index).as_raw_nonzero())).unwrap();
+        wait_until(Duration::from_secs(1), || {
+            stat().rsplit_once(')').is_some_and(|(_, state)| state.trim_start().starts_with('T'))
+        })
+    }
+
+    pub(crate) fn resume(&self, index: usize) {
+        kill_process(self.pid(index), Signal::CONT).unwrap();
+    }
+
+    /// SIGTERM; returns when it is gone, with how it ended.
+    pub(crate) fn stop(&mut self, index: usize) -> Result<(), String> {
+        kill_process(self.pid(index), Signal::TERM).unwrap();
+        let Some(mut child) = self.children[index].take() else { return Ok(()) };
+        let mut ended = None;
+        wait_until(DOWN_WITHIN, || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(format!("broker {} stopped with {status}", index + 1)),
+            None => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                Err(format!("broker {} does not stop on SIGTERM; {}", index + 1, self.last_words(index)))
+            }
+        }
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        let running: Vec<_> = (0..self.count()).filter(|index| self.is_running(*index)).collect();
+        self.kill(&running);
+    }
+}

@@ -1,0 +1,178 @@
+//! A cluster of real processes under faults, while producers and groups work: nothing acknowledged may be lost, doubled or reordered, and
+//! replicas are the same in the end. Brokers stand in network namespaces on small disks of their own (`ground`), clients outside; everything
+//! that clients ask and are told is recorded and judged by `floodmark_tools::history`.
+//!
+//! No harness of tests, for it takes arguments and begins by going into other namespaces:
+//!
+//!     cargo test -p floodmark-tools --test cluster_faults -- soak --minutes 30 --seed 7
+#![allow(clippy::disallowed_methods, reason = "real clocks and files, from outside the brokers")]
+#![allow(clippy::print_stdout, reason = "what was done, for whoever watches")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
+mod arguments;
+mod brokers;
+mod faults;
+mod ground;
+#[path = "../../../broker/tests/kafka_client/mod.rs"]
+mod kafka_client;
+mod load;
+mod settle;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use floodmark_storage::random::SplitMix;
+use floodmark_tools::history::Recorder;
+
+use arguments::{Arguments, Mode};
+use brokers::Brokers;
+use faults::Nemesis;
+use ground::{Ground, tell, wait_until};
+use load::{Load, PARTITIONS, TOPIC};
+
+fn main() -> ExitCode {
+    let Some(arguments) = Arguments::of_process() else { return ExitCode::SUCCESS };
+    ground::enter();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("FAILED, seed {}: {why}", arguments.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let since = Instant::now();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let history = dir.path().join("history.jsonl");
+    let logs = dir.path().join("logs");
+    fs::create_dir_all(&logs).unwrap();
+    println!("cluster_faults {arguments:?}");
+    let ground = Ground::for_brokers(arguments.brokers, dir.path());
+    let bootstrap = ground.places.iter().map(|place| place.kafka()).collect();
+    let load = Load::new(Recorder::new(Box::new(File::create(&history).unwrap())), bootstrap, since);
+    let brokers = Brokers::new(ground, logs, &settings(arguments));
+    let random = SplitMix::new(arguments.seed);
+    let (done, failovers) = (BTreeMap::new(), Vec::new());
+    let outlast = arguments.outlast();
+    let mut nemesis = Nemesis { brokers, load, random, outlast, done, failovers };
+    let outcome = play(&mut nemesis, arguments, &history);
+    nemesis.load.end();
+    tell_figures(&nemesis);
+    outcome.map_err(|why| {
+        format!("{why}\nhistory and logs of brokers are in {}", nemesis.keep(&history).display())
+    })
+}
+
+fn settings(arguments: &Arguments) -> Vec<(&'static str, &'static str)> {
+    let mut settings = vec![("group.initial.rebalance.delay.ms", "0"), ("offsets.topic.num.partitions", "5")];
+    if arguments.brokers > 1 {
+        settings.push(("replica.lag.time.max.ms", "3000"));
+    }
+    if arguments.is_fast && arguments.brokers > 1 {
+        settings.extend([
+            ("broker.session.timeout.ms", "500"),
+            ("broker.heartbeat.interval.ms", "100"),
+            ("quorum.heartbeat.ms", "50"),
+            ("quorum.election.timeout.ms", "150"),
+        ]);
+    }
+    settings
+}
+
+/// All of a run, until its verdict.
+fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path) -> Result<(), String> {
+    nemesis.brokers.start_all()?;
+    make_topic(nemesis)?;
+    tell(nemesis.load.since, "the topic is there");
+    let threads = nemesis.load.begin(arguments.seed);
+    nemesis.await_progress("the start")?;
+    inflict_all(nemesis, arguments)?;
+    nemesis.load.end();
+    for thread in threads {
+        thread.join().map_err(|_| "a client panicked")?;
+    }
+    if !nemesis.load.complaints().is_empty() {
+        return Err(format!("{:#?}", nemesis.load.complaints()));
+    }
+    nemesis.await_in_sync()?;
+    let read = nemesis.read_all()?;
+    tell(nemesis.load.since, &format!("{read:?}"));
+    let verdict = nemesis.judge(history)?;
+    // A run in which little happened shows little.
+    let seen = verdict.seen;
+    if seen.sends_acked < 500
+        || seen.commits_acked < 100
+        || seen.reads < 100
+        || seen.sends_unknown_idempotent == 0
+    {
+        return Err(format!("the load did too little: {seen:?}"));
+    }
+    Ok(())
+}
+
+fn make_topic(nemesis: &mut Nemesis) -> Result<(), String> {
+    let at = nemesis.brokers.ground.places[0].kafka();
+    let load = &nemesis.load;
+    let mut last = String::new();
+    let is_made = wait_until(Duration::from_secs(60), || {
+        let made = load.connect(at).and_then(|mut kafka| {
+            kafka.create_topic(TOPIC, PARTITIONS as i32, &[("segment.bytes", "1048576")])
+        });
+        last = format!("{made:?}");
+        // 36: an attempt before went through without an answer.
+        matches!(made, Ok(0 | 36))
+    });
+    if is_made { nemesis.await_in_sync() } else { Err(format!("no topic: {last}")) }
+}
+
+/// Faults in an order that the seed decides, each kind once before any of them comes again.
+fn inflict_all(nemesis: &mut Nemesis, arguments: &Arguments) -> Result<(), String> {
+    let begun = Instant::now();
+    let mut kinds = arguments.faults.clone();
+    kinds.retain(|fault| match fault.is_left_out(&nemesis.brokers) {
+        Some(why) => {
+            println!("!! LEFT OUT: {fault:?}: {why}");
+            false
+        }
+        None => true,
+    });
+    let mut bag = Vec::new();
+    let mut inflicted = 0;
+    while begun.elapsed() < arguments.time && arguments.times.is_none_or(|times| inflicted < times) {
+        if bag.is_empty() {
+            bag.clone_from(&kinds);
+            for n in (1..bag.len()).rev() {
+                bag.swap(n, nemesis.random.below(n as u64 + 1) as usize);
+            }
+        }
+        let Some(fault) = bag.pop() else { return Err("no fault can be done here".to_owned()) };
+        nemesis.inflict(fault)?;
+        inflicted += 1;
+        std::thread::sleep(Duration::from_millis(200 + nemesis.random.below(1_000)));
+    }
+    if arguments.mode == Mode::Soak && arguments.times.is_none() {
+        let missed: Vec<_> = kinds.iter().filter(|fault| !nemesis.done.contains_key(fault)).collect();
+        if !missed.is_empty() {
+            return Err(format!("too short for {missed:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn tell_figures(nemesis: &Nemesis) {
+    println!("faults that took effect: {:?}", nemesis.done);
+    println!("why clients tried again: {:?}", nemesis.load.setbacks());
+    let mut times: Vec<u128> = nemesis.failovers.iter().map(Duration::as_millis).collect();
+    times.sort_unstable();
+    if let (Some(first), Some(last)) = (times.first(), times.last()) {
+        println!(
+            "from a leader's death until producers go on: {} times, {first} to {last} ms, median {} ms",
+            times.len(),
+            times[times.len() / 2]
+        );
+    }
+}
