@@ -8,7 +8,8 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::{ClusterImage, Command, Output};
-use floodmark_replication::partition::PartitionHandle;
+use floodmark_replication::lease::Lease;
+use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::{Periods, Registry, RegistryOptions};
 use floodmark_storage::LogConfig;
@@ -37,6 +38,7 @@ pub(crate) struct Cluster {
     /// Carries each new image to the registry.
     follower: JoinHandle<()>,
     random: Random,
+    lease: Lease,
     file_settings: Settings,
     /// As many as the settings name.
     voters: usize,
@@ -79,11 +81,15 @@ impl Cluster {
         let voters = config.cluster_voters.len();
         let replication_factor = i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX);
         let (partitions, file_settings) = (config.num_partitions, config.file_settings().clone());
+        // A broker whose quorum is itself is followed by nobody.
+        let lease = Lease::default();
+        lease.hold();
         Ok(Cluster {
             member,
             registry,
             follower,
             random,
+            lease,
             file_settings,
             voters,
             partitions,
@@ -136,6 +142,11 @@ impl Cluster {
         &self.member.quorum
     }
 
+    /// How long what is known here is not old.
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
     /// Who decides for the cluster, where that is known.
     pub(crate) fn controller_id(&self) -> Option<BrokerId> {
         self.member.quorum.leader()
@@ -179,6 +190,19 @@ impl Cluster {
         }
         let exists = u32::try_from(index).is_ok_and(|index| topic.partition(index).is_some());
         Err(if exists { ErrorCode::NotLeaderOrFollower } else { ErrorCode::UnknownTopicOrPartition })
+    }
+
+    /// The same, where this broker leads it and nobody else can have been given it: for what must not be old.
+    pub(crate) fn led(&self, topic: TopicKey<'_>, index: i32) -> Result<PartitionHandle, ErrorCode> {
+        let partition = self.partition(topic, index)?;
+        self.check_leads(&partition)?;
+        Ok(partition)
+    }
+
+    /// Fails where this broker does not lead the partition, or can no longer be sure that it does.
+    pub(crate) fn check_leads(&self, partition: &PartitionHandle) -> Result<(), ErrorCode> {
+        let leads = matches!(partition.duty().role, Role::Leader { .. }) && self.lease.is_held();
+        if leads { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 
     /// The data directories and what is left in them. Asks the disk.

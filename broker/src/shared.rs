@@ -33,7 +33,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(config: BrokerConfig, clock: Clock, cluster: Cluster, ground: Ground) -> Shared {
         let fetch_sessions = FetchSessions::new(SessionLimits::default(), cluster.random().clone());
-        let groups = groups::coordinator(&config, clock.clone(), cluster.random().clone());
+        let random = cluster.random().clone();
+        let groups = groups::coordinator(&config, clock.clone(), random, cluster.lease().clone());
         Shared {
             config,
             clock,

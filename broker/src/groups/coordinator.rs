@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use floodmark_proto::ids::{LeaderEpoch, ProducerId};
+use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_storage::clock::Clock;
 use floodmark_storage::random::Random;
@@ -36,15 +37,42 @@ struct Shared {
     settings: Arc<GroupSettings>,
     random: Random,
     time: Arc<Time>,
+    /// Without it another broker may coordinate these groups already.
+    lease: Lease,
     groups_in_all: Arc<AtomicUsize>,
     /// Partitions of the offsets topic; zero until it is there.
     partition_count: AtomicI32,
-    shards: RwLock<BTreeMap<i32, Arc<Shard>>>,
+    shards: RwLock<Shards>,
+}
+
+/// The shards of this broker, by the partition of the offsets topic.
+#[derive(Debug, Default)]
+struct Shards {
+    running: BTreeMap<i32, Arc<Shard>>,
+    /// The newest leader epoch that was heard of, for this broker or any other.
+    epochs: BTreeMap<i32, LeaderEpoch>,
+}
+
+impl Shards {
+    /// False where a newer epoch is known already: what comes late is not acted upon (R30).
+    fn hear_of(&mut self, index: i32, epoch: LeaderEpoch) -> bool {
+        let newest = self.epochs.entry(index).or_insert(epoch);
+        *newest = epoch.max(*newest);
+        *newest == epoch
+    }
+
+    fn resign(&mut self, index: i32, epoch: LeaderEpoch) {
+        if self.running.get(&index).is_some_and(|shard| shard.epoch <= epoch)
+            && let Some(shard) = self.running.remove(&index)
+        {
+            shard.unload(GroupError::NotCoordinator);
+        }
+    }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for shard in self.shards.get_mut().values() {
+        for shard in self.shards.get_mut().running.values() {
             shard.unload(GroupError::NotCoordinator);
         }
     }
@@ -127,11 +155,12 @@ pub struct TransactionEnd {
 impl Coordinator {
     /// Coordinates nothing until it is told to.
     #[must_use]
-    pub fn new(settings: GroupSettings, clock: Clock, random: Random) -> Coordinator {
+    pub fn new(settings: GroupSettings, clock: Clock, random: Random, lease: Lease) -> Coordinator {
         Coordinator(Arc::new(Shared {
             settings: Arc::new(settings),
             random,
             time: Arc::new(Time::new(clock)),
+            lease,
             groups_in_all: Arc::default(),
             partition_count: AtomicI32::new(0),
             shards: RwLock::default(),
@@ -148,44 +177,34 @@ impl Coordinator {
     pub fn follow(&self, partition: &PartitionHandle) {
         let (index, role) = (partition.id().index, partition.duty().role);
         let mut shards = self.0.shards.write();
-        if shards.get(&index).is_some_and(|shard| shard.epoch >= role.epoch()) {
+        let has_it = shards.running.get(&index).is_some_and(|shard| shard.epoch >= role.epoch());
+        if has_it || !shards.hear_of(index, role.epoch()) {
             return;
         }
-        match role {
-            Role::Follower { epoch, .. } | Role::NotLeader { epoch } => {
-                self.resign_locked(&mut shards, index, epoch)
-            }
-            Role::Leader { epoch } => {
-                self.resign_locked(&mut shards, index, epoch);
-                let shard = Arc::new(Shard::new(
-                    partition.clone(),
-                    epoch,
-                    Arc::clone(&self.0.settings),
-                    Arc::clone(&self.0.groups_in_all),
-                    Arc::clone(&self.0.time),
-                ));
-                shards.insert(index, Arc::clone(&shard));
-                tokio::spawn(shard.run());
-            }
+        shards.resign(index, role.epoch());
+        if let Role::Leader { epoch } = role {
+            let shard = Arc::new(Shard::new(
+                partition.clone(),
+                epoch,
+                Arc::clone(&self.0.settings),
+                Arc::clone(&self.0.groups_in_all),
+                Arc::clone(&self.0.time),
+            ));
+            shards.running.insert(index, Arc::clone(&shard));
+            tokio::spawn(shard.run());
         }
     }
 
     /// Another broker coordinates the groups of a partition since `epoch`, or the partition is gone.
     pub fn resign(&self, index: i32, epoch: LeaderEpoch) {
-        self.resign_locked(&mut self.0.shards.write(), index, epoch);
-    }
-
-    fn resign_locked(&self, shards: &mut BTreeMap<i32, Arc<Shard>>, index: i32, epoch: LeaderEpoch) {
-        if shards.get(&index).is_some_and(|shard| shard.epoch <= epoch)
-            && let Some(shard) = shards.remove(&index)
-        {
-            shard.unload(GroupError::NotCoordinator);
-        }
+        let mut shards = self.0.shards.write();
+        shards.hear_of(index, epoch);
+        shards.resign(index, epoch);
     }
 
     /// Gives up all groups; everybody who waits is answered.
     pub fn stop(&self) {
-        for (_, shard) in std::mem::take(&mut *self.0.shards.write()) {
+        for shard in std::mem::take(&mut *self.0.shards.write()).running.into_values() {
             shard.unload(GroupError::NotCoordinator);
         }
     }
@@ -200,7 +219,17 @@ impl Coordinator {
 
     fn shard(&self, group: &str) -> Result<Arc<Shard>, GroupError> {
         let index = self.find(group)?;
-        self.0.shards.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)
+        self.shard_at(index)
+    }
+
+    /// The groups of a partition, where nobody else can have been given them: what is known of them is not old.
+    fn shard_at(&self, index: i32) -> Result<Arc<Shard>, GroupError> {
+        self.check_lease()?;
+        self.0.shards.read().running.get(&index).cloned().ok_or(GroupError::NotCoordinator)
+    }
+
+    fn check_lease(&self) -> Result<(), GroupError> {
+        if self.0.lease.is_held() { Ok(()) } else { Err(GroupError::NotCoordinator) }
     }
 
     /// A member joins: waits until the rebalance is over. The id of a new member is made here.
@@ -275,7 +304,7 @@ impl Coordinator {
     /// Ends a transaction for the offsets of one partition of the offsets topic: waits until that is in the log for good. Markers
     /// in the offsets topic are written here and nowhere else, so that their place among commits is known.
     pub async fn end_transaction(&self, index: i32, end: TransactionEnd) -> Result<(), GroupError> {
-        let shard = self.0.shards.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)?;
+        let shard = self.shard_at(index)?;
         let (reply, told) = oneshot::channel();
         shard.write(|state, _| {
             state.check_active()?;
@@ -311,6 +340,7 @@ impl Coordinator {
 
     /// All groups that are coordinated here; fails while some of them are being loaded.
     pub fn list_groups(&self) -> Result<Vec<ListedGroup>, GroupError> {
+        self.check_lease()?;
         let mut all = Vec::new();
         for shard in self.shards() {
             shard.look(|state| {
@@ -387,7 +417,7 @@ impl Coordinator {
     }
 
     fn shards(&self) -> Vec<Arc<Shard>> {
-        self.0.shards.read().values().cloned().collect()
+        self.0.shards.read().running.values().cloned().collect()
     }
 }
 

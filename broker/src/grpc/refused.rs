@@ -195,6 +195,7 @@ fn status_code(code: ErrorCode) -> Code {
         | E::NotEnoughReplicasAfterAppend
         | E::KafkaStorageError
         | E::FencedLeaderEpoch
+        | E::OffsetNotAvailable
         | E::UnknownLeaderEpoch => Code::Unavailable,
         E::RequestTimedOut => Code::DeadlineExceeded,
         E::RebalanceInProgress | E::ConcurrentTransactions | E::UnstableOffsetCommit => Code::Aborted,

@@ -186,18 +186,18 @@ impl FetchSessions {
 
     /// Says which of the answers go out, in the order of `fetch.partitions`, and remembers them as told.
     ///
-    /// `has_records` tells of each partition whether the answer holds records of it.
-    pub(crate) fn finish(&self, fetch: &SessionFetch, told: &[Told], has_records: &[bool]) -> Vec<bool> {
+    /// `has_news` tells of each partition whether the answer holds records of it, or says where to read it instead.
+    pub(crate) fn finish(&self, fetch: &SessionFetch, told: &[Told], has_news: &[bool]) -> Vec<bool> {
         let mut cache = self.cache.lock();
         let session = cache
             .sessions
             .get_mut(&fetch.session_id)
             .filter(|s| s.next_epoch == after(fetch.epoch) && fetch.session_id != 0);
         let Some(session) = session else { return vec![true; told.len()] };
-        let answers = fetch.partitions.iter().zip(told).zip(has_records);
+        let answers = fetch.partitions.iter().zip(told).zip(has_news);
         answers
-            .map(|(((partition, _), told), has_records)| {
-                let is_news = session.tell(partition, *told, *has_records);
+            .map(|(((partition, _), told), has_news)| {
+                let is_news = session.tell(partition, *told, *has_news);
                 is_news || !fetch.is_incremental
             })
             .collect()
@@ -284,14 +284,14 @@ impl Session {
     }
 
     /// True where the answer differs from what the client knows.
-    fn tell(&mut self, partition: &PartitionRef, told: Told, has_records: bool) -> bool {
+    fn tell(&mut self, partition: &PartitionRef, told: Told, has_news: bool) -> bool {
         let Some(entry) = self.places.get(partition).and_then(|place| self.order.get_mut(place)) else {
             return true;
         };
-        let is_news = has_records || told.error_code != 0 || entry.2 != Some(told);
+        let is_news = has_news || told.error_code != 0 || entry.2 != Some(told);
         // An error is told every time, and what follows it is news again.
         entry.2 = (told.error_code == 0).then_some(told);
-        if has_records {
+        if has_news {
             // Whoever had its share goes to the end, so that the others get theirs.
             let (wanted, told) = (entry.1, entry.2);
             if let Some(place) = self.places.remove(partition) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use floodmark_proto::ids::{LeaderEpoch, Offset};
+use floodmark_proto::ids::{BrokerId, LeaderEpoch, Offset};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::partition::{Isolation, PartitionError, PartitionHandle, ReadBatches, Role};
 use floodmark_storage::index::AbortedTransaction;
@@ -37,6 +37,8 @@ pub(crate) enum ReadFrom {
     Leader,
     /// Any replica's.
     AnyReplica,
+    /// Those of a replica that stands nearer to the reader than this one: it is told so, and reads there.
+    Nearer(BrokerId),
 }
 
 /// How much is wanted, and how long it is waited for.
@@ -61,6 +63,8 @@ pub(crate) struct Part {
     pub(crate) batches: Vec<Bytes>,
     /// What a reader of committed records must leave out.
     pub(crate) aborted: Vec<AbortedTransaction>,
+    /// Where the reader should read instead; then nothing is read here.
+    pub(crate) nearer: Option<BrokerId>,
 }
 
 impl Part {
@@ -102,7 +106,7 @@ fn is_enough(positions: &[Position], parts: &[Part], wanted: Wanted) -> bool {
     let mut bytes = 0;
     for (position, part) in positions.iter().zip(parts) {
         let has = part.size_bytes();
-        let is_final = part.error.is_some() || part.diverges_at.is_some();
+        let is_final = part.error.is_some() || part.diverges_at.is_some() || part.nearer.is_some();
         if is_final || (has > 0 && has >= position.max_bytes) {
             return true;
         }
@@ -216,6 +220,9 @@ impl Round {
         if !may_read(partition.duty().role, position.source) {
             return Begun::Answered(Part::failed(ErrorCode::NotLeaderOrFollower));
         }
+        if let ReadFrom::Nearer(broker) = position.source {
+            return Begun::Answered(Part { nearer: Some(broker), ..part });
+        }
         if let Some(epoch) = position.last_fetched_epoch {
             match partition.end_of_epoch(epoch) {
                 Some((known, end)) if known < epoch || end < position.from => {
@@ -249,7 +256,7 @@ impl Round {
 pub(crate) fn may_read(role: Role, source: ReadFrom) -> bool {
     match (role, source) {
         (Role::Leader { .. }, _) => true,
-        (Role::Follower { .. }, source) => source == ReadFrom::AnyReplica,
+        (Role::Follower { .. }, source) => source != ReadFrom::Leader,
         (Role::NotLeader { .. }, _) => false,
     }
 }

@@ -8,6 +8,7 @@ use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::delta::TopicDelta;
 use floodmark_replication::cluster::{ClusterDelta, ClusterImage, Topic};
+use floodmark_replication::lease::Lease;
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::Registry;
 use floodmark_storage::clock::Clock;
@@ -40,7 +41,7 @@ const OFFSETS_TOPIC_SETTINGS: [(&str, Option<&str>); 3] = [
 ];
 
 /// A coordinator with the settings of a broker.
-pub(crate) fn coordinator(config: &BrokerConfig, clock: Clock, random: Random) -> Coordinator {
+pub(crate) fn coordinator(config: &BrokerConfig, clock: Clock, random: Random, lease: Lease) -> Coordinator {
     let ms = |millis: crate::config::Millis| i32::try_from(millis.0).unwrap_or(i32::MAX);
     let settings = GroupSettings {
         session_timeout_ms_min: ms(config.group_min_session_timeout),
@@ -52,7 +53,7 @@ pub(crate) fn coordinator(config: &BrokerConfig, clock: Clock, random: Random) -
         expiry_interval_ms: i64::try_from(config.offsets_retention_check.0).unwrap_or(i64::MAX),
         ..GroupSettings::default()
     };
-    Coordinator::new(settings, clock, random)
+    Coordinator::new(settings, clock, random, lease)
 }
 
 /// Has the coordinator take over what this broker leads, give up what it does not, and forget offsets of topics that are gone. Never

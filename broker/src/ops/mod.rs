@@ -4,7 +4,7 @@
 //! - [`events`]: streams: appended under a condition, read by key; [`expectations`]: the same asked by record headers
 //! - [`offsets`], [`records`]: where things are in a partition, and what is removed from its front
 //! - [`topics`], [`configs`]: what is made of the cluster's metadata
-//! - [`leaders`]: who is to be asked instead
+//! - [`leaders`], [`nearest`]: who is to be asked instead
 //! - [`groups`]: where groups are coordinated, and what becomes of their offsets with the cluster
 //! - [`producer_ids`]: who is who among idempotent producers
 //! - [`error`]: why something was refused
@@ -17,6 +17,7 @@ pub(crate) mod fetch;
 pub(crate) mod groups;
 pub(crate) mod intake;
 pub(crate) mod leaders;
+pub(crate) mod nearest;
 pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod producer_ids;

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::error::code_of_log;
 use super::fetch::check_epoch;
+use crate::cluster::Cluster;
 
 /// Which offset is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,19 +37,22 @@ impl Found {
     const NOTHING: Found = Found { offset: None, timestamp: None, leader_epoch: None };
 }
 
-/// Looks an offset up; the disk is asked by another thread.
+/// Looks an offset up at the leader; the disk is asked by another thread.
 pub(crate) async fn find(
+    cluster: &Cluster,
     partition: &PartitionHandle,
     sought: Sought,
     isolation: Isolation,
     believed: Option<LeaderEpoch>,
 ) -> Result<Found, ErrorCode> {
     check_epoch(believed, partition.leader_epoch())?;
+    cluster.check_leads(partition)?;
     let end = match isolation {
         Isolation::Uncommitted => partition.high_watermark(),
         Isolation::Committed => partition.last_stable_offset(),
     };
     let by_record = match sought {
+        Sought::Latest if is_behind_its_predecessor(partition) => return Err(ErrorCode::OffsetNotAvailable),
         Sought::Latest => {
             return Ok(Found {
                 offset: Some(end),
@@ -72,19 +76,34 @@ pub(crate) async fn find(
     });
     let found = looked_up.await.map_err(|_| ErrorCode::UnknownServerError)?.map_err(|e| code_of_log(&e))?;
     // What the reader may not see yet is not there for it.
-    Ok(found.filter(|f| f.offset < end).map_or(Found::NOTHING, |f| Found {
+    let found = found.filter(|f| f.offset < end);
+    if found.is_none() && is_behind_its_predecessor(partition) {
+        return Err(ErrorCode::OffsetNotAvailable);
+    }
+    Ok(found.map_or(Found::NOTHING, |f| Found {
         offset: Some(f.offset),
         timestamp: Some(f.timestamp),
         leader_epoch: Some(f.leader_epoch),
     }))
 }
 
+/// True for a new leader that has not heard from its followers yet, so that less is committed by what it knows than its predecessor may
+/// have told already (KIP-207).
+fn is_behind_its_predecessor(partition: &PartitionHandle) -> bool {
+    let epoch = partition.leader_epoch();
+    let epochs = partition.reader().leader_epochs();
+    let first = epochs.latest().filter(|latest| latest.epoch == epoch).map(|latest| latest.start_offset);
+    partition.high_watermark() < first.unwrap_or_else(|| partition.log_end())
+}
+
 /// The newest epoch of the log that is not after `epoch`, and where it ends; `None` where the log knows of none.
 pub(crate) fn end_of_epoch(
+    cluster: &Cluster,
     partition: &PartitionHandle,
     epoch: LeaderEpoch,
     believed: Option<LeaderEpoch>,
 ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
     check_epoch(believed, partition.leader_epoch())?;
+    cluster.check_leads(partition)?;
     Ok(partition.end_of_epoch(epoch))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use floodmark_proto::ids::Offset;
 use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{Isolation, PartitionHandle, PartitionId, Registration, Role};
 use tokio::sync::Notify;
 
@@ -20,6 +21,8 @@ pub(crate) struct Subscription {
     turn: usize,
     isolation: Isolation,
     moved: Arc<Notify>,
+    /// Without it others may lead already what is read here, and nothing more would come.
+    lease: Lease,
 }
 
 #[derive(Debug)]
@@ -49,8 +52,8 @@ pub(crate) struct Chunk {
 }
 
 impl Subscription {
-    pub(crate) fn new(isolation: Isolation) -> Subscription {
-        Subscription { parts: Vec::new(), turn: 0, isolation, moved: Arc::default() }
+    pub(crate) fn new(isolation: Isolation, lease: Lease) -> Subscription {
+        Subscription { parts: Vec::new(), turn: 0, isolation, moved: Arc::default(), lease }
     }
 
     /// Partitions that are read.
@@ -97,15 +100,18 @@ impl Subscription {
                     return event;
                 }
             }
-            self.moved.notified().await;
+            tokio::select! {
+                () = self.moved.notified() => {}
+                () = self.lease.lost(), if !self.parts.is_empty() => {}
+            }
         }
     }
 
     async fn look(&mut self, at: usize, max_bytes: usize) -> Option<Event> {
-        let isolation = self.isolation;
+        let (isolation, is_held) = (self.isolation, self.lease.is_held());
         let part = &mut self.parts[at];
         let id = part.partition.id().clone();
-        let event = match part.verdict(isolation) {
+        let event = match part.verdict(isolation, is_held) {
             Ok(true) => {
                 let read = part.read(max_bytes, isolation).await;
                 match read.error {
@@ -130,11 +136,11 @@ impl Subscription {
 
 impl Reading {
     /// Whether there is something to read.
-    fn verdict(&self, isolation: Isolation) -> Result<bool, ErrorCode> {
+    fn verdict(&self, isolation: Isolation, is_held: bool) -> Result<bool, ErrorCode> {
         if let Some(stopped) = self.partition.stopped() {
             return Err(code_of_partition(&stopped));
         }
-        if !matches!(self.partition.duty().role, Role::Leader { .. }) {
+        if !is_held || !matches!(self.partition.duty().role, Role::Leader { .. }) {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         if self.at < self.partition.log_start() || self.at > self.partition.log_end() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use floodmark_proto::ids::{BrokerId, ProducerId, TopicId};
 use floodmark_replication::cluster::settings::{Layers, TopicSettings};
+use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{Duty, PartitionId, Role};
 use floodmark_storage::fs::SimDisk;
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
@@ -26,6 +27,7 @@ use crate::groups::tests::{consumer, plain_sync, settings};
 struct Broker {
     disk: SimDisk,
     clock: Clock,
+    lease: Lease,
     partition: PartitionHandle,
     coordinator: Coordinator,
 }
@@ -38,10 +40,18 @@ fn start(disk: &SimDisk, epoch: i32) -> Broker {
 fn start_with(disk: &SimDisk, epoch: i32, settings: GroupSettings) -> Broker {
     let clock = Clock::manual(1_000_000_000);
     let partition = open(disk, epoch, &clock);
-    let coordinator = Coordinator::new(settings, clock.clone(), Random::seeded(7));
+    let lease = held();
+    let coordinator = Coordinator::new(settings, clock.clone(), Random::seeded(7), lease.clone());
     coordinator.set_partition_count(1);
     coordinator.follow(&partition);
-    Broker { disk: disk.clone(), clock, partition, coordinator }
+    Broker { disk: disk.clone(), clock, lease, partition, coordinator }
+}
+
+/// A lease that nobody takes away.
+fn held() -> Lease {
+    let lease = Lease::default();
+    lease.hold();
+    lease
 }
 
 fn open(disk: &SimDisk, epoch: i32, clock: &Clock) -> PartitionHandle {
@@ -259,9 +269,57 @@ fn requests_are_turned_away_while_the_log_is_read() {
     });
 }
 
+/// Another broker may have these groups by now, and a commit newer than the newest here.
+#[test]
+fn a_coordinator_without_its_lease_answers_nothing() {
+    run(async {
+        let broker = start(&SimDisk::new(), 1);
+        broker.ready().await;
+        assert_eq!(broker.commit("g", 1).await, Ok(()));
+        broker.lease.give_up();
+        let gone = GroupError::NotCoordinator;
+        assert_eq!(broker.fetch("g"), Err(gone));
+        assert_eq!(broker.commit("g", 2).await, Err(gone));
+        assert_eq!(broker.coordinator.list_groups(), Err(gone));
+        assert_eq!(broker.coordinator.describe_group("g"), Err(gone));
+        assert_eq!(broker.coordinator.heartbeat("g", "m", None, 1), Err(gone));
+        assert_eq!(broker.coordinator.leave("g", &[]), Err(gone));
+        assert_eq!(broker.coordinator.delete_group("g").await, Err(gone));
+        assert_eq!(broker.coordinator.delete_offsets("g", &[("t", 0)]).await, Err(gone));
+        let refused = broker.coordinator.join("g", consumer("c")).await.expect_err("an answer");
+        assert_eq!(refused.error, gone);
+        // It was only slow to hear that nothing has changed.
+        broker.lease.hold();
+        assert_eq!(broker.fetch("g"), Ok(Some(1)));
+    });
+}
+
+/// R30: what is heard of leaders out of order neither unloads the newer one nor loads the older one.
+#[test]
+fn r30_groups_follow_the_newest_leader_epoch_in_whatever_order_they_are_told() {
+    run(async {
+        let disk = SimDisk::new();
+        let broker = start(&disk, 5);
+        broker.ready().await;
+        assert_eq!(broker.commit("g", 1).await, Ok(()));
+        // The end of an earlier leadership is told late.
+        broker.coordinator.resign(0, LeaderEpoch(4));
+        assert_eq!(broker.commit("g", 2).await, Ok(()), "it leads in epoch 5");
+        // So is its beginning.
+        let old = open(&SimDisk::new(), 3, &broker.clock);
+        broker.coordinator.follow(&old);
+        assert_eq!(broker.fetch("g"), Ok(Some(2)));
+        // The end of this one counts, and the same beginning told again does not undo it.
+        broker.coordinator.resign(0, LeaderEpoch(6));
+        assert_eq!(broker.fetch("g"), Err(GroupError::NotCoordinator));
+        broker.coordinator.follow(&broker.partition);
+        assert_eq!(broker.fetch("g"), Err(GroupError::NotCoordinator), "epoch 6 is somebody else's");
+    });
+}
+
 #[test]
 fn without_an_offsets_topic_there_is_no_coordinator() {
-    let coordinator = Coordinator::new(settings(), Clock::System, Random::seeded(1));
+    let coordinator = Coordinator::new(settings(), Clock::System, Random::seeded(1), held());
     assert_eq!(coordinator.find("g"), Err(GroupError::CoordinatorNotAvailable));
     coordinator.set_partition_count(50);
     assert_eq!(coordinator.find("a"), Ok(97 % 50));

@@ -14,7 +14,7 @@ use crate::ops::records;
 use crate::ops::topics::TopicKey;
 
 fn partition(call: &Call, topic: &str, index: i32) -> Result<PartitionHandle, Refused> {
-    Ok(call.shared.cluster.partition(TopicKey::Name(topic), index)?)
+    Ok(call.shared.cluster.led(TopicKey::Name(topic), index)?)
 }
 
 pub(super) async fn offsets(
@@ -42,7 +42,10 @@ async fn offsets_of(
 ) -> Result<pb::PartitionOffsets, Refused> {
     let partition = partition(call, &asked.topic, asked.partition)?;
     let found = match timestamp_ms {
-        Some(time) => Some(offsets::find(&partition, Sought::At(time), Isolation::Uncommitted, None).await?),
+        Some(time) => Some(
+            offsets::find(&call.shared.cluster, &partition, Sought::At(time), Isolation::Uncommitted, None)
+                .await?,
+        ),
         None => None,
     };
     Ok(pb::PartitionOffsets {

@@ -146,7 +146,7 @@ impl Producer {
         let partition = if is_internal(topic) {
             Err(ErrorCode::InvalidTopicException)
         } else {
-            self.call.shared.cluster.partition(TopicKey::Name(topic), partition)
+            self.call.shared.cluster.led(TopicKey::Name(topic), partition)
         };
         Part { partition, records: Some(records) }
     }

@@ -215,7 +215,7 @@ impl Pusher {
             expression => Some(Arc::new(Filter::compile(expression).map_err(no_filter)?)),
         };
         let mut reading = Reading {
-            subscription: Subscription::new(isolation),
+            subscription: Subscription::new(isolation, self.call.shared.cluster.lease().clone()),
             credit_bytes: 0,
             message_bytes_max: match start.message_bytes_max as usize {
                 0 => limits::PUSHED_BYTES,
@@ -272,12 +272,14 @@ impl Pusher {
         part: &pb::SubscribePart,
         index: i32,
     ) -> Result<(PartitionHandle, Offset), Refused> {
-        let partition = self.call.shared.cluster.partition(TopicKey::Name(&part.topic), index)?;
+        let partition = self.call.shared.cluster.led(TopicKey::Name(&part.topic), index)?;
         let isolation = self.reading.as_ref().map_or(Isolation::Uncommitted, |r| r.subscription.isolation());
         let from = match part.from.as_ref().and_then(|from| from.at.as_ref()) {
             Some(At::Offset(offset)) => Offset(*offset),
             Some(At::TimestampMs(time)) => {
-                let found = offsets::find(&partition, Sought::At(*time), isolation, None).await?;
+                let found =
+                    offsets::find(&self.call.shared.cluster, &partition, Sought::At(*time), isolation, None)
+                        .await?;
                 found.offset.unwrap_or_else(|| end_for(&partition, isolation))
             }
             Some(At::Special(special)) => match pb::position::Special::try_from(*special) {

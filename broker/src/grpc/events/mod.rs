@@ -72,7 +72,7 @@ fn partition_of(
         }
     };
     let key = TopicKey::Name(topic);
-    call.shared.cluster.partition(key, index).map_err(|code| match code {
+    call.shared.cluster.led(key, index).map_err(|code| match code {
         ErrorCode::UnknownTopicOrPartition => {
             Refused::new(code, format!("there is no partition {index} of a topic '{topic}'"))
         }

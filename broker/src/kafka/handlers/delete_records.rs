@@ -26,7 +26,7 @@ pub(crate) async fn handle(
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let partition = topic_key(topic.name, [0; 16])
-                .and_then(|key| ctx.shared().cluster.partition(key, asked.partition_index));
+                .and_then(|key| ctx.shared().cluster.led(key, asked.partition_index));
             let outcome = match partition {
                 Ok(partition) => delete_before(&partition, requested(asked.offset), deadline).await,
                 Err(code) => Err(code),

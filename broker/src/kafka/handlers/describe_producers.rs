@@ -26,7 +26,7 @@ pub(crate) async fn handle(
 }
 
 async fn described(ctx: &RequestContext, topic: &str, index: i32) -> PartitionResponse<'static> {
-    let partition = topic_key(topic, [0; 16]).and_then(|key| ctx.shared().cluster.partition(key, index));
+    let partition = topic_key(topic, [0; 16]).and_then(|key| ctx.shared().cluster.led(key, index));
     let producers = match partition {
         Ok(partition) => partition.describe_producers().await.map_err(|e| code_of_partition(&e)),
         Err(code) => Err(code),

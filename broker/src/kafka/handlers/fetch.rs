@@ -9,15 +9,17 @@ use floodmark_proto::kafka::messages::fetch::{
     AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
     LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
-use floodmark_replication::partition::Isolation;
+use floodmark_replication::partition::{Isolation, PartitionHandle, Role};
 
 use super::leader_hints::LeaderHints;
 use super::topic_key;
+use crate::KAFKA_LISTENER;
 use crate::kafka::fetch_sessions::{
     PartitionRef, SessionError, SessionRequest, Told, TopicRef, Wanted as WantedOfPartition,
 };
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::fetch::{Part, Position, ReadFrom, Wanted, fetch};
+use crate::ops::nearest::nearest;
 use crate::ops::topics::TopicKey;
 
 /// First version that names topics by id.
@@ -54,8 +56,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> R
     };
     let parts = if session.partitions.is_empty() { Vec::new() } else { fetch(positions, wanted).await };
     let told: Vec<Told> = parts.iter().map(told_of).collect();
-    let has_records: Vec<bool> = parts.iter().map(|part| !part.batches.is_empty()).collect();
-    let goes_out = sessions.finish(&session, &told, &has_records);
+    let has_news: Vec<bool> =
+        parts.iter().map(|part| !part.batches.is_empty() || part.nearer.is_some()).collect();
+    let goes_out = sessions.finish(&session, &told, &has_news);
     let answers = session.partitions.iter().zip(parts).zip(goes_out).filter(|(_, goes_out)| *goes_out);
     let answers = answers.map(|((partition, part), _)| (&partition.0, part));
     let mut hints = LeaderHints::new(ctx);
@@ -121,23 +124,31 @@ fn partitions_of(ctx: &RequestContext, request: &FetchRequest<'_>) -> Named {
 }
 
 /// Who reads.
-struct Reader {
+struct Reader<'a> {
     /// A broker, by what it says. Replicas are copied over the brokers' own listener alone: here such a request would move nothing, and
     /// must not read as one either (CVE-2018-1288).
     claims_to_be_replica: bool,
+    /// Where it stands, if it says so.
+    rack: Option<&'a str>,
     knows_followers: bool,
 }
 
-impl Reader {
-    fn of(ctx: &RequestContext, request: &FetchRequest<'_>) -> Reader {
+impl<'a> Reader<'a> {
+    fn of(ctx: &RequestContext, request: &FetchRequest<'a>) -> Reader<'a> {
         Reader {
             claims_to_be_replica: request.replica_id.max(request.replica_state.replica_id) >= 0,
+            rack: Some(request.rack_id).filter(|rack| !rack.is_empty()),
             knows_followers: ctx.version() >= FROM_FOLLOWERS_SINCE,
         }
     }
 
-    fn source(&self) -> ReadFrom {
-        if self.knows_followers { ReadFrom::AnyReplica } else { ReadFrom::Leader }
+    fn source(&self, ctx: &RequestContext, partition: &PartitionHandle, from: Offset) -> ReadFrom {
+        if !self.knows_followers {
+            return ReadFrom::Leader;
+        }
+        let image = ctx.shared().cluster.image();
+        let nearer = self.rack.and_then(|rack| nearest(&image, partition, KAFKA_LISTENER, rack, from));
+        nearer.map_or(ReadFrom::AnyReplica, ReadFrom::Nearer)
     }
 }
 
@@ -151,19 +162,25 @@ fn key_of(topic: &TopicRef) -> Result<TopicKey<'_>, ErrorCode> {
 
 fn position(
     ctx: &RequestContext,
-    reader: &Reader,
+    reader: &Reader<'_>,
     (topic, partition): &PartitionRef,
     wanted: &WantedOfPartition,
 ) -> Position {
     let found = if reader.claims_to_be_replica {
         Err(ErrorCode::TopicAuthorizationFailed)
     } else {
-        key_of(topic).and_then(|key| ctx.shared().cluster.partition(key, *partition))
+        let cluster = &ctx.shared().cluster;
+        key_of(topic).and_then(|key| cluster.partition(key, *partition)).and_then(|found| {
+            // A leader that others may have replaced would give nothing new, and its readers would wait for it.
+            let leads = matches!(found.duty().role, Role::Leader { .. });
+            if leads { cluster.check_leads(&found).map(|()| found) } else { Ok(found) }
+        })
     };
+    let from = Offset(wanted.fetch_offset);
     Position {
-        source: reader.source(),
+        source: found.as_ref().map_or(ReadFrom::Leader, |partition| reader.source(ctx, partition, from)),
         partition: found,
-        from: Offset(wanted.fetch_offset),
+        from,
         max_bytes: usize::try_from(wanted.max_bytes).unwrap_or(0),
         leader_epoch: known_epoch(wanted.current_leader_epoch),
         last_fetched_epoch: known_epoch(wanted.last_fetched_epoch),
@@ -229,6 +246,7 @@ fn partition_data(partition_index: i32, part: Part, isolation: Isolation) -> Par
         }),
         aborted_transactions: (isolation == Isolation::Committed)
             .then(|| part.aborted.iter().map(aborted).collect()),
+        preferred_read_replica: part.nearer.map_or(-1, |broker| broker.0),
         records: Some(part.batches),
         ..Default::default()
     }

@@ -12,6 +12,9 @@ use super::topic_key;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::offsets::{Found, Sought, find};
 
+/// First version that tells clients of a leader that does not know yet what is committed (KIP-207).
+const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
+
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest<'_>) -> Result<Reply, Refusal> {
     let isolation = isolation(request.isolation_level);
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -40,7 +43,14 @@ async fn look_up(
 ) -> Result<Found, ErrorCode> {
     let sought = sought(asked.timestamp, ctx.version()).ok_or(ErrorCode::UnsupportedVersion)?;
     let partition = ctx.shared().cluster.partition(topic_key(topic, [0; 16])?, asked.partition_index)?;
-    find(&partition, sought, isolation, known_epoch(asked.current_leader_epoch)).await
+    let believed = known_epoch(asked.current_leader_epoch);
+    let found = find(&ctx.shared().cluster, &partition, sought, isolation, believed).await;
+    found.map_err(|code| match code {
+        ErrorCode::OffsetNotAvailable if ctx.version() < OFFSET_NOT_AVAILABLE_SINCE => {
+            ErrorCode::LeaderNotAvailable
+        }
+        code => code,
+    })
 }
 
 /// What a timestamp asks for; `None` for one below zero that the version does not know.

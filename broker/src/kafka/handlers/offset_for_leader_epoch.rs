@@ -29,10 +29,11 @@ pub(crate) fn handle(
 
 fn answer(ctx: &RequestContext, topic: &str, asked: &OffsetForLeaderPartition) -> EpochEndOffset {
     let partition = asked.partition;
-    let found =
-        topic_key(topic, [0; 16]).and_then(|key| ctx.shared().cluster.partition(key, partition)).and_then(
-            |p| end_of_epoch(&p, LeaderEpoch(asked.leader_epoch), known_epoch(asked.current_leader_epoch)),
-        );
+    let cluster = &ctx.shared().cluster;
+    let (epoch, believed) = (LeaderEpoch(asked.leader_epoch), known_epoch(asked.current_leader_epoch));
+    let found = topic_key(topic, [0; 16])
+        .and_then(|key| cluster.partition(key, partition))
+        .and_then(|p| end_of_epoch(cluster, &p, epoch, believed));
     match found {
         Ok(Some((epoch, end))) => {
             EpochEndOffset { error_code: 0, partition, leader_epoch: epoch.0, end_offset: end.0 }

@@ -76,7 +76,7 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
         let key = topic_key(topic.name, topic.topic_id);
         for part in &topic.partition_data {
             ranges.push(part.records.and_then(|records| decoder.range_of(records)));
-            let found = key.and_then(|key| ctx.shared().cluster.partition(key, part.index));
+            let found = key.and_then(|key| ctx.shared().cluster.led(key, part.index));
             partitions.push(found.and_then(|partition| may_write(ctx, partition)));
         }
         topics.push(TopicParts {
