@@ -12,6 +12,7 @@ use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::{Periods, Registry, RegistryOptions};
+use floodmark_replication::rpc::Peers;
 use floodmark_storage::LogConfig;
 use floodmark_storage::data_dir::DataDir;
 use floodmark_storage::random::Random;
@@ -145,6 +146,11 @@ impl Cluster {
     /// How long what is known here is not old.
     pub(crate) fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// The other brokers; `None` where this one is alone for good, because it has no `cluster.listen`.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        self.member.is_reachable.then(|| self.member.quorum.peers())
     }
 
     /// Who decides for the cluster, where that is known.

@@ -53,6 +53,9 @@ pub enum StartError {
         /// What the cluster said.
         reason: String,
     },
+    /// It was told to stop before it had started.
+    #[error("stopped while starting")]
+    Stopped,
     /// A thread of the broker has ended before it should.
     #[error("the broker's control thread has ended; the log says why")]
     Ended,

@@ -23,6 +23,7 @@ mod log_rate;
 mod member;
 mod metrics;
 mod ops;
+mod peer_door;
 mod readiness;
 mod runtime;
 mod shared;
@@ -35,6 +36,8 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_replication::cluster::image::Endpoint as ClusterEndpoint;
+use floodmark_replication::quorum::{QuorumOptions, QuorumTiming, Seat, SnapshotRule};
+use floodmark_replication::rpc::{Address, BROKER_LISTENER};
 use floodmark_storage::TailBudget;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::data_dir::DataDir;
@@ -43,14 +46,16 @@ use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 
-pub use config::{BrokerConfig, ConfigError, HostPort};
+pub use config::{BrokerConfig, ConfigError, HostPort, VoterAddress};
 pub use error::StartError;
 
 use cluster::Cluster;
 use kafka::Door;
 use kafka::request::Endpoint;
 use member::{Joining, Member};
+use peer_door::PeerDoor;
 use runtime::Threads;
 use shared::{Ground, Shared};
 
@@ -58,6 +63,8 @@ use shared::{Ground, Shared};
 pub(crate) const KAFKA_LISTENER: &str = "KAFKA";
 /// What the cluster calls the listener of gRPC clients.
 pub(crate) const GRPC_LISTENER: &str = "GRPC";
+/// How long metadata is waited for when nobody gave a deadline.
+const METADATA_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4096;
 
@@ -70,6 +77,7 @@ pub struct Broker {
     kafka_address: SocketAddr,
     grpc_address: Option<SocketAddr>,
     http_address: Option<SocketAddr>,
+    peer_address: Option<SocketAddr>,
     /// Behind everything that runs on them.
     threads: Threads,
     /// Last, when nothing has files in it any more.
@@ -78,8 +86,16 @@ pub struct Broker {
 
 impl Broker {
     /// Starts a broker with threads of its own; several may run in one process. Blocks for some milliseconds, longer where logs have to be
-    /// recovered. May be called inside and outside of async programs.
+    /// recovered, and as long as it takes where there are other brokers to wait for. May be called inside and outside of async programs.
     pub fn start(config: BrokerConfig) -> Result<Broker, StartError> {
+        Broker::start_until(config, std::future::pending())
+    }
+
+    /// As [`Broker::start`], but gives up waiting for other brokers with [`StartError::Stopped`] when `stop` is done.
+    pub fn start_until(
+        config: BrokerConfig,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Broker, StartError> {
         let context = LogContext {
             disk: Arc::new(RealDisk),
             clock: Clock::System,
@@ -94,8 +110,11 @@ impl Broker {
         let kafka = Listening::on("kafka.listen", &config.kafka_listen)?;
         let grpc = config.grpc_listen.as_ref().map(|at| Listening::on("grpc.listen", at)).transpose()?;
         let http = config.http_listen.as_ref().map(|at| Listening::on("http.listen", at)).transpose()?;
+        let peers =
+            config.cluster_listen.as_ref().map(|at| Listening::on("cluster.listen", at)).transpose()?;
         let kafka_address = kafka.address;
-        let [grpc_address, http_address] = [&grpc, &http].map(|door| door.as_ref().map(|door| door.address));
+        let [grpc_address, http_address, peer_address] =
+            [&grpc, &http, &peers].map(|door| door.as_ref().map(|door| door.address));
         let kafka_advertised = Arc::new(advertised(
             "kafka",
             config.kafka_advertised.as_ref().unwrap_or(&config.kafka_listen),
@@ -106,6 +125,8 @@ impl Broker {
             let named = config.grpc_advertised.as_ref().unwrap_or(listen);
             endpoints.push(endpoint(GRPC_LISTENER, &advertised("grpc", named, bound)?));
         }
+        let for_peers = peer_address.map(|bound| peer_endpoint(&config, bound)).transpose()?;
+        endpoints.extend(for_peers.iter().map(|at| endpoint(BROKER_LISTENER, at)));
 
         // Health can be asked for while logs are opened.
         let ground = Ground::new(&config);
@@ -114,16 +135,31 @@ impl Broker {
             tasks.spawn_on(http::run(http.listener, ground.clone()), threads.control());
         }
         ground.readiness.waits_for("this broker joins its cluster");
-        let joining = joining(&config, &context, &data_dirs, endpoints)?;
-        let member = threads.wait_for(Member::join(joining)).ok_or(StartError::Ended)??;
+        let joining = joining(&config, &context, &data_dirs, endpoints, &ground)?;
+        let peer_door = peers
+            .map(|peers| PeerDoor::open(peers.listener, &joining.seat, threads.control(), threads.cores()));
+        let seat = joining.seat.clone();
+        let member = threads.wait_for(Member::join(joining, stop)).ok_or(StartError::Ended)??;
 
         ground.readiness.waits_for("logs are being opened");
         let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
         shared.ground.metrics.state.set(shared.observed());
+        if let Some(door) = &peer_door {
+            door.mount(peer_services(&shared, &seat));
+        }
         // From here on whatever goes wrong is undone by the drop.
-        let broker = Broker { shared, tasks, kafka_address, grpc_address, http_address, threads, _temporary };
+        let broker = Broker {
+            shared,
+            tasks,
+            kafka_address,
+            grpc_address,
+            http_address,
+            peer_address,
+            threads,
+            _temporary,
+        };
         broker.serve(kafka.listener, kafka_advertised, grpc.map(|grpc| grpc.listener))?;
         Ok(broker)
     }
@@ -179,6 +215,12 @@ impl Broker {
         self.http_address
     }
 
+    /// Where other brokers connect, if they may.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.peer_address
+    }
+
     /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed. The process should end then.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
         let quorum = self.shared.cluster.quorum().clone();
@@ -218,12 +260,20 @@ impl Drop for Broker {
     }
 }
 
+/// What other brokers may ask of this one once it is a member. Everything is behind the check of who calls, `seat.identity_check()`.
+fn peer_services(_shared: &Arc<Shared>, _seat: &Seat) -> Routes {
+    let routes = Routes::builder();
+    // Each service is added here, as in `routes.add_service(InterceptedService::new(server, seat.identity_check()))`.
+    routes.routes()
+}
+
 /// What this broker tells its cluster.
 fn joining(
     config: &BrokerConfig,
     context: &LogContext,
     data_dirs: &[DataDir],
     endpoints: Vec<ClusterEndpoint>,
+    ground: &Ground,
 ) -> Result<Joining, StartError> {
     let mut holds_partitions = false;
     for dir in data_dirs {
@@ -231,14 +281,44 @@ fn joining(
     }
     // Settings have one directory at least.
     let first = data_dirs.first().ok_or(StartError::Ended)?;
-    Ok(Joining {
+    let address = |host: &str, port: u16| Address { host: host.to_owned(), port };
+    let for_peers = endpoints.iter().find(|endpoint| endpoint.listener == BROKER_LISTENER);
+    let quorum = QuorumOptions {
         context: context.clone(),
-        data_dir: (first.path().to_owned(), first.id()),
-        directories: data_dirs.iter().map(|dir| dir.id().0).collect(),
+        data_dir: first.path().to_owned(),
+        directory_id: first.id(),
         holds_partitions,
-        id: BrokerId(config.node_id),
+        node_id: BrokerId(config.node_id),
+        cluster_id: config.cluster_id,
+        deadline: METADATA_DEADLINE,
+        snapshots: SnapshotRule::default(),
+        voters: config
+            .cluster_voters
+            .iter()
+            .map(|voter| (BrokerId(voter.id), address(&voter.address.host, voter.address.port)))
+            .collect(),
+        address: for_peers.map(|endpoint| address(&endpoint.host, endpoint.port)),
+        timing: QuorumTiming {
+            heartbeat: config.quorum_heartbeat.duration(),
+            election_timeout: config.quorum_election_timeout.duration(),
+        },
+    };
+    Ok(Joining {
+        seat: Seat::new(&quorum),
+        quorum,
+        directories: data_dirs.iter().map(|dir| dir.id().0).collect(),
+        rack: config.broker_rack.clone(),
         endpoints,
+        readiness: Arc::clone(&ground.readiness),
     })
+}
+
+/// Where other brokers are told to connect: what the settings say, or what they say of this broker to others, or where it listens.
+fn peer_endpoint(config: &BrokerConfig, bound: SocketAddr) -> Result<Endpoint, StartError> {
+    let own = config.cluster_voters.iter().find(|voter| voter.id == config.node_id);
+    let named = config.cluster_advertised.as_ref().or(own.map(|own| &own.address));
+    let listened = HostPort::from(bound);
+    advertised("cluster", named.or(config.cluster_listen.as_ref()).unwrap_or(&listened), bound)
 }
 
 /// A socket that connections can come to.

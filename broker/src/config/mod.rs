@@ -187,6 +187,13 @@ impl BrokerConfig {
             );
             return Err(self.refused("broker.session.timeout.ms", allowed));
         }
+        if self.replica_lag_time_max < self.broker_session_timeout {
+            let allowed = format!(
+                "at least broker.session.timeout.ms, which is {}: a broker that may still lead is not taken out",
+                self.broker_session_timeout.0
+            );
+            return Err(self.refused("replica.lag.time.max.ms", allowed));
+        }
         Ok(())
     }
 

@@ -145,6 +145,7 @@ fn bad_values_are_refused_with_what_is_allowed() {
         ("broker.rack", "a\nb", "without control characters"),
         ("quorum.election.timeout.ms", "150", "at least twice quorum.heartbeat.ms"),
         ("broker.session.timeout.ms", "450", "at least twice broker.heartbeat.interval.ms"),
+        ("replica.lag.time.max.ms", "1999", "at least broker.session.timeout.ms"),
         ("default.replication.factor", "-1", "from 0 to 32767"),
     ] {
         let told = message(load(None, &[], &[(key, value)]));

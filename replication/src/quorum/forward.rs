@@ -14,7 +14,7 @@ use super::error::ProposeError;
 use super::network::{Client, client, jitter};
 use super::types::{NodeId, broker_id};
 use super::{COMMAND_BYTES_MAX, QuorumHandle, Shared};
-use crate::cluster::wire::{command_len, command_to_pb, output_from_pb};
+use crate::cluster::wire::{command_len, command_to_pb, output_from_pb, refusal_from_pb};
 use crate::cluster::{ClusterImage, Command, Output};
 
 /// Between two tries while nobody leads, at least; up to twice as long.
@@ -201,18 +201,11 @@ impl Shared {
                     _ => Tried::Failed(ProposeError::TimedOut(Duration::ZERO)),
                 }
             }
-            Some(Outcome::Refused(refused)) => {
-                let nobody = ProposeError::NotLeader { leader: Some(broker_id(node)) };
-                match self.applied(refused.index, until).await {
-                    Ok(()) => match self.refusals.find(refused.index, refused.position) {
-                        Some(refusal) => Tried::Failed(refusal.into()),
-                        // A snapshot stands for that entry here. A refusal changed nothing, so the question can be asked again.
-                        None => Tried::Again(nobody),
-                    },
-                    Err(e @ ProposeError::Stopped { .. }) => Tried::Failed(e),
-                    Err(_) => Tried::Again(nobody),
-                }
-            }
+            // Nothing has changed, so there is nothing to wait for. A reason that only a newer program knows is no answer.
+            Some(Outcome::Refused(refused)) => match refusal_from_pb(refused) {
+                Ok(refusal) => Tried::Failed(refusal.into()),
+                Err(_) => Tried::Unknown,
+            },
             Some(Outcome::NotTaken(not_taken)) => self.tried_in_vain(&NotTaken::from_pb(&not_taken)),
             Some(Outcome::Unknown(_)) | None => Tried::Unknown,
         }

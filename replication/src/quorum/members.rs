@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::pb::quorum as pb;
-use openraft::ChangeMembers;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::{ChangeMembers, RaftMetrics};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{MembershipError, ProposeError};
@@ -350,28 +350,27 @@ impl Shared {
     pub(crate) fn status_here(&self) -> Option<pb::status_reply::Status> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let replication = metrics.replication.as_ref()?;
-        (*self.leadership.borrow())?;
-        let voters: BTreeSet<NodeId> = metrics.membership_config.voter_ids().collect();
-        let matched = |node: NodeId| {
-            if node == metrics.id {
-                metrics.last_log_index
-            } else {
-                replication.get(&node).copied().flatten().map(|matched| matched.index)
-            }
-        };
-        let node = |node: NodeId| pb::status_reply::Node {
-            node,
-            is_voter: voters.contains(&node),
-            matched_index: matched(node),
-        };
-        Some(pb::status_reply::Status {
-            leader: metrics.id,
-            term: metrics.current_term,
-            last_log_index: metrics.last_log_index.unwrap_or(0),
-            applied_index: metrics.last_applied.map_or(0, |last| last.index),
-            nodes: metrics.membership_config.nodes().map(|(id, _)| node(*id)).collect(),
-        })
+        (*self.leadership.borrow()).map(|_| status_of(&metrics, self.node))
+    }
+}
+
+fn status_of(metrics: &RaftMetrics<NodeId, Node>, leader: NodeId) -> pb::status_reply::Status {
+    let voters: BTreeSet<NodeId> = metrics.membership_config.voter_ids().collect();
+    let replicated = |node: &NodeId| metrics.replication.as_ref()?.get(node).copied().flatten();
+    let node = |node: &NodeId| pb::status_reply::Node {
+        node: *node,
+        is_voter: voters.contains(node),
+        matched_index: match *node == metrics.id {
+            true => metrics.last_log_index,
+            false => replicated(node).map(|matched| matched.index),
+        },
+    };
+    pb::status_reply::Status {
+        leader,
+        term: metrics.current_term,
+        last_log_index: metrics.last_log_index.unwrap_or(0),
+        applied_index: metrics.last_applied.map_or(0, |last| last.index),
+        nodes: metrics.membership_config.nodes().map(|(id, _)| node(id)).collect(),
     }
 }
 

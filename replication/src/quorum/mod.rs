@@ -47,7 +47,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
-use crate::cluster::{ClusterImage, Command};
+use crate::cluster::{ClusterImage, Command, CommandError};
 use crate::rpc::{Address, PeerIdentity, Peers};
 use acks::Acks;
 use disk_pressure::DiskPressure;
@@ -63,7 +63,7 @@ use raft_log::{Part, Place, RaftLog, metadata_dir};
 pub use sealed_file::SealError;
 pub use seat::Seat;
 use snapshot_file::{SnapshotFile, State};
-use state_machine::{Growth, Refusals, StateMachine};
+use state_machine::{Growth, StateMachine};
 use types::{Membership, Node, NodeId, StoredMembership, TypeConfig, broker_id, node_id};
 
 /// Code that was generated from quorum.proto.
@@ -175,7 +175,6 @@ pub(crate) struct Shared {
     peers: Peers,
     random: Random,
     acks: Arc<Acks>,
-    refusals: Arc<Refusals>,
     leadership: watch::Receiver<Option<Leadership>>,
     /// Held while the membership changes.
     changes: tokio::sync::Mutex<()>,
@@ -362,7 +361,6 @@ impl Shared {
         let growth =
             Growth { bytes: 0, limit_bytes: options.snapshots.log_bytes, is_large: Arc::clone(&is_large) };
         let (machine, images) = StateMachine::new(state, Arc::clone(&snapshots), growth);
-        let refusals = machine.refusals();
         let (store, closed) = LogStore::spawn(log, Arc::clone(&pressure)).map_err(|e| QuorumError::Io {
             action: "start a thread for",
             path: options.data_dir.clone(),
@@ -406,7 +404,6 @@ impl Shared {
             peers,
             random,
             acks,
-            refusals,
             leadership,
             changes: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),
@@ -424,6 +421,11 @@ impl Shared {
     ) -> Result<Answer, ProposeError> {
         if bytes > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
+        }
+        let (needed, current) = (command.feature_level(), self.images.borrow().feature_level());
+        if needed > current {
+            // Before it is in the log, where an older program would stop at it.
+            return Err(CommandError::NeedsFeatureLevel { needed, current }.into());
         }
         if self.pressure.is_full() {
             return Err(ProposeError::DiskFull);

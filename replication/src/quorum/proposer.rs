@@ -29,8 +29,6 @@ pub(crate) struct Pending {
 pub(crate) struct Answer {
     /// The entry that holds it.
     pub(crate) index: u64,
-    /// Its place among the entry's commands.
-    pub(crate) position: u32,
     pub(crate) outcome: Result<Output, CommandError>,
 }
 
@@ -86,9 +84,9 @@ async fn write(raft: Raft<TypeConfig>, group: Vec<Pending>) {
     let failure = match raft.client_write(Proposal(Arc::from(commands))).await {
         Ok(written) => {
             let index = written.log_id.index;
-            for ((answer, outcome), position) in answers.into_iter().zip(written.data).zip(0..) {
+            for (answer, outcome) in answers.into_iter().zip(written.data) {
                 // A caller that has gone is no failure.
-                let _ = answer.send(Ok(Answer { index, position, outcome }));
+                let _ = answer.send(Ok(Answer { index, outcome }));
             }
             return;
         }

@@ -23,7 +23,7 @@ use super::types::{
     Node, NodeId, Snapshot, broker_id, directory_id, membership_to_pb, port, vote_from_pb, vote_to_pb,
 };
 use super::{QuorumHandle, forming};
-use crate::cluster::wire::{WireError, command_from_pb, command_len, output_to_pb};
+use crate::cluster::wire::{WireError, command_from_pb, command_len, output_to_pb, refusal_to_pb};
 use crate::rpc::identity::check_protocol;
 use crate::rpc::{Address, caller};
 
@@ -190,7 +190,7 @@ impl Quorum for QuorumService {
         &self,
         request: Request<pb::ProposeRequest>,
     ) -> Result<Response<pb::ProposeReply>, Status> {
-        use pb::propose_reply::{Done, Outcome, Refused};
+        use pb::propose_reply::{Done, Outcome};
         let message = request.into_inner();
         let quorum = self.seat.quorum()?;
         let command = message.command.ok_or(WireError::Missing { what: "a command" }).map_err(unreadable)?;
@@ -204,8 +204,9 @@ impl Quorum for QuorumService {
                     Ok(output) => {
                         Outcome::Done(Done { index: answer.index, output: Some(output_to_pb(&output)) })
                     }
-                    Err(_) => Outcome::Refused(Refused { index: answer.index, position: answer.position }),
+                    Err(refusal) => Outcome::Refused(refusal_to_pb(&refusal)),
                 },
+                Err(ProposeError::Refused(refusal)) => Outcome::Refused(refusal_to_pb(&refusal)),
                 Err(e) => match NotTaken::of(&e, quorum.shared.leader_node()) {
                     Some(not_taken) => Outcome::NotTaken(not_taken.to_pb()),
                     None => Outcome::Unknown(e.to_string()),

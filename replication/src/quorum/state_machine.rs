@@ -1,12 +1,10 @@
 //! `cluster::apply` and snapshots, as openraft wants them. Publishes each image to those who watch.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
 use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError};
-use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
@@ -16,7 +14,7 @@ use super::types::{
     Answers, Entry, LogId, Proposal, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig,
 };
 use crate::cluster::wire::command_len;
-use crate::cluster::{ClusterImage, CommandError, apply};
+use crate::cluster::{ClusterImage, apply};
 
 /// Applies committed entries.
 #[derive(Debug)]
@@ -25,37 +23,6 @@ pub(crate) struct StateMachine {
     images: watch::Sender<Arc<ClusterImage>>,
     snapshots: Arc<SnapshotFile>,
     growth: Growth,
-    refusals: Arc<Refusals>,
-}
-
-/// Why the last commands that were refused were refused, for those who proposed them through another broker.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    last: Mutex<VecDeque<(u64, u32, CommandError)>>,
-}
-
-impl Refusals {
-    /// More wait for their reason only where a broker is far behind; they propose again.
-    const MAX: usize = 4096;
-
-    fn add(&self, index: u64, answers: &Answers) {
-        for (answer, position) in answers.iter().zip(0..) {
-            if let Err(e) = answer {
-                let mut last = self.last.lock();
-                if last.len() == Refusals::MAX {
-                    last.pop_front();
-                }
-                last.push_back((index, position, e.clone()));
-            }
-        }
-    }
-
-    /// Why the command at this place was refused, where that is still known.
-    pub(crate) fn find(&self, index: u64, position: u32) -> Option<CommandError> {
-        let last = self.last.lock();
-        let found = last.iter().rev().find(|(i, p, _)| (*i, *p) == (index, position));
-        found.map(|(_, _, e)| e.clone())
-    }
 }
 
 /// Counts what was applied since the last snapshot.
@@ -74,11 +41,7 @@ impl StateMachine {
         growth: Growth,
     ) -> (StateMachine, watch::Receiver<Arc<ClusterImage>>) {
         let (images, watching) = watch::channel(Arc::new(state.image.clone()));
-        (StateMachine { state, images, snapshots, growth, refusals: Arc::default() }, watching)
-    }
-
-    pub(crate) fn refusals(&self) -> Arc<Refusals> {
-        Arc::clone(&self.refusals)
+        (StateMachine { state, images, snapshots, growth }, watching)
     }
 
     fn carry_out(&mut self, proposal: &Proposal) -> Answers {
@@ -120,11 +83,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.state.last = Some(entry.log_id);
             answers.push(match entry.payload {
                 EntryPayload::Blank => Vec::new(),
-                EntryPayload::Normal(proposal) => {
-                    let outcomes = self.carry_out(&proposal);
-                    self.refusals.add(entry.log_id.index, &outcomes);
-                    outcomes
-                }
+                EntryPayload::Normal(proposal) => self.carry_out(&proposal),
                 EntryPayload::Membership(membership) => {
                     self.state.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Vec::new()

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use floodmark_broker::{Broker, BrokerConfig, HostPort};
+use floodmark_broker::{Broker, BrokerConfig, HostPort, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -38,7 +38,10 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
     runtime.block_on(async {
         // Before anything is started, so that a signal that comes early is not lost.
         let mut signals = Signals::new().context("signals cannot be waited for")?;
-        let broker = Broker::start(config.clone())?;
+        let Some(broker) = start(&config, &mut signals).await? else {
+            tracing::info!("stopped while waiting for other brokers");
+            return Ok(Outcome::Good);
+        };
         announce(&config, &broker);
         let name = tokio::select! {
             name = signals.next() => name,
@@ -59,6 +62,38 @@ pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<Outcome> {
             name = signals.next() => bail!("{name} came a second time; stopped without waiting"),
         }
     })
+}
+
+/// Starts the broker on a thread of its own: where others have to be waited for, a signal ends that. `None` where one did.
+async fn start(config: &BrokerConfig, signals: &mut Signals) -> anyhow::Result<Option<Broker>> {
+    let (stop, is_stopped) = oneshot::channel::<()>();
+    let (started, mut is_started) = oneshot::channel();
+    let config = config.clone();
+    thread::Builder::new().name("fm-start".to_owned()).spawn(move || {
+        let stopped = async move {
+            // Ends with the word, or with whoever would say it.
+            let _ = is_stopped.await;
+        };
+        // Nobody waits any more where a second signal came.
+        let _ = started.send(Broker::start_until(config, stopped));
+    })?;
+    let early = tokio::select! {
+        ended = &mut is_started => return Ok(Some(ended.context("the thread that starts the broker has ended")??)),
+        name = signals.next() => name,
+    };
+    tracing::info!(signal = early, "stopping before the broker has started");
+    drop(stop);
+    let ended = tokio::select! {
+        ended = is_started => ended.context("the thread that starts the broker has ended")?,
+        name = signals.next() => bail!("{name} came a second time; stopped without waiting"),
+    };
+    match ended {
+        // It was just there.
+        Ok(broker) => tokio::task::spawn_blocking(move || broker.stop()).await?,
+        Err(StartError::Stopped) => {}
+        Err(e) => return Err(e.into()),
+    }
+    Ok(None)
 }
 
 struct Signals {

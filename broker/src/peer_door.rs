@@ -1,0 +1,248 @@
+//! The door for other brokers: a listener of its own, so that clients never get to what moves replicas and votes. Knows no service; what is
+//! served is given to it, the quorum's at once, the rest when the broker is a member.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use floodmark_replication::quorum::Seat;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Sleep, sleep};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::codegen::Service as _;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use crate::accepted;
+use crate::admission::{ConnectionLimits, Place};
+use crate::log_rate::LogRate;
+use crate::runtime::{Assigned, Core};
+
+/// Connections at one time: a few from each broker of a large cluster. They are counted apart from those of clients, which must not be able
+/// to keep brokers from each other.
+const CONNECTIONS_MAX: usize = 2048;
+const CONNECTIONS_PER_IP_MAX: usize = 512;
+/// Connections that were taken and wait for their core.
+const ACCEPTED_MAX: usize = 64;
+/// Time that a caller has to say that it speaks HTTP/2.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What every HTTP/2 connection begins with.
+const PREFACE_BYTES: usize = 24;
+/// Calls of one connection at one time.
+const CALLS_MAX: u32 = 1024;
+const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+/// Calls that were opened and given up before they were looked at. A broker gives up calls that take too long, so there may be some.
+const PENDING_RESETS_MAX: usize = 256;
+const OWN_RESETS_MAX: usize = 10_000;
+/// A broker that does not answer a ping is taken for gone.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes that may be under way, and the largest piece: records move in megabytes.
+const WINDOW_BYTES: u32 = 16 << 20;
+const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// Whose calls are served before the broker is a member.
+const EARLY: &str = "/floodmark.quorum.";
+
+/// The door. Open until the broker's threads end: others may need what it has while it stops.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerDoor {
+    later: Arc<OnceLock<axum::Router>>,
+}
+
+impl PeerDoor {
+    /// Opens the door: what `seat` serves is served from here on. Runs on `control` and `cores`.
+    pub(crate) fn open(
+        listener: TcpListener,
+        seat: &Seat,
+        control: &tokio::runtime::Handle,
+        cores: &Arc<[Core]>,
+    ) -> PeerDoor {
+        let mut early = Routes::builder();
+        seat.add_services(&mut early);
+        let later = Arc::new(OnceLock::new());
+        let served = Served { early: early.routes().into_axum_router(), later: Arc::clone(&later) };
+        let servers = cores.iter().map(|core| {
+            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+            core.handle.spawn(serve(served.clone(), accepted));
+            sender
+        });
+        control.spawn(take_all(listener, Arc::clone(cores), servers.collect()));
+        PeerDoor { later }
+    }
+
+    /// The broker is a member: these are served as well. Each must check who calls.
+    pub(crate) fn mount(&self, routes: Routes) {
+        // A broker becomes a member once.
+        let _ = self.later.set(routes.into_axum_router());
+    }
+}
+
+/// What is served.
+#[derive(Debug, Clone)]
+struct Served {
+    early: axum::Router,
+    later: Arc<OnceLock<axum::Router>>,
+}
+
+async fn call(State(served): State<Served>, request: Request) -> Response {
+    let router = if request.uri().path().starts_with(EARLY) {
+        Some(served.early)
+    } else {
+        served.later.get().cloned()
+    };
+    match router {
+        // A router is always ready, and never fails.
+        Some(mut router) => match router.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        None => Status::unavailable("this broker is no member of its cluster yet").into_http(),
+    }
+}
+
+async fn serve(served: Served, accepted: mpsc::Receiver<Accepted>) {
+    let sockets = ReceiverStream::new(accepted).map(Socket::new);
+    let router = axum::Router::new().fallback(call).with_state(served);
+    let serving = Server::builder()
+        .max_concurrent_streams(CALLS_MAX)
+        .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(OWN_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .add_routes(Routes::from(router))
+        .serve_with_incoming(sockets);
+    if let Err(error) = serving.await {
+        tracing::error!(%error, "a server for brokers has ended");
+    }
+}
+
+async fn take_all(listener: TcpListener, cores: Arc<[Core]>, servers: Vec<mpsc::Sender<Accepted>>) {
+    let limits = ConnectionLimits::new(CONNECTIONS_MAX, CONNECTIONS_PER_IP_MAX);
+    let log_rate = LogRate::default();
+    loop {
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                log_rate
+                    .say(|more| tracing::warn!(error = %e, more, "a broker's connection could not be taken"));
+                sleep(accepted::PAUSE).await;
+                continue;
+            }
+        };
+        let place = match limits.admit(peer.ip()) {
+            Ok(place) => place,
+            Err(full) => {
+                log_rate.say(
+                    |more| tracing::warn!(%peer, reason = %full, more, "a broker's connection was not taken"),
+                );
+                continue;
+            }
+        };
+        let Some(core) = Core::least_busy(&cores) else { return };
+        let Ok(socket) = accepted::prepare(socket) else { continue };
+        if let Some(server) = servers.get(core.index()) {
+            // A server that is full has connections to take that came before; one more broker tries again.
+            let _ = server.try_send(Accepted { socket, peer, place, core });
+        }
+    }
+}
+
+/// A connection that has a place, on its way to its core.
+struct Accepted {
+    socket: std::net::TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    core: Assigned,
+}
+
+/// A connection on its core, closed where it does not begin to speak.
+struct Socket {
+    socket: TcpStream,
+    peer: SocketAddr,
+    /// Until the preface is there.
+    handshake: Option<(usize, Pin<Box<Sleep>>)>,
+    _place: Place,
+    _core: Assigned,
+}
+
+impl Socket {
+    fn new(accepted: Accepted) -> io::Result<Socket> {
+        Ok(Socket {
+            socket: TcpStream::from_std(accepted.socket)?,
+            peer: accepted.peer,
+            handshake: Some((PREFACE_BYTES, Box::pin(sleep(HANDSHAKE_TIMEOUT)))),
+            _place: accepted.place,
+            _core: accepted.core,
+        })
+    }
+}
+
+impl Connected for Socket {
+    type ConnectInfo = SocketAddr;
+
+    fn connect_info(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some((_, end)) = &mut self.handshake
+            && end.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, into);
+        let bytes = into.filled().len() - before;
+        self.handshake = self.handshake.take().and_then(|(missing, end)| {
+            let missing = missing.saturating_sub(bytes);
+            (missing > 0).then_some((missing, end))
+        });
+        read
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
