@@ -4,6 +4,7 @@ use std::error::Error;
 
 const FILES: &[&str] = &[
     // One line each.
+    "controller.proto",
     "quorum.proto",
     "replica.proto",
 ];
@@ -14,6 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     let descriptors = protox::compile(FILES, [FOLDER])?;
     tonic_prost_build::configure()
+        .extern_path(".floodmark.controller", "::floodmark_proto::pb::controller")
         .extern_path(".floodmark.metadata", "::floodmark_proto::pb::metadata")
         .extern_path(".floodmark.quorum", "::floodmark_proto::pb::quorum")
         .extern_path(".floodmark.replica", "::floodmark_proto::pb::replica")

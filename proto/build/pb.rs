@@ -7,6 +7,7 @@ use std::path::Path;
 use protox::prost::Message as _;
 
 const FILES: &[&str] = &[
+    "proto/controller.proto",
     "proto/metadata.proto",
     "proto/quorum.proto",
     "proto/replica.proto",

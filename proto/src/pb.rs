@@ -6,6 +6,12 @@ pub mod metadata {
     include!(concat!(env!("OUT_DIR"), "/floodmark.metadata.rs"));
 }
 
+/// What brokers say to the one that decides for the cluster.
+#[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the words are in controller.proto")]
+pub mod controller {
+    include!(concat!(env!("OUT_DIR"), "/floodmark.controller.rs"));
+}
+
 /// How followers copy partitions from their leaders.
 #[allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated; the words are in replica.proto")]
 pub mod replica {

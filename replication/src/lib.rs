@@ -1,6 +1,7 @@
 //! Partition data by in-sync replicas and leader epochs, cluster metadata by Raft. Must never know Kafka messages or public protobuf.
 //!
 //! - [`cluster`]: what the cluster knows about itself and how it changes; pure
+//! - [`controller`]: what its leader does for the cluster: who lives, who leads
 //! - [`partition`]: one partition on this broker: appends, what is committed, who is told
 //! - [`registry`]: all partitions of this broker, as the metadata wants them
 //! - [`lease`]: how long this broker may trust that it leads
@@ -8,6 +9,7 @@
 //! - [`rpc`]: how brokers reach each other, and what they say
 
 pub mod cluster;
+pub mod controller;
 pub mod lease;
 pub mod partition;
 pub mod quorum;

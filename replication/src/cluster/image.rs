@@ -219,7 +219,7 @@ impl ClusterImage {
     }
 
     /// Puts a topic in the place of the one with its id, or adds it.
-    pub(super) fn put_topic(&mut self, topic: Arc<Topic>) {
+    pub(crate) fn put_topic(&mut self, topic: Arc<Topic>) {
         if let Some(collides_as) = metric_name(&topic.name) {
             self.metric_names.insert(collides_as, Arc::clone(&topic.name));
         }

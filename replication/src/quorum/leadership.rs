@@ -4,18 +4,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use floodmark_proto::ids::BrokerId;
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::QuorumHandle;
 use super::acks::Acks;
-use super::types::{Node, NodeId, TypeConfig};
+use super::types::{Node, NodeId, TypeConfig, broker_id};
 
 /// This node leads the metadata quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leadership {
     /// In this term.
     pub term: u64,
+}
+
+impl QuorumHandle {
+    /// The broker that leads as far as this one has heard, and its term.
+    pub(crate) fn known_leader(&self) -> Option<(BrokerId, u64)> {
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.current_leader.map(|leader| (broker_id(leader), metrics.current_term))
+    }
 }
 
 /// What is watched.

@@ -25,6 +25,9 @@ pub const BROKER_LISTENER: &str = "BROKER";
     reason = "generated; the words are in the .proto files"
 )]
 pub(crate) mod generated {
+    pub(crate) mod controller {
+        include!(concat!(env!("OUT_DIR"), "/floodmark.controller.rs"));
+    }
     pub(crate) mod replica {
         include!(concat!(env!("OUT_DIR"), "/floodmark.replica.rs"));
     }
