@@ -28,6 +28,8 @@ mod readiness;
 mod runtime;
 mod shared;
 mod shutdown;
+#[cfg(test)]
+mod test_cluster;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -176,6 +178,8 @@ impl Broker {
         let (groups, cluster) = (self.shared.groups.clone(), &self.shared.cluster);
         let following = ops::groups::follow(groups, cluster.quorum().clone(), cluster.registry().clone());
         self.threads.control().spawn(following);
+        let changes = self.shared.ground.metrics.changes.clone();
+        self.threads.control().spawn(changes.follow(cluster.node_id(), cluster.quorum().watch()));
         let door = Door {
             listener: kafka,
             advertised,

@@ -1,5 +1,7 @@
 //! What a broker counts, each broker for itself. Counting touches atomics alone; names and labels are dealt with at the scrape.
 
+mod changes;
+mod cluster;
 mod groups;
 mod state;
 
@@ -15,6 +17,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::Registry;
 
+pub(crate) use changes::ClusterChanges;
+pub(crate) use cluster::{Health as ClusterHealth, health as cluster_health, min_in_sync};
 pub(crate) use state::{SeriesMax, State, StateSource};
 
 /// Upper bounds of the buckets of a time, in microseconds; one without a bound follows.
@@ -32,6 +36,8 @@ pub(crate) struct Metrics {
     /// Calls of the gRPC door that are open and have no end of their own.
     pub(crate) grpc_streams: Family<Api, Gauge>,
     request_memory: Gauge,
+    /// What becomes of the partitions that this broker leads.
+    pub(crate) changes: ClusterChanges,
     /// To be set once logs are open.
     pub(crate) state: StateSource,
 }
@@ -88,9 +94,10 @@ impl Metrics {
             request_memory.clone(),
         );
         registry.register("grpc_streams", "Calls that stream and are open", grpc_streams.clone());
+        let changes = ClusterChanges::register(&mut registry);
         let kafka = Arc::new(DoorMetrics::register(registry.sub_registry_with_prefix("kafka"), kafka));
         let grpc = Arc::new(DoorMetrics::register(registry.sub_registry_with_prefix("grpc"), grpc));
-        Metrics { registry, kafka, grpc, grpc_streams, request_memory, state }
+        Metrics { registry, kafka, grpc, grpc_streams, request_memory, changes, state }
     }
 
     /// Everything as Prometheus reads it.

@@ -70,7 +70,9 @@ fn fenced(image: &ClusterImage, broker: BrokerId) -> Option<String> {
 
 /// Partitions in which this broker does not have all that is committed. One that it is given by a move is not counted: the others hold it.
 fn behind(image: &ClusterImage, broker: BrokerId) -> Option<String> {
-    let is_behind = |p: &Partition| p.replicas.contains(&broker) && !p.isr.contains(&broker);
+    let is_behind = |p: &Partition| {
+        p.replicas.contains(&broker) && !p.isr.contains(&broker) && !p.adding.contains(&broker)
+    };
     let mut behind = image.topics().flat_map(|topic| {
         let partitions = topic.partitions.iter().filter(|(_, partition)| is_behind(partition));
         partitions.map(|(index, _)| format!("{}-{index}", topic.name))
@@ -84,7 +86,10 @@ fn behind(image: &ClusterImage, broker: BrokerId) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use floodmark_replication::cluster::Command;
+
     use super::*;
+    use crate::test_cluster::{create, done, live};
 
     #[test]
     fn nobody_is_served_before_logs_are_open() {
@@ -96,5 +101,28 @@ mod tests {
         assert_eq!(readiness.unavailable().unwrap(), "two of three voters do not answer");
         drain.begin();
         assert!(readiness.unready().is_some());
+    }
+
+    #[test]
+    fn a_broker_carries_its_share_once_it_is_unfenced_and_in_sync() {
+        let mut image = live(3);
+        create(&mut image, "a", &[&[1, 2], &[2, 3]]);
+        create(&mut image, "b", &[&[2, 1]]);
+        let two = BrokerId(2);
+        assert_eq!((fenced(&image, two), behind(&image, two)), (None, None));
+        assert!(fenced(&image, BrokerId(9)).unwrap().contains("does not know"));
+        let epoch = image.broker(two).unwrap().epoch;
+        done(&mut image, &Command::FenceBroker { broker: two, epoch });
+        assert!(fenced(&image, two).unwrap().contains("fenced"));
+        done(&mut image, &Command::UnfenceBroker { broker: two, epoch });
+        // It is back, and lacks what was written meanwhile.
+        assert_eq!(fenced(&image, two), None);
+        let reason = behind(&image, two).unwrap();
+        assert_eq!(reason, "3 partitions of this broker are not in sync yet, a-0 among them");
+        assert_eq!(behind(&image, BrokerId(1)), None);
+        let topic = image.topic("b").unwrap().id;
+        done(&mut image, &Command::MovePartition { topic, partition: 0, replicas: vec![BrokerId(3)] });
+        // It gets that one from the others, who have it as long as it has not.
+        assert_eq!(behind(&image, BrokerId(3)), None);
     }
 }

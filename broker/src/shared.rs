@@ -55,6 +55,8 @@ impl Shared {
             quorum: self.cluster.quorum().clone(),
             registry: self.cluster.registry().clone(),
             groups: self.groups.clone(),
+            clock: self.clock.clone(),
+            file_settings: self.cluster.file_settings().clone(),
             series_max: SeriesMax {
                 partitions: most(self.config.metrics_partitions_max),
                 group_offsets: most(self.config.metrics_group_offsets_max),

@@ -1,5 +1,6 @@
 //! Topics, settings, offsets, the cluster: what an operator or a program that sets itself up asks for. Groups are in `groups`.
 
+mod cluster;
 mod groups;
 mod types;
 
@@ -7,10 +8,14 @@ use std::collections::HashMap;
 
 use floodmark_proto::pb::v1 as pb;
 
+pub use cluster::{
+    BrokerStatus, ClusterStatus, Elected, Mode, MoveGoal, MoveUnderWay, Moved, PartitionCounts, Quorum,
+    QuorumMember,
+};
 pub use groups::{CommittedOffset, Group, GroupListing, GroupMember, OffsetCommit, PartitionLag};
 pub use types::{
     Broker, Cluster, ConfigChange, ConfigResource, CreatedTopic, LogDir, NewTopic, Offsets, Partition,
-    PartitionSize, ProducerState, Setting, Topic,
+    PartitionSize, ProducerState, ReplicaState, Setting, Topic,
 };
 
 use crate::channels::Peer;
@@ -206,6 +211,28 @@ impl Admin {
 
     /// Start, end and watermarks of one partition; with a time, also the first offset at or after it.
     pub async fn offsets(&self, partition: &TopicPartition, at_ms: Option<i64>) -> Result<Offsets> {
+        Ok((&self.described_offsets(partition, at_ms).await?).into())
+    }
+
+    /// How far the followers of a partition are, as its leader knows them.
+    pub async fn replicas(&self, partition: &TopicPartition) -> Result<Vec<ReplicaState>> {
+        Ok(self.offsets_and_replicas(partition).await?.1)
+    }
+
+    /// Both in one call.
+    pub async fn offsets_and_replicas(
+        &self,
+        partition: &TopicPartition,
+    ) -> Result<(Offsets, Vec<ReplicaState>)> {
+        let described = self.described_offsets(partition, None).await?;
+        Ok(((&described).into(), described.replicas.into_iter().map(Into::into).collect()))
+    }
+
+    async fn described_offsets(
+        &self,
+        partition: &TopicPartition,
+        at_ms: Option<i64>,
+    ) -> Result<pb::PartitionOffsets> {
         let what = "looking up offsets";
         let described = self.client.ask_leader(what, &partition.topic, partition.partition, |peer| {
             let asked = pb::DescribeOffsetsRequest {
@@ -220,7 +247,7 @@ impl Admin {
                 outcome(offsets.error.as_ref()).map(|()| offsets)
             }
         });
-        described.await.map(Into::into)
+        described.await
     }
 
     /// The same for all partitions of a topic, in their order.

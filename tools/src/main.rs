@@ -29,6 +29,9 @@ enum Command {
     /// Run a broker. Without arguments: complete, in ./floodmark-data, on loopback.
     #[command(after_help = cmd::serve::EXAMPLES)]
     Serve(cmd::serve::ServeArgs),
+    /// Run a whole cluster on loopback, in one process.
+    #[command(after_help = cmd::dev::EXAMPLES)]
+    Dev(cmd::dev::DevArgs),
     /// Make, list, describe, alter, extend and delete topics.
     #[command(subcommand)]
     Topic(cmd::topic::TopicCommand),
@@ -50,6 +53,9 @@ enum Command {
     /// Use a topic as an event store: append to a stream on a condition, and read it.
     #[command(subcommand)]
     Events(cmd::events::EventsCommand),
+    /// Look after a cluster: status, new brokers, moves, leaders, voters.
+    #[command(subcommand)]
+    Cluster(cmd::cluster::ClusterCommand),
     /// Measure a cluster, within bounds of time and bytes.
     #[command(subcommand)]
     Bench(cmd::bench::BenchCommand),
@@ -70,6 +76,8 @@ enum Command {
 fn main() -> ExitCode {
     let ran = match Cli::parse().command {
         Command::Serve(args) => cmd::serve::run(&args),
+        Command::Dev(args) => cmd::dev::run(&args),
+        Command::Cluster(command) => cmd::cluster::run(command),
         Command::Config(command) => cmd::config::run(command),
         Command::Log(command) => cmd::log::run(command),
         Command::Topic(command) => cmd::topic::run(command),
@@ -85,7 +93,7 @@ fn main() -> ExitCode {
     };
     match ran {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
-        Ok(Outcome::Damaged | Outcome::Conflict) => ExitCode::from(1),
+        Ok(Outcome::Damaged | Outcome::Conflict | Outcome::Unwell) => ExitCode::from(1),
         // Whoever read the output has seen enough.
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {

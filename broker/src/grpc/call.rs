@@ -75,6 +75,14 @@ apis! {
     DeleteRecords = "Admin.DeleteRecords";
     DescribeLogDirs = "Admin.DescribeLogDirs";
     DescribeProducers = "Admin.DescribeProducers";
+    ClusterStatus = "Admin.ClusterStatus";
+    MovePartitions = "Admin.MovePartitions";
+    ListMoves = "Admin.ListMoves";
+    CancelMoves = "Admin.CancelMoves";
+    ElectLeaders = "Admin.ElectLeaders";
+    ChangeVoters = "Admin.ChangeVoters";
+    RemoveBroker = "Admin.RemoveBroker";
+    SetFeatureLevel = "Admin.SetFeatureLevel";
 }
 
 /// One call.

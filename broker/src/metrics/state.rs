@@ -8,14 +8,17 @@ use std::sync::{Arc, OnceLock};
 
 use floodmark_proto::ids::Offset;
 use floodmark_replication::cluster::ClusterImage;
+use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::Registry;
+use floodmark_storage::clock::Clock;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::cluster::{encode_health, encode_lag, encode_quorum, health};
 use super::groups::encode_groups;
 use crate::groups::Coordinator;
 
@@ -29,6 +32,9 @@ pub(crate) struct State {
     pub(crate) quorum: QuorumHandle,
     pub(crate) registry: Registry,
     pub(crate) groups: Coordinator,
+    pub(crate) clock: Clock,
+    /// This broker's own defaults for topic settings.
+    pub(crate) file_settings: Settings,
     pub(crate) series_max: SeriesMax,
 }
 
@@ -49,11 +55,17 @@ impl StateSource {
 
 impl Collector for StateSource {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(State { quorum, registry, groups, series_max }) = self.0.get() else { return Ok(()) };
+        let Some(state) = self.0.get() else { return Ok(()) };
+        let State { quorum, registry, groups, series_max, .. } = state;
         let image = quorum.image();
         encode_metadata(&mut encoder, &image, quorum.leader().is_some())?;
+        encode_health(&mut encoder, health(&image, &state.file_settings))?;
+        encode_quorum(&mut encoder, &quorum.local_status(), quorum.leadership().borrow().is_some())?;
         encode_groups(&mut encoder, groups, &image, registry, series_max.group_offsets)?;
-        let rows: Vec<PartitionRow> = registry.all().iter().map(PartitionRow::of).collect();
+        encode_space(&mut encoder, registry)?;
+        let partitions = registry.all();
+        encode_lag(&mut encoder, &partitions, u64::try_from(state.clock.now_ms()).unwrap_or(0))?;
+        let rows: Vec<PartitionRow> = partitions.iter().map(PartitionRow::of).collect();
         encode_partitions(&mut encoder, rows, series_max.partitions)
     }
 }
@@ -68,7 +80,18 @@ fn encode_metadata(
     gauge(encoder, "metadata_has_leader", "1 while the metadata quorum has a leader", i64::from(has_leader))?;
     let live = image.brokers().filter(|broker| !broker.fenced).count() as i64;
     gauge(encoder, "brokers", "Brokers that are not fenced", live)?;
+    let fenced = image.brokers().count() as i64 - live;
+    gauge(encoder, "brokers_fenced", "Brokers that are registered and fenced", fenced)?;
     gauge(encoder, "topics", "Topics of the cluster", image.topic_count() as i64)
+}
+
+/// What is left on the disks of the data directories; a directory of which the system does not say has no series.
+fn encode_space(encoder: &mut DescriptorEncoder<'_>, registry: &Registry) -> fmt::Result {
+    let left = registry.data_dirs().iter().filter_map(|dir| {
+        let bytes = dir.available_bytes().ok()?;
+        Some((DataDir { dir: dir.path().display().to_string() }, signed(bytes)))
+    });
+    family(encoder, "data_dir_available_bytes", "Bytes left on the disk of a data directory", left)
 }
 
 /// A partition of this broker.
@@ -82,6 +105,11 @@ struct PartitionRow {
     bytes: u64,
     is_led: bool,
     is_stopped: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DataDir {
+    dir: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -154,7 +182,7 @@ fn encode_partitions(
     of_each("log_end_offset", "Offset that the next record gets", |row| row.end.0)
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 

@@ -5,10 +5,12 @@
 //! - [`offsets`], [`records`]: where things are in a partition, and what is removed from its front
 //! - [`topics`], [`configs`]: what is made of the cluster's metadata
 //! - [`leaders`], [`nearest`]: who is to be asked instead
+//! - [`cluster`]: how the cluster is, who belongs to it, where its partitions go
 //! - [`groups`]: where groups are coordinated, and what becomes of their offsets with the cluster
 //! - [`producer_ids`]: who is who among idempotent producers
 //! - [`error`]: why something was refused
 
+pub(crate) mod cluster;
 pub(crate) mod configs;
 pub(crate) mod error;
 pub(crate) mod events;

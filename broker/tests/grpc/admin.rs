@@ -143,3 +143,66 @@ async fn offsets_sizes_and_producers_are_told_and_records_removed() {
     assert_eq!((reply.partitions[0].producers.len(), &reply.partitions[0].error), (0, &None));
     assert!(reply.partitions[1].error.is_some());
 }
+
+#[tokio::test]
+async fn a_cluster_of_one_is_told_and_refuses_what_needs_more() {
+    let broker = broker(&[("node.id", "7"), ("broker.rack", "a")]);
+    topic(&broker, "t", 2, &[]).await;
+    let mut client = admin(&broker).await;
+    let status = client.cluster_status(pb::ClusterStatusRequest {}).await.unwrap().into_inner();
+    let [told] = &status.brokers[..] else { panic!("{status:?}") };
+    assert_eq!((told.leaders, told.replicas, told.replicas_behind, told.is_stopping), (2, 2, 0, false));
+    assert_eq!(told.broker.as_ref().unwrap().rack.as_deref(), Some("a"));
+    let counts = status.partitions.unwrap();
+    assert_eq!((counts.all, counts.offline, counts.under_replicated, counts.moving), (2, 0, 0, 0));
+    let quorum = status.quorum.unwrap();
+    assert_eq!(quorum.leader, Some(7));
+    assert_eq!(quorum.members.iter().map(|m| (m.broker_id, m.is_voter)).collect::<Vec<_>>(), [(7, true)]);
+    assert_eq!(quorum.members[0].matched_index, quorum.last_index);
+
+    let to = |replicas: Vec<i32>| pb::MovePartitionsRequest {
+        goal: Some(pb::move_partitions_request::Goal::To(pb::Targets {
+            targets: vec![pb::Target { topic: "t".to_owned(), partition: 1, replicas }],
+        })),
+        ..Default::default()
+    };
+    let moved = client.move_partitions(to(vec![7])).await.unwrap().into_inner().moves;
+    assert_eq!((&moved[0].from, &moved[0].error), (&vec![7], &None));
+    let moved = client.move_partitions(to(vec![8])).await.unwrap().into_inner().moves;
+    assert_eq!(moved[0].error.as_ref().unwrap().reason, "INVALID_REPLICA_ASSIGNMENT");
+    assert!(client.list_moves(pb::ListMovesRequest {}).await.unwrap().into_inner().moves.is_empty());
+    let cancel = pb::CancelMovesRequest {
+        partitions: vec![pb::TopicPartition { topic: "t".to_owned(), partition: 0 }],
+        ..Default::default()
+    };
+    let cancelled = client.cancel_moves(cancel).await.unwrap().into_inner().moves;
+    assert_eq!(cancelled[0].error.as_ref().unwrap().reason, "NO_REASSIGNMENT_IN_PROGRESS");
+    let away = pb::MovePartitionsRequest {
+        goal: Some(pb::move_partitions_request::Goal::AwayFrom(7)),
+        ..Default::default()
+    };
+    assert_eq!(reason(&client.move_partitions(away).await.unwrap_err()).1, "INVALID_REPLICA_ASSIGNMENT");
+
+    let place = pb::TopicPartition { topic: "t".to_owned(), partition: 0 };
+    let elect = |kind: pb::ElectionKind, partitions: Vec<pb::TopicPartition>| pb::ElectLeadersRequest {
+        kind: kind.into(),
+        partitions,
+        accept_data_loss: true,
+        ..Default::default()
+    };
+    let all = elect(pb::ElectionKind::ElectionPreferred, Vec::new());
+    assert!(client.elect_leaders(all).await.unwrap().into_inner().elections.is_empty());
+    let one = elect(pb::ElectionKind::ElectionUnclean, vec![place]);
+    let elected = client.elect_leaders(one).await.unwrap().into_inner().elections;
+    assert_eq!((elected[0].leader, &elected[0].in_sync), (Some(7), &vec![7]));
+    assert_eq!(elected[0].error.as_ref().unwrap().reason, "ELECTION_NOT_NEEDED");
+    let nameless = elect(pb::ElectionKind::ElectionUnclean, Vec::new());
+    assert_eq!(reason(&client.elect_leaders(nameless).await.unwrap_err()).1, "INVALID_REQUEST");
+
+    let voters = pb::ChangeVotersRequest { voters: vec![7, 8, 9], ..Default::default() };
+    assert_eq!(reason(&client.change_voters(voters).await.unwrap_err()).1, "INVALID_REQUEST");
+    let remove = pb::RemoveBrokerRequest { broker_id: 7, ..Default::default() };
+    assert_eq!(reason(&client.remove_broker(remove).await.unwrap_err()).1, "INVALID_REQUEST");
+    let level = pb::SetFeatureLevelRequest { level: 60_000, timeout_ms: 0 };
+    assert!(client.set_feature_level(level).await.is_err());
+}

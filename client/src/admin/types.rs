@@ -70,6 +70,8 @@ pub struct Topic {
     pub id: Vec<u8>,
     /// The cluster keeps it for itself.
     pub is_internal: bool,
+    /// With fewer replicas in sync, writes that ask for all are refused.
+    pub min_in_sync: i32,
     /// In order of their numbers.
     pub partitions: Vec<Partition>,
 }
@@ -87,13 +89,31 @@ pub struct Partition {
     pub replicas: Vec<i32>,
     /// Those that have all that is committed.
     pub in_sync: Vec<i32>,
+    /// Those of the replicas that a move adds.
+    pub adding: Vec<i32>,
+    /// Those of the replicas that a move takes away.
+    pub removing: Vec<i32>,
+}
+
+impl Partition {
+    /// Replicas are missing from the in-sync set; those that a move adds are not missed yet.
+    #[must_use]
+    pub fn is_under_replicated(&self) -> bool {
+        self.replicas.iter().any(|replica| !self.in_sync.contains(replica) && !self.adding.contains(replica))
+    }
 }
 
 impl From<pb::DescribedTopic> for Topic {
     fn from(topic: pb::DescribedTopic) -> Topic {
         let mut partitions: Vec<Partition> = topic.partitions.into_iter().map(Into::into).collect();
         partitions.sort_by_key(|partition| partition.partition);
-        Topic { name: topic.name, id: topic.topic_id.to_vec(), is_internal: topic.is_internal, partitions }
+        Topic {
+            name: topic.name,
+            id: topic.topic_id.to_vec(),
+            is_internal: topic.is_internal,
+            min_in_sync: topic.min_in_sync,
+            partitions,
+        }
     }
 }
 
@@ -105,6 +125,8 @@ impl From<pb::DescribedPartition> for Partition {
             leader_epoch: partition.leader_epoch,
             replicas: partition.replicas,
             in_sync: partition.in_sync,
+            adding: partition.adding,
+            removing: partition.removing,
         }
     }
 }
@@ -277,8 +299,35 @@ pub struct Offsets {
     pub at: Option<(i64, i64)>,
 }
 
-impl From<pb::PartitionOffsets> for Offsets {
-    fn from(offsets: pb::PartitionOffsets) -> Offsets {
+/// How far a follower is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// Its number.
+    pub broker: i32,
+    /// Offset that its next record gets; the leader's first offset where that has not heard of it yet.
+    pub end: i64,
+    /// Records that it lacks.
+    pub lag_records: i64,
+    /// Bytes that it lacks.
+    pub lag_bytes: u64,
+    /// For how long it has not had everything; 0 where it has.
+    pub behind_for_ms: u64,
+}
+
+impl From<pb::ReplicaState> for ReplicaState {
+    fn from(state: pb::ReplicaState) -> ReplicaState {
+        ReplicaState {
+            broker: state.broker_id,
+            end: state.end,
+            lag_records: state.lag_records,
+            lag_bytes: state.lag_bytes,
+            behind_for_ms: state.behind_for_ms,
+        }
+    }
+}
+
+impl From<&pb::PartitionOffsets> for Offsets {
+    fn from(offsets: &pb::PartitionOffsets) -> Offsets {
         Offsets {
             partition: offsets.partition,
             start: offsets.start,

@@ -1,9 +1,11 @@
 //! The commands, one folder or file each.
 
 pub(crate) mod bench;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod consume;
+pub(crate) mod dev;
 pub(crate) mod events;
 pub(crate) mod group;
 pub(crate) mod log;
@@ -29,6 +31,8 @@ pub(crate) enum Outcome {
     Damaged,
     /// 1: a stream is not as expected, which the command has told.
     Conflict,
+    /// 1: a broker or a cluster is not as it should be, which the command has told.
+    Unwell,
 }
 
 /// How a command answers.

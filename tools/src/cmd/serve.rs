@@ -1,6 +1,6 @@
 //! `floodmark serve`: one broker, from the first line of its log to the signal that ends it.
 
-mod log;
+pub(super) mod log;
 
 use std::io::{self, Write as _};
 use std::thread;
@@ -119,7 +119,7 @@ impl Signals {
 
 /// Each connection and each segment takes a descriptor. The limit that a shell gives is low for the sake of old programs; up to the hard
 /// one a process may raise it itself.
-fn raise_descriptor_limit() {
+pub(super) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(e) = setrlimit(Resource::Nofile, raised) {

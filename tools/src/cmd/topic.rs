@@ -1,15 +1,15 @@
 //! `floodmark topic`: make, list, describe, alter, extend and delete topics.
 
+mod describe;
+
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use floodmark_client::Admin;
-use floodmark_client::admin::{ConfigChange, ConfigResource, NewTopic, Offsets, Setting, Topic};
+use floodmark_client::admin::{ConfigChange, ConfigResource, NewTopic};
 use serde::Serialize;
 
 use super::{Outcome, OutputArgs, all_of};
 use crate::input::pairs;
 use crate::input::pairs::Pair;
-use crate::input::quantity::show_bytes;
 use crate::output::table::{Column, Pages};
 use crate::output::{Format, Sink};
 use crate::remote::{self, ServerArgs};
@@ -141,7 +141,7 @@ pub(crate) fn run(command: TopicCommand) -> anyhow::Result<Outcome> {
         match command {
             TopicCommand::Create(args) => create(&args).await,
             TopicCommand::List(args) => list(&args).await,
-            TopicCommand::Describe(args) => describe(&args).await,
+            TopicCommand::Describe(args) => describe::run(&args).await,
             TopicCommand::Alter(args) => alter(&args).await,
             TopicCommand::Delete(args) => delete(&args).await,
             TopicCommand::Extend(args) => extend(&args).await,
@@ -219,7 +219,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
             replication_factor: topic.partitions.first().map_or(0, |partition| partition.replicas.len()),
             is_internal: topic.is_internal,
             offline: topic.partitions.iter().filter(|partition| partition.leader.is_none()).count(),
-            under_replicated: topic.partitions.iter().filter(|p| p.in_sync.len() < p.replicas.len()).count(),
+            under_replicated: topic.partitions.iter().filter(|p| p.is_under_replicated()).count(),
         };
         match args.output.format {
             Format::Json => sink.json(&row)?,
@@ -237,135 +237,11 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     Ok(sink.flush()?)
 }
 
-#[derive(Serialize)]
-struct Described {
-    topic: String,
-    is_internal: bool,
-    partitions: Vec<DescribedPartition>,
-    settings: Vec<DescribedSetting>,
-}
-
-#[derive(Serialize)]
-struct DescribedPartition {
-    partition: i32,
-    leader: Option<i32>,
-    leader_epoch: i32,
-    replicas: Vec<i32>,
-    in_sync: Vec<i32>,
-    /// Null while nobody leads it.
-    start: Option<i64>,
-    high_watermark: Option<i64>,
-    size_bytes: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct DescribedSetting {
-    name: String,
-    value: String,
-    source: String,
-}
-
-async fn describe(args: &DescribeArgs) -> anyhow::Result<()> {
-    let admin = args.server.connect().await?.admin();
-    let mut sink = Sink::stdout();
-    all_of(&args.topics, async |name| {
-        let topic = admin.topic(name).await.with_context(|| format!("topic {name} cannot be described"))?;
-        let described = described(&admin, topic, args.all_settings).await?;
-        match args.output.format {
-            Format::Json => sink.json(&described)?,
-            Format::Table => describe_in_tables(&described, &mut sink)?,
-        }
-        Ok(sink.flush()?)
-    })
-    .await
-}
-
-async fn described(admin: &Admin, topic: Topic, all_settings: bool) -> anyhow::Result<Described> {
-    let mut settings = admin.settings(ConfigResource::Topic(topic.name.clone()), &[]).await?;
-    settings.retain(|setting| all_settings || is_own(setting));
-    settings.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut partitions = Vec::new();
-    for partition in topic.partitions {
-        let offsets: Option<Offsets> = match partition.leader {
-            Some(_) => {
-                let place = floodmark_client::TopicPartition::new(topic.name.as_str(), partition.partition);
-                Some(admin.offsets(&place, None).await?)
-            }
-            None => None,
-        };
-        partitions.push(DescribedPartition {
-            partition: partition.partition,
-            leader: partition.leader,
-            leader_epoch: partition.leader_epoch,
-            replicas: partition.replicas,
-            in_sync: partition.in_sync,
-            start: offsets.map(|offsets| offsets.start),
-            high_watermark: offsets.map(|offsets| offsets.high_watermark),
-            size_bytes: offsets.map(|offsets| offsets.size_bytes),
-        });
-    }
-    let setting = |setting: Setting| DescribedSetting {
-        name: setting.name,
-        value: setting.value,
-        source: setting.source,
-    };
-    Ok(Described {
-        topic: topic.name,
-        is_internal: topic.is_internal,
-        partitions,
-        settings: settings.into_iter().map(setting).collect(),
-    })
-}
-
-/// Set for this topic, not taken over from the broker.
-fn is_own(setting: &Setting) -> bool {
-    setting.source == "topic"
-}
-
-fn describe_in_tables(topic: &Described, sink: &mut Sink) -> std::io::Result<()> {
-    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-    let internal = if topic.is_internal { ", internal" } else { "" };
-    sink.line(&format!("topic {}: {}{internal}", topic.topic, counted(count, "partition")))?;
-    let mut table = Pages::new(&[
-        Column::Number("partition"),
-        Column::Number("leader"),
-        Column::Number("epoch"),
-        Column::Text("replicas"),
-        Column::Text("in sync"),
-        Column::Number("start"),
-        Column::Number("high watermark"),
-        Column::Number("size"),
-    ]);
-    let or_dash = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
-    let list = |brokers: &[i32]| brokers.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
-    for partition in &topic.partitions {
-        table.row(
-            sink,
-            vec![
-                partition.partition.to_string(),
-                partition.leader.map_or("none".to_owned(), |leader| leader.to_string()),
-                partition.leader_epoch.to_string(),
-                list(&partition.replicas),
-                list(&partition.in_sync),
-                or_dash(partition.start),
-                or_dash(partition.high_watermark),
-                partition.size_bytes.map_or("-".to_owned(), show_bytes),
-            ],
-        )?;
-    }
-    table.flush(sink)?;
-    let mut table = Pages::new(&["setting", "value", "source"].map(Column::Text));
-    for setting in &topic.settings {
-        table.row(sink, vec![setting.name.clone(), setting.value.clone(), setting.source.clone()])?;
-    }
-    table.flush(sink)
-}
-
 async fn alter(args: &AlterArgs) -> anyhow::Result<()> {
     #[derive(Serialize)]
     struct Altered {
         topic: String,
-        settings: Vec<DescribedSetting>,
+        settings: Vec<describe::DescribedSetting>,
     }
     let pair = |pair: &Pair| (pair.key.clone(), pair.value.clone());
     let set = args.set.iter().map(pair).map(|(key, value)| ConfigChange::Set(key, value));
@@ -386,9 +262,8 @@ async fn alter(args: &AlterArgs) -> anyhow::Result<()> {
     let settings = admin.settings(resource, &names).await?;
     let shown = settings.iter().map(|s| format!("{} = {} ({})", s.name, s.value, s.source));
     let words = format!("topic {} altered: {}", args.topic, shown.collect::<Vec<_>>().join(", "));
-    let settings =
-        settings.into_iter().map(|s| DescribedSetting { name: s.name, value: s.value, source: s.source });
-    args.output.say(&words, &Altered { topic: args.topic.clone(), settings: settings.collect() })
+    let settings = settings.into_iter().map(Into::into).collect();
+    args.output.say(&words, &Altered { topic: args.topic.clone(), settings })
 }
 
 async fn delete(args: &DeleteArgs) -> anyhow::Result<()> {

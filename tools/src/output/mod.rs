@@ -66,6 +66,28 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Whether standard output shows colours: a terminal does, unless its user has said otherwise (no-color.org).
+pub(crate) fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Text that should alarm whoever looks.
+pub(crate) fn alarming(text: &str) -> String {
+    if is_coloured() { format!("\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+/// How many of so many things are done: on standard error, and only where somebody looks at it.
+pub(crate) fn count_bar(count: u64, things: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(count), ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {things}, {{msg}}")) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// How far along work over `bytes` is: on standard error, and only where somebody looks at it and the work is long.
 pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
     if bytes < PROGRESS_FROM_BYTES || !std::io::stderr().is_terminal() {

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Color, Table, presets};
 
-use super::Sink;
+use super::{Sink, is_coloured};
 
 /// Rows that are aligned with each other.
 const PAGE_ROWS: usize = 500;
@@ -21,7 +21,7 @@ pub(crate) enum Column {
 /// A table under way.
 pub(crate) struct Pages {
     columns: Vec<Column>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<(String, bool)>>,
 }
 
 impl Pages {
@@ -31,6 +31,11 @@ impl Pages {
 
     /// Adds a row, as many cells as there are columns.
     pub(crate) fn row(&mut self, sink: &mut Sink, cells: Vec<String>) -> io::Result<()> {
+        self.row_with_alarms(sink, cells.into_iter().map(|cell| (cell, false)).collect())
+    }
+
+    /// The same, each cell with whether it should alarm whoever looks: then it is red, where there are colours.
+    pub(crate) fn row_with_alarms(&mut self, sink: &mut Sink, cells: Vec<(String, bool)>) -> io::Result<()> {
         self.rows.push(cells);
         if self.rows.len() == PAGE_ROWS { self.flush(sink) } else { Ok(()) }
     }
@@ -50,7 +55,12 @@ impl Pages {
                 set.set_cell_alignment(CellAlignment::Right);
             }
         }
-        table.add_rows(self.rows.drain(..));
+        let has_colours = is_coloured();
+        let cell = |(text, is_alarming): (String, bool)| match is_alarming && has_colours {
+            true => Cell::new(text).fg(Color::Red),
+            false => Cell::new(text),
+        };
+        table.add_rows(self.rows.drain(..).map(|cells| cells.into_iter().map(cell).collect::<Vec<_>>()));
         sink.line(&table.trim_fmt())
     }
 }

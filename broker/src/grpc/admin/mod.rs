@@ -1,6 +1,8 @@
 //! The Admin service: topics, their settings and offsets, and the cluster.
 
 mod cluster;
+mod cluster_changes;
+mod cluster_status;
 mod configs;
 mod partitions;
 mod topics;
@@ -52,6 +54,14 @@ answers! {
     delete_records: DeleteRecordsRequest => DeleteRecordsReply, DeleteRecords, partitions::delete_records;
     describe_log_dirs: DescribeLogDirsRequest => DescribeLogDirsReply, DescribeLogDirs, partitions::log_dirs;
     describe_producers: DescribeProducersRequest => DescribeProducersReply, DescribeProducers, partitions::producers;
+    cluster_status: ClusterStatusRequest => ClusterStatusReply, ClusterStatus, cluster_status::status;
+    move_partitions: MovePartitionsRequest => MovePartitionsReply, MovePartitions, cluster_changes::move_partitions;
+    list_moves: ListMovesRequest => ListMovesReply, ListMoves, cluster_status::moves;
+    cancel_moves: CancelMovesRequest => CancelMovesReply, CancelMoves, cluster_changes::cancel_moves;
+    elect_leaders: ElectLeadersRequest => ElectLeadersReply, ElectLeaders, cluster_changes::elect_leaders;
+    change_voters: ChangeVotersRequest => ChangeVotersReply, ChangeVoters, cluster_changes::voters;
+    remove_broker: RemoveBrokerRequest => RemoveBrokerReply, RemoveBroker, cluster_changes::remove;
+    set_feature_level: SetFeatureLevelRequest => SetFeatureLevelReply, SetFeatureLevel, cluster_changes::feature_level;
 }
 
 /// What became of things that were named, in their order.

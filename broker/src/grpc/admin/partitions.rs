@@ -2,7 +2,7 @@
 
 use floodmark_proto::ids::Offset;
 use floodmark_proto::pb::v1 as pb;
-use floodmark_replication::partition::{Isolation, PartitionHandle};
+use floodmark_replication::partition::{Isolation, PartitionHandle, ReplicaProgress};
 use floodmark_storage::producers;
 use tokio::time::Instant;
 
@@ -57,8 +57,23 @@ async fn offsets_of(
         leader_epoch: partition.leader_epoch().0,
         at_offset: found.and_then(|found| found.offset).map(|offset| offset.0),
         at_timestamp_ms: found.and_then(|found| found.timestamp),
+        replicas: replicas_of(call, partition).await?,
         ..Default::default()
     })
+}
+
+/// The followers as the leader knows them. Logs are looked into for the bytes they lack, on a thread that may wait for a disk.
+async fn replicas_of(call: &Call, partition: PartitionHandle) -> Result<Vec<pb::ReplicaState>, Refused> {
+    let now_ms = u64::try_from(call.shared.clock.now_ms()).unwrap_or(0);
+    let progress = partition.replicas_progress(now_ms);
+    // Nobody to look for, or nothing that anybody lacks: no thread is needed to find that out.
+    if progress.is_empty() {
+        return Ok(Vec::new());
+    }
+    let looked = tokio::task::spawn_blocking(move || {
+        progress.iter().map(|replica| replica_state(&partition, replica)).collect()
+    });
+    looked.await.map_err(|_| Refused::from(floodmark_proto::kafka::ErrorCode::UnknownServerError))
 }
 
 pub(super) async fn delete_records(
@@ -143,5 +158,17 @@ fn producer(state: &producers::ProducerState) -> pb::ProducerInfo {
         producer_epoch: i32::from(state.epoch),
         last_sequence: state.last_batch().map(|batch| batch.last_sequence),
         last_timestamp_ms: (state.last_timestamp != -1).then_some(state.last_timestamp),
+    }
+}
+
+/// Looks into the log for what the replica lacks.
+fn replica_state(partition: &PartitionHandle, replica: &ReplicaProgress) -> pb::ReplicaState {
+    let lag = partition.log_end().0.saturating_sub(replica.log_end.0).max(0);
+    pb::ReplicaState {
+        broker_id: replica.broker.0,
+        end: replica.log_end.0,
+        lag_records: lag,
+        lag_bytes: if lag > 0 { partition.reader().bytes_from(replica.log_end) } else { 0 },
+        behind_for_ms: replica.caught_up_ms_ago,
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::pb::v1 as pb;
-use floodmark_replication::cluster::Topic;
+use floodmark_replication::cluster::{ClusterImage, Topic};
 
 use super::cluster::brokers;
 use super::named;
 use crate::grpc::call::Call;
 use crate::grpc::refused::Refused;
+use crate::metrics::min_in_sync;
 use crate::ops::error::OpError;
 use crate::ops::topics::{self, CreatedTopic, MorePartitions, NewTopic, TopicKey, find, is_internal};
 
@@ -20,10 +21,10 @@ pub(super) async fn describe(
     let image = topics::image_with(&call.shared, request.topics.iter().map(|name| &**name)).await;
     let topics = if request.topics.is_empty() {
         let shown = image.topics().filter(|topic| request.include_internal || !is_internal(&topic.name));
-        shown.map(|topic| described(topic)).collect()
+        shown.map(|topic| described(call, &image, topic)).collect()
     } else {
         let one = |name: &String| match find(&image, TopicKey::Name(name)) {
-            Ok(topic) => described(topic),
+            Ok(topic) => described(call, &image, topic),
             Err(e) => pb::DescribedTopic {
                 name: name.clone(),
                 error: Some(call.refuse_part(e)),
@@ -35,7 +36,7 @@ pub(super) async fn describe(
     Ok(pb::DescribeTopicsReply { topics, brokers: brokers(&image) })
 }
 
-fn described(topic: &Topic) -> pb::DescribedTopic {
+fn described(call: &Call, image: &ClusterImage, topic: &Topic) -> pb::DescribedTopic {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
     let partition = |(index, p): (&u32, &floodmark_replication::cluster::Partition)| pb::DescribedPartition {
         partition: *index as i32,
@@ -43,12 +44,16 @@ fn described(topic: &Topic) -> pb::DescribedTopic {
         leader_epoch: p.leader_epoch.0,
         replicas: ids(&p.replicas),
         in_sync: ids(&p.isr),
+        adding: ids(&p.adding),
+        removing: ids(&p.removing),
     };
     pb::DescribedTopic {
         name: topic.name.to_string(),
         topic_id: topic.id.to_bytes().to_vec().into(),
         is_internal: is_internal(&topic.name),
         partitions: topic.partitions.iter().map(partition).collect(),
+        min_in_sync: i32::try_from(min_in_sync(image, topic, call.shared.cluster.file_settings()))
+            .unwrap_or(i32::MAX),
         error: None,
     }
 }

@@ -21,7 +21,7 @@ const FLUSH_TRIES: u32 = 100;
 const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Writes what waits when dropped.
-pub(super) struct Log(SyncSender<Message>);
+pub(in crate::cmd) struct Log(SyncSender<Message>);
 
 enum Message {
     Line(Vec<u8>),
@@ -29,7 +29,7 @@ enum Message {
 }
 
 /// Starts the log of this process.
-pub(super) fn start(config: &BrokerConfig) -> anyhow::Result<Log> {
+pub(in crate::cmd) fn start(config: &BrokerConfig) -> anyhow::Result<Log> {
     let filter = EnvFilter::try_new(&config.logging_filter)
         .with_context(|| format!("logging.filter cannot be {:?}", config.logging_filter))?;
     let queue = start_writer(io::stderr(), config.logging_format)?;

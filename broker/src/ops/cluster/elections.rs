@@ -1,0 +1,122 @@
+//! Other leaders for partitions: the preferred ones, or, where an operator accepts the loss, one that lacks something.
+
+use std::sync::Arc;
+
+use floodmark_proto::ids::BrokerId;
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::cluster::command::Election;
+use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, Topic};
+use tokio::time::Instant;
+
+use crate::ops::error::OpError;
+use crate::ops::topics::{TopicKey, find};
+use crate::shared::Shared;
+
+/// What became of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Elected {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) before: Option<BrokerId>,
+    /// Who leads now, or would.
+    pub(crate) leader: Option<BrokerId>,
+    /// Those that had everything that was acknowledged.
+    pub(crate) in_sync: Vec<BrokerId>,
+    pub(crate) error: Option<OpError>,
+}
+
+/// Has the first replica lead, of the partitions that are named, or of all where it could and does not.
+pub(crate) async fn preferred(
+    shared: &Arc<Shared>,
+    named: &[(String, i32)],
+    validate_only: bool,
+    deadline: Instant,
+) -> Vec<Elected> {
+    let image = shared.cluster.image();
+    let wanted: Vec<(String, i32)> =
+        if named.is_empty() { where_preferred_could_lead(&image) } else { named.to_vec() };
+    let mut elected = Vec::with_capacity(wanted.len());
+    for (topic, partition) in wanted {
+        elected.push(
+            elect(shared, &image, (topic, partition), Election::Preferred, validate_only, deadline).await,
+        );
+    }
+    elected
+}
+
+/// Has a live replica lead a partition whose replicas in sync are gone. What it lacks is lost, so it is done for one partition by name, and
+/// only where that is accepted; else it is told what would be.
+pub(crate) async fn unclean(
+    shared: &Arc<Shared>,
+    named: &[(String, i32)],
+    accept_data_loss: bool,
+    deadline: Instant,
+) -> Result<Elected, OpError> {
+    let [(topic, partition)] = named else {
+        let message = "an unclean election loses records; it is ordered for one partition, by name";
+        return Err(OpError::new(ErrorCode::InvalidRequest, message));
+    };
+    let image = shared.cluster.image();
+    let which = (topic.clone(), *partition);
+    Ok(elect(shared, &image, which, Election::Unclean, !accept_data_loss, deadline).await)
+}
+
+fn where_preferred_could_lead(image: &ClusterImage) -> Vec<(String, i32)> {
+    let could = |p: &Partition| {
+        let preferred = p.target().next();
+        preferred
+            .is_some_and(|first| p.leader != Some(first) && p.isr.contains(&first) && image.may_lead(first))
+    };
+    let of_topic = |topic: &Arc<Topic>| {
+        let found = topic.partitions.iter().filter(|(_, p)| could(p));
+        let name =
+            |(index, _): (&u32, &Partition)| Some((topic.name.to_string(), i32::try_from(*index).ok()?));
+        found.filter_map(name).collect::<Vec<_>>()
+    };
+    image.topics().flat_map(of_topic).collect()
+}
+
+async fn elect(
+    shared: &Arc<Shared>,
+    image: &ClusterImage,
+    (name, index): (String, i32),
+    election: Election,
+    validate_only: bool,
+    deadline: Instant,
+) -> Elected {
+    let mut elected = Elected {
+        topic: name,
+        partition: index,
+        before: None,
+        leader: None,
+        in_sync: Vec::new(),
+        error: None,
+    };
+    let found = find(image, TopicKey::Name(&elected.topic)).and_then(|topic| {
+        let index = u32::try_from(index).ok();
+        let partition = index.and_then(|index| Some((index, topic.partition(index)?)));
+        let missing = || {
+            let message = format!("topic '{}' has no partition {}", topic.name, elected.partition);
+            OpError::new(ErrorCode::UnknownTopicOrPartition, message)
+        };
+        partition.map(|(index, partition)| (topic.id, index, partition)).ok_or_else(missing)
+    });
+    let (topic, partition, now) = match found {
+        Ok(found) => found,
+        Err(e) => return Elected { error: Some(e), ..elected },
+    };
+    (elected.before, elected.leader) = (now.leader, now.leader);
+    elected.in_sync = now.isr.to_vec();
+    let command = Command::ElectLeader { topic, partition, election };
+    let outcome = if validate_only {
+        floodmark_replication::cluster::apply(image, &command).1.map_err(OpError::from)
+    } else {
+        shared.cluster.propose(command, deadline).await
+    };
+    match outcome {
+        Ok(Output::LeaderElected { leader, .. }) => elected.leader = Some(leader),
+        Ok(_) => {}
+        Err(e) => elected.error = Some(e),
+    }
+    elected
+}

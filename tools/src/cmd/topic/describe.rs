@@ -1,0 +1,229 @@
+//! `floodmark topic describe`: who leads each partition, who has it, who is behind, and the settings. What is wrong is red.
+
+use anyhow::Context as _;
+use floodmark_client::admin::{ConfigResource, Offsets, Partition, ReplicaState, Setting, Topic};
+use floodmark_client::{Admin, TopicPartition};
+use serde::Serialize;
+
+use super::{DescribeArgs, counted};
+use crate::cmd::all_of;
+use crate::input::quantity::show_bytes;
+use crate::output::table::{Column, Pages};
+use crate::output::{Format, Sink, alarming, note};
+
+#[derive(Serialize)]
+struct Described {
+    topic: String,
+    is_internal: bool,
+    min_in_sync: i32,
+    partitions: Vec<DescribedPartition>,
+    settings: Vec<DescribedSetting>,
+}
+
+#[derive(Serialize)]
+struct DescribedPartition {
+    partition: i32,
+    leader: Option<i32>,
+    leader_epoch: i32,
+    replicas: Vec<i32>,
+    in_sync: Vec<i32>,
+    /// Those that a move adds, and those that it takes away.
+    adding: Vec<i32>,
+    removing: Vec<i32>,
+    is_under_replicated: bool,
+    is_below_minimum: bool,
+    /// The followers, as the leader knows them.
+    followers: Vec<DescribedFollower>,
+    /// Null while nobody leads it.
+    start: Option<i64>,
+    high_watermark: Option<i64>,
+    size_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct DescribedFollower {
+    broker: i32,
+    end: i64,
+    lag_records: i64,
+    lag_bytes: u64,
+    behind_for_ms: u64,
+}
+
+#[derive(Serialize)]
+pub(super) struct DescribedSetting {
+    name: String,
+    value: String,
+    source: String,
+}
+
+impl From<Setting> for DescribedSetting {
+    fn from(setting: Setting) -> DescribedSetting {
+        DescribedSetting { name: setting.name, value: setting.value, source: setting.source }
+    }
+}
+
+pub(super) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
+    let admin = args.server.connect().await?.admin();
+    let mut sink = Sink::stdout();
+    all_of(&args.topics, async |name| {
+        let topic = admin.topic(name).await.with_context(|| format!("topic {name} cannot be described"))?;
+        let described = described(&admin, topic, args.all_settings).await?;
+        match args.output.format {
+            Format::Json => sink.json(&described)?,
+            Format::Table => in_tables(&described, &mut sink)?,
+        }
+        Ok(sink.flush()?)
+    })
+    .await
+}
+
+async fn described(admin: &Admin, topic: Topic, all_settings: bool) -> anyhow::Result<Described> {
+    let mut settings = admin.settings(ConfigResource::Topic(topic.name.clone()), &[]).await?;
+    settings.retain(|setting| all_settings || is_own(setting));
+    settings.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut partitions = Vec::new();
+    for partition in topic.partitions {
+        let looked = look(admin, &topic.name, &partition).await;
+        partitions.push(described_partition(partition, topic.min_in_sync, looked));
+    }
+    Ok(Described {
+        topic: topic.name,
+        is_internal: topic.is_internal,
+        min_in_sync: topic.min_in_sync,
+        partitions,
+        settings: settings.into_iter().map(Into::into).collect(),
+    })
+}
+
+/// What only the leader knows. A leader that does not answer is a reason to show the rest, not to show nothing.
+async fn look(admin: &Admin, topic: &str, partition: &Partition) -> Option<(Offsets, Vec<ReplicaState>)> {
+    partition.leader?;
+    let place = TopicPartition::new(topic, partition.partition);
+    match admin.offsets_and_replicas(&place).await {
+        Ok(looked) => Some(looked),
+        Err(e) => {
+            note(&format!("{place}: its leader does not tell offsets: {e}"));
+            None
+        }
+    }
+}
+
+fn described_partition(
+    partition: Partition,
+    min_in_sync: i32,
+    looked: Option<(Offsets, Vec<ReplicaState>)>,
+) -> DescribedPartition {
+    let (offsets, followers) =
+        looked.map_or((None, Vec::new()), |(offsets, followers)| (Some(offsets), followers));
+    let follower = |state: ReplicaState| DescribedFollower {
+        broker: state.broker,
+        end: state.end,
+        lag_records: state.lag_records,
+        lag_bytes: state.lag_bytes,
+        behind_for_ms: state.behind_for_ms,
+    };
+    let in_sync = i32::try_from(partition.in_sync.len()).unwrap_or(i32::MAX);
+    DescribedPartition {
+        partition: partition.partition,
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        is_under_replicated: partition.is_under_replicated(),
+        is_below_minimum: in_sync < min_in_sync,
+        replicas: partition.replicas,
+        in_sync: partition.in_sync,
+        adding: partition.adding,
+        removing: partition.removing,
+        followers: followers.into_iter().map(follower).collect(),
+        start: offsets.map(|offsets| offsets.start),
+        high_watermark: offsets.map(|offsets| offsets.high_watermark),
+        size_bytes: offsets.map(|offsets| offsets.size_bytes),
+    }
+}
+
+/// Set for this topic, not taken over from the broker.
+fn is_own(setting: &Setting) -> bool {
+    setting.source == "topic"
+}
+
+fn in_tables(topic: &Described, sink: &mut Sink) -> std::io::Result<()> {
+    let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+    let internal = if topic.is_internal { ", internal" } else { "" };
+    sink.line(&format!("topic {}: {}{internal}{}", topic.topic, counted(count, "partition"), lacks(topic)))?;
+    let mut table = Pages::new(&[
+        Column::Number("partition"),
+        Column::Number("leader"),
+        Column::Number("epoch"),
+        Column::Text("replicas"),
+        Column::Text("in sync"),
+        Column::Text("behind"),
+        Column::Number("start"),
+        Column::Number("high watermark"),
+        Column::Number("size"),
+    ]);
+    let or_dash = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
+    let list = |brokers: &[i32]| brokers.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+    let calm = |text: String| (text, false);
+    for partition in &topic.partitions {
+        let is_alarming = partition.is_under_replicated || partition.is_below_minimum;
+        let cells = vec![
+            calm(partition.partition.to_string()),
+            (
+                partition.leader.map_or("none".to_owned(), |leader| leader.to_string()),
+                partition.leader.is_none(),
+            ),
+            calm(partition.leader_epoch.to_string()),
+            calm(replicas(partition)),
+            (list(&partition.in_sync), is_alarming),
+            (behind(&partition.followers), is_alarming),
+            calm(or_dash(partition.start)),
+            calm(or_dash(partition.high_watermark)),
+            calm(partition.size_bytes.map_or("-".to_owned(), show_bytes)),
+        ];
+        table.row_with_alarms(sink, cells)?;
+    }
+    table.flush(sink)?;
+    let mut table = Pages::new(&["setting", "value", "source"].map(Column::Text));
+    for setting in &topic.settings {
+        table.row(sink, vec![setting.name.clone(), setting.value.clone(), setting.source.clone()])?;
+    }
+    table.flush(sink)
+}
+
+/// What is wrong with partitions of the topic, in red; nothing where nothing is.
+fn lacks(topic: &Described) -> String {
+    let counts = [
+        (topic.partitions.iter().filter(|p| p.leader.is_none()).count(), "offline".to_owned()),
+        (
+            topic.partitions.iter().filter(|p| p.is_below_minimum).count(),
+            format!("below min.insync.replicas={}", topic.min_in_sync),
+        ),
+        (topic.partitions.iter().filter(|p| p.is_under_replicated).count(), "under-replicated".to_owned()),
+    ];
+    let words = counts.into_iter().filter(|(count, _)| *count > 0);
+    words.map(|(count, what)| format!(", {}", alarming(&format!("{count} {what}")))).collect()
+}
+
+/// `1, 2, +4, -3`: with what a move adds and takes away.
+fn replicas(partition: &DescribedPartition) -> String {
+    let sign = |id: &i32| match (partition.adding.contains(id), partition.removing.contains(id)) {
+        (true, _) => format!("+{id}"),
+        (_, true) => format!("-{id}"),
+        _ => id.to_string(),
+    };
+    partition.replicas.iter().map(sign).collect::<Vec<_>>().join(", ")
+}
+
+/// `2: 15 records, 1.2 KiB, 3 s`; empty where nobody lacks anything.
+fn behind(followers: &[DescribedFollower]) -> String {
+    let lacking = followers.iter().filter(|follower| follower.lag_records > 0);
+    let words = lacking.map(|follower| {
+        format!(
+            "{}: {}, {}, {} s",
+            follower.broker,
+            counted(i32::try_from(follower.lag_records).unwrap_or(i32::MAX), "record"),
+            show_bytes(follower.lag_bytes),
+            follower.behind_for_ms / 1000
+        )
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
