@@ -204,6 +204,8 @@ fn configs(args: &DevArgs, dir: &Path, layout: &Layout) -> anyhow::Result<Vec<Br
     let config = |(id, ports): (&usize, &[u16; DOORS as usize])| {
         let mut config = BrokerConfig::default();
         let data_dir = dir.join(format!("broker-{id}")).display().to_string();
+        // The logs of all of them come out together, so only what matters.
+        config.set("logging.filter", "warn,openraft=off")?;
         // Settings of the caller first: what makes the brokers a cluster is not theirs to change.
         for pair in &args.set {
             config.set(&pair.key, &pair.value)?;

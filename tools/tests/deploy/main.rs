@@ -6,6 +6,7 @@
 mod containers;
 mod kubernetes;
 mod metrics;
+mod namespaces;
 mod systemd;
 
 use std::fs;
