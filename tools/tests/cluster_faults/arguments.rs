@@ -12,6 +12,10 @@ pub(crate) enum Mode {
     Soak,
     /// One kind again and again, for its figures.
     Failover,
+    /// Nothing but what does not belong to the cluster.
+    Strangers,
+    /// Clients of other hands, nothing but rolling restarts.
+    Rolling,
 }
 
 #[derive(Debug, Clone)]
@@ -27,7 +31,7 @@ pub(crate) struct Arguments {
     pub(crate) is_fast: bool,
 }
 
-const USAGE: &str = "cluster_faults [soak|failover] [--seed N] [--minutes N] [--times N] [--brokers N] [--only KIND,KIND] [--fast]";
+const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--only KIND,KIND] [--fast]";
 
 impl Arguments {
     /// Nothing where other tests are asked for, by a filter as test harnesses take it.
@@ -53,6 +57,8 @@ impl Arguments {
                     (arguments.faults, arguments.times) = (vec![Fault::KillLeader], Some(10));
                     arguments.time = Duration::from_secs(15 * 60);
                 }
+                "strangers" => arguments.mode = Mode::Strangers,
+                "rolling" => (arguments.mode, arguments.time) = (Mode::Rolling, Duration::from_secs(60)),
                 "--seed" => arguments.seed = number(),
                 "--minutes" => arguments.time = Duration::from_secs(number() * 60),
                 "--times" => arguments.times = Some(number() as u32),

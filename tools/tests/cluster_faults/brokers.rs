@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -20,15 +20,14 @@ pub(crate) struct Brokers {
     logs: PathBuf,
     settings: Vec<(String, String)>,
     children: Vec<Option<Child>>,
-    voters: usize,
 }
 
 impl Brokers {
-    /// None of them runs yet.
-    pub(crate) fn new(ground: Ground, logs: PathBuf, settings: &[(&str, &str)]) -> Brokers {
+    /// So many, none of which runs yet. The ground may have room for more.
+    pub(crate) fn new(ground: Ground, count: usize, logs: PathBuf, settings: &[(&str, &str)]) -> Brokers {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let (children, voters) = (ground.places.iter().map(|_| None).collect(), ground.places.len());
-        Brokers { ground, logs, settings, children, voters }
+        let children = (0..count).map(|_| None).collect();
+        Brokers { ground, logs, settings, children }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -51,29 +50,70 @@ impl Brokers {
     /// Starts the process; does not wait for it.
     pub(crate) fn start(&mut self, index: usize) {
         assert!(self.children[index].is_none(), "broker {} runs already", index + 1);
-        let place = &self.ground.places[index];
-        let mut command = self.ground.command_at(index, env!("CARGO_BIN_EXE_floodmark"));
-        command.args(["serve", "--node-id", &(index + 1).to_string()]);
-        command.arg("--data-dir").arg(self.data_dir(index));
-        command.args(["--kafka-listen", &place.kafka().to_string()]);
-        command.args(["--grpc-listen", &place.grpc().to_string()]);
-        command.args(["--http-listen", &place.http().to_string()]);
-        if self.voters > 1 {
-            let voters = self.ground.places[..self.voters].iter().zip(1..);
+        let child = self.spawn(index, index + 1, &self.data_dir(index), &[]);
+        self.children[index] = Some(child);
+    }
+
+    /// A process in a broker's place: a broker of this cluster, or one that takes itself for that.
+    fn spawn(&self, place: usize, id: usize, data_dir: &Path, settings: &[&str]) -> Child {
+        let place_of = &self.ground.places[place];
+        let mut command = self.ground.command_at(place, env!("CARGO_BIN_EXE_floodmark"));
+        command.args(["serve", "--node-id", &id.to_string()]);
+        command.arg("--data-dir").arg(data_dir);
+        command.args(["--kafka-listen", &place_of.kafka().to_string()]);
+        command.args(["--grpc-listen", &place_of.grpc().to_string()]);
+        command.args(["--http-listen", &place_of.http().to_string()]);
+        if self.count() > 1 {
+            let voters = self.ground.places[..self.count()].iter().zip(1..);
             let voters: Vec<_> = voters.map(|(place, id)| format!("{id}@{}", place.cluster())).collect();
-            command.args(["--cluster-listen", &place.cluster().to_string(), "--voters", &voters.join(",")]);
+            command.args([
+                "--cluster-listen",
+                &place_of.cluster().to_string(),
+                "--voters",
+                &voters.join(","),
+            ]);
         }
-        for (key, value) in &self.settings {
-            command.args(["--set", &format!("{key}={value}")]);
+        for setting in self.settings.iter().map(|(key, value)| format!("{key}={value}")) {
+            command.args(["--set", &setting]);
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
         }
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("FLOODMARK_") {
                 command.env_remove(variable);
             }
         }
-        let log = OpenOptions::new().create(true).append(true).open(self.log(index)).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.children[index] = Some(child);
+        let log = OpenOptions::new().create(true).append(true).open(self.log(place)).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// Starts a broker that must be refused, in a place where none runs; how it ended, and what it said.
+    pub(crate) fn start_refused(
+        &self,
+        place: usize,
+        id: usize,
+        data_dir: &Path,
+        settings: &[&str],
+    ) -> Result<String, String> {
+        let said = fs::read_to_string(self.log(place)).unwrap_or_default().len();
+        let mut child = self.spawn(place, id, data_dir, settings);
+        let mut ended = None;
+        wait_until(UP_WITHIN, || {
+            ended = child.try_wait().unwrap();
+            ended.is_some()
+        });
+        let words = fs::read_to_string(self.log(place)).unwrap().split_off(said);
+        let Some(status) = ended else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return Err(format!("a broker that must be refused runs on; it says {words}"));
+        };
+        if status.success() {
+            Err(format!("a refused broker ends with success; it says {words}"))
+        } else {
+            Ok(words)
+        }
     }
 
     /// Waits until it takes connections of Kafka clients.

@@ -9,14 +9,25 @@
 #![allow(clippy::print_stdout, reason = "what was done, for whoever watches")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+#[allow(dead_code, unused_macros, reason = "shared with the tests of clients, which use the rest of it")]
+#[path = "../kafka_clients/adapter.rs"]
+mod adapter;
 mod arguments;
 mod brokers;
 mod faults;
 mod ground;
+#[allow(dead_code, reason = "shared with the tests of clients, which use the rest of it")]
+#[path = "../kafka_clients/install.rs"]
+mod install;
 #[path = "../../../broker/tests/kafka_client/mod.rs"]
 mod kafka_client;
+#[allow(dead_code, unused_imports, reason = "shared with the interop tests, which use the rest of it")]
+#[path = "../kafka_reference/mod.rs"]
+mod kafka_reference;
 mod load;
+mod rolling;
 mod settle;
+mod strangers;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,6 +45,12 @@ use load::{Load, PARTITIONS, TOPIC};
 
 fn main() -> ExitCode {
     let Some(arguments) = Arguments::of_process() else { return ExitCode::SUCCESS };
+    if arguments.mode == Mode::Rolling
+        && let Err(why) = rolling::install()
+    {
+        println!("FAILED: clients cannot be installed: {why}");
+        return ExitCode::FAILURE;
+    }
     ground::enter();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,10 +68,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let logs = dir.path().join("logs");
     fs::create_dir_all(&logs).unwrap();
     println!("cluster_faults {arguments:?}");
-    let ground = Ground::for_brokers(arguments.brokers, dir.path());
-    let bootstrap = ground.places.iter().map(|place| place.kafka()).collect();
+    // One place more is for strangers.
+    let ground = Ground::for_brokers(arguments.brokers + 1, dir.path());
+    let bootstrap = ground.places[..arguments.brokers].iter().map(|place| place.kafka()).collect();
     let load = Load::new(Recorder::new(Box::new(File::create(&history).unwrap())), bootstrap, since);
-    let brokers = Brokers::new(ground, logs, &settings(arguments));
+    let brokers = Brokers::new(ground, arguments.brokers, logs, &settings(arguments));
     let random = SplitMix::new(arguments.seed);
     let (done, failovers) = (BTreeMap::new(), Vec::new());
     let outlast = arguments.outlast();
@@ -88,12 +106,11 @@ fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path)
     nemesis.brokers.start_all()?;
     make_topic(nemesis)?;
     tell(nemesis.load.since, "the topic is there");
-    let threads = nemesis.load.begin(arguments.seed);
-    nemesis.await_progress("the start")?;
-    inflict_all(nemesis, arguments)?;
-    nemesis.load.end();
-    for thread in threads {
-        thread.join().map_err(|_| "a client panicked")?;
+    if arguments.mode == Mode::Rolling {
+        let dir = history.parent().ok_or("no directory")?;
+        nemesis.roll(&rolling::install()?, arguments.time, dir)?;
+    } else {
+        work_under_faults(nemesis, arguments)?;
     }
     if !nemesis.load.complaints().is_empty() {
         return Err(format!("{:#?}", nemesis.load.complaints()));
@@ -103,13 +120,26 @@ fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path)
     tell(nemesis.load.since, &format!("{read:?}"));
     let verdict = nemesis.judge(history)?;
     // A run in which little happened shows little.
-    let seen = verdict.seen;
-    if seen.sends_acked < 500
-        || seen.commits_acked < 100
-        || seen.reads < 100
-        || seen.sends_unknown_idempotent == 0
-    {
+    let (seen, is_rolling) = (verdict.seen, arguments.mode == Mode::Rolling);
+    let has_groups = is_rolling || seen.commits_acked >= 100;
+    if seen.sends_acked < 500 || seen.reads < 100 || !has_groups {
         return Err(format!("the load did too little: {seen:?}"));
+    }
+    Ok(())
+}
+
+fn work_under_faults(nemesis: &mut Nemesis, arguments: &Arguments) -> Result<(), String> {
+    let threads = nemesis.load.begin(arguments.seed);
+    nemesis.await_progress("the start")?;
+    if arguments.mode != Mode::Strangers {
+        inflict_all(nemesis, arguments)?;
+    }
+    if nemesis.brokers.count() > 1 && matches!(arguments.mode, Mode::Gate | Mode::Strangers) {
+        nemesis.meet_strangers()?;
+    }
+    nemesis.load.end();
+    for thread in threads {
+        thread.join().map_err(|_| "a client panicked")?;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -18,6 +19,7 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
+import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
@@ -92,6 +94,7 @@ public class Adapter {
         switch (request.get("op").asText()) {
             case "hello" -> hello(ok);
             case "produce" -> produce(topic, request, ok);
+            case "stream" -> stream(topic, request, ok);
             case "transaction" -> transaction(topic, request.get("transactional_id").asText());
             case "assign" -> assign(topic, request);
             case "subscribe" -> subscribe(topic, group, request);
@@ -184,6 +187,34 @@ public class Adapter {
             ArrayNode offsets = ok.putArray("offsets");
             for (Future<RecordMetadata> future : sent) {
                 offsets.addArray().add(future.get().partition()).add(future.get().offset());
+            }
+        }
+    }
+
+    void stream(String topic, JsonNode request, ObjectNode ok) throws Exception {
+        int partitions = request.get("partitions").asInt();
+        int number = request.get("producer").asInt();
+        long pause = 1_000_000_000L / request.get("per_second").asLong();
+        ArrayNode errors = ok.putArray("errors");
+        List<Future<RecordMetadata>> sent = new ArrayList<>();
+        try (var producer = new KafkaProducer<>(
+            Map.<String, Object>of("bootstrap.servers", bootstrap), new ByteArraySerializer(), new ByteArraySerializer())) {
+            long until = System.nanoTime() + request.get("seconds").asLong() * 1_000_000_000L;
+            while (System.nanoTime() < until) {
+                int at = sent.size();
+                byte[] value = ByteBuffer.allocate(12).putInt(number).putLong(at / partitions).array();
+                sent.add(producer.send(new ProducerRecord<>(topic, at % partitions, null, value)));
+                LockSupport.parkNanos(pause);
+            }
+            producer.flush();
+        }
+        ArrayNode offsets = ok.put("sent", sent.size()).putArray("offsets");
+        for (Future<RecordMetadata> future : sent) {
+            try {
+                offsets.addArray().add(future.get().partition()).add(future.get().offset());
+            } catch (ExecutionException e) {
+                errors.add(e.getCause().toString());
+                offsets.addNull();
             }
         }
     }

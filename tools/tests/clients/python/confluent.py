@@ -1,5 +1,6 @@
 """confluent-kafka-python, which is librdkafka."""
 import sys
+import time
 
 import confluent_kafka
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
@@ -52,6 +53,29 @@ class Confluent:
         for failed in (o for o in offsets if not isinstance(o, list)):
             raise KafkaException(failed)
         return {"offsets": offsets}
+
+    def stream(self, topic, partitions, producer, seconds, per_second):
+        client = Producer(self.base)
+        offsets, errors = [], []
+
+        def report(at):
+            def told(error, message):
+                if error is None:
+                    offsets[at] = [message.partition(), message.offset()]
+                else:
+                    errors.append(str(error))
+            return told
+
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            at = len(offsets)
+            offsets.append(None)
+            value = producer.to_bytes(4, "big") + (at // partitions).to_bytes(8, "big")
+            client.produce(topic, value=value, partition=at % partitions, on_delivery=report(at))
+            client.poll(1 / per_second)
+        # Longer than a message may wait for its delivery.
+        client.flush(330)
+        return {"sent": len(offsets), "offsets": offsets, "errors": errors}
 
     def transaction(self, topic, transactional_id):
         producer = Producer(self.base | {"transactional.id": transactional_id})
