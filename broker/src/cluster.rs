@@ -1,13 +1,15 @@
 //! This broker's share in the cluster: the metadata that all agree on, and the partitions that it holds because of them. Knows no door.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerEpoch, BrokerId};
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
-use floodmark_replication::cluster::{ClusterImage, Command, Output};
+use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, Topic};
+use floodmark_replication::controller::{Controller, Wants};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_replication::quorum::QuorumHandle;
@@ -17,19 +19,24 @@ use floodmark_storage::LogConfig;
 use floodmark_storage::data_dir::DataDir;
 use floodmark_storage::random::Random;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::BrokerConfig;
 use crate::error::StartError;
+use crate::heartbeat::{Heartbeats, Pulse};
 use crate::member::Member;
 use crate::ops::error::OpError;
 use crate::ops::topics::{TopicDefaults, TopicKey, find};
+use crate::readiness::Readiness;
 
 /// Threads that sync logs. More of them help where syncs of many partitions wait for one disk that takes several at a time.
 const DISK_THREADS: usize = 4;
 
 /// How long closing logs may take; each takes a few syncs.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a broker that waits to be let in says so.
+const TELL_AFTER: Duration = Duration::from_secs(5);
 
 /// Metadata and partitions.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub(crate) struct Cluster {
     registry: Registry,
     /// Carries each new image to the registry.
     follower: JoinHandle<()>,
+    heartbeats: Heartbeats,
     random: Random,
     lease: Lease,
     file_settings: Settings,
@@ -61,6 +69,7 @@ impl Cluster {
     /// Opens the partitions that the cluster gives to `member`. It leads none of them yet. Blocks; needs a tokio runtime.
     pub(crate) fn open(
         member: Member,
+        controller: Controller,
         data_dirs: Vec<DataDir>,
         config: &BrokerConfig,
         random: Random,
@@ -82,13 +91,21 @@ impl Cluster {
         let voters = config.cluster_voters.len();
         let replication_factor = i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX);
         let (partitions, file_settings) = (config.num_partitions, config.file_settings().clone());
-        // A broker whose quorum is itself is followed by nobody.
         let lease = Lease::default();
-        lease.hold();
+        let heartbeats = Heartbeats::spawn(Pulse {
+            quorum: member.quorum.clone(),
+            controller,
+            broker: member.id,
+            epoch: member.epoch,
+            interval: config.broker_heartbeat_interval.duration(),
+            session: config.broker_session_timeout.duration(),
+            lease: lease.clone(),
+        });
         Ok(Cluster {
             member,
             registry,
             follower,
+            heartbeats,
             random,
             lease,
             file_settings,
@@ -98,15 +115,67 @@ impl Cluster {
         })
     }
 
-    /// Leads from here on; returns once the partitions know.
-    pub(crate) async fn serve(&self) -> Result<(), StartError> {
-        self.member.serve().await?;
+    /// Asks to be let in, and returns once this broker may lead and its partitions know, however long that takes.
+    pub(crate) async fn serve(&self, readiness: &Readiness) -> Result<(), StartError> {
+        let lost = lost_replicas(&self.member, &self.registry);
+        if !lost.is_empty() {
+            tracing::warn!(
+                partitions = lost.len(),
+                "this broker does not have all that it had in sync; others keep it"
+            );
+            self.member.lose(lost).await?;
+        }
+        readiness.waits_for("the controller lets this broker serve");
+        self.heartbeats.want(Wants::Serve);
+        tokio::select! {
+            () = self.let_in() => {}
+            reason = self.heartbeats.refused() => return Err(StartError::NotRegistered { reason }),
+        }
         self.registry.reconciled(self.image().version()).await;
         Ok(())
     }
 
+    async fn let_in(&self) {
+        let mut images = self.member.quorum.watch();
+        loop {
+            let is_live = images.borrow_and_update().is_live(self.member.id);
+            if is_live && self.lease.is_held() {
+                return;
+            }
+            tokio::select! {
+                // The sender lives as long as the quorum.
+                _ = images.changed() => {}
+                () = self.lease.held(), if is_live => {}
+                () = sleep(TELL_AFTER) => tracing::info!("waiting for the controller to let this broker serve"),
+            }
+        }
+    }
+
+    /// Has others take over what this broker leads, as far as they can within `limit`.
+    pub(crate) async fn hand_over(&self, limit: Duration) {
+        let id = self.member.id;
+        let mut images = self.member.quorum.watch();
+        if limit.is_zero() || !images.borrow().brokers().any(|other| other.id != id && !other.fenced) {
+            return;
+        }
+        self.heartbeats.want(Wants::Stop);
+        let handed_over = async {
+            while !is_handed_over(&images.borrow_and_update(), id) {
+                if images.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if timeout(limit, handed_over).await.is_err() {
+            tracing::warn!("not everything that this broker leads was taken over in time");
+        }
+    }
+
     /// Lets go of every leadership, then closes logs and metadata.
     pub(crate) async fn stop(&self) {
+        self.heartbeats.end();
+        // From here on others may be given everything.
+        self.lease.give_up();
         self.member.fence().await;
         self.follower.abort();
         let registry = self.registry.clone();
@@ -116,6 +185,18 @@ impl Cluster {
             Err(_) => tracing::error!("closing the logs panicked"),
         }
         self.member.leave().await;
+    }
+
+    /// Returns when this broker cannot go on, with the reason.
+    pub(crate) fn failed(&self) -> impl Future<Output = String> + Send + 'static {
+        let quorum = self.member.quorum.clone();
+        let refused = self.heartbeats.refused();
+        async move {
+            tokio::select! {
+                e = quorum.failed() => e.to_string(),
+                reason = refused => reason,
+            }
+        }
     }
 
     /// What the cluster has agreed on, as it is known here.
@@ -217,4 +298,33 @@ impl Cluster {
         dirs.map(|dir| LogDir { path: dir.path().to_owned(), available_bytes: dir.available_bytes().ok() })
             .collect()
     }
+}
+
+/// True where this broker leads nothing that another one could.
+fn is_handed_over(image: &ClusterImage, id: BrokerId) -> bool {
+    let is_known = image.broker(id).is_none_or(|broker| broker.stopping || broker.fenced);
+    let mut led = image.topics().flat_map(|topic| topic.partitions.values());
+    is_known && !led.any(|partition| partition.leader == Some(id) && partition.heir(image).is_some())
+}
+
+/// What this broker counts as holding and does not hold: its logs were made anew when they were opened, or cannot be opened.
+fn lost_replicas(member: &Member, registry: &Registry) -> Vec<(TopicId, u32)> {
+    let image = member.quorum.image();
+    let made: BTreeSet<(TopicId, u32)> = registry.take_made().into_iter().collect();
+    let is_lost = |topic: &Topic, index: u32, partition: &Partition| {
+        let others = partition.isr.iter().any(|replica| *replica != member.id);
+        if made.contains(&(topic.id, index)) {
+            // A partition on this broker alone may be new: the broker ended before it had made the log.
+            partition.replicas.len() > 1 || member.has_lost_directory
+        } else {
+            // What cannot be opened now may be opened later, so only others are given the lead.
+            others && i32::try_from(index).is_ok_and(|index| registry.get(topic.id, index).is_none())
+        }
+    };
+    let of_topic = |topic: &Arc<Topic>| {
+        let own = topic.partitions.iter().filter(|(_, partition)| partition.isr.contains(&member.id));
+        let lost = own.filter(|(index, partition)| is_lost(topic, **index, partition));
+        lost.map(|(index, _)| (topic.id, *index)).collect::<Vec<_>>()
+    };
+    image.topics().flat_map(of_topic).collect()
 }

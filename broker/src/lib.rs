@@ -17,6 +17,7 @@ mod error;
 pub mod filter;
 pub mod groups;
 mod grpc;
+mod heartbeat;
 mod http;
 mod kafka;
 mod log_rate;
@@ -38,7 +39,8 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_replication::cluster::image::Endpoint as ClusterEndpoint;
-use floodmark_replication::quorum::{QuorumOptions, QuorumTiming, Seat, SnapshotRule};
+use floodmark_replication::controller::{Controller, ControllerRules};
+use floodmark_replication::quorum::{FEATURE_LEVELS, QuorumOptions, QuorumTiming, Seat, SnapshotRule};
 use floodmark_replication::rpc::{Address, BROKER_LISTENER};
 use floodmark_storage::TailBudget;
 use floodmark_storage::clock::Clock;
@@ -47,6 +49,7 @@ use floodmark_storage::fs::RealDisk;
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
@@ -60,6 +63,7 @@ use member::{Joining, Member};
 use peer_door::PeerDoor;
 use runtime::Threads;
 use shared::{Ground, Shared};
+use shutdown::Drain;
 
 /// What the cluster calls the listener of Kafka clients.
 pub(crate) const KAFKA_LISTENER: &str = "KAFKA";
@@ -141,10 +145,24 @@ impl Broker {
         let peer_door = peers
             .map(|peers| PeerDoor::open(peers.listener, &joining.seat, threads.control(), threads.cores()));
         let seat = joining.seat.clone();
-        let member = threads.wait_for(Member::join(joining, stop)).ok_or(StartError::Ended)??;
+        let stopping = Drain::default();
+        let stopped = stopping.clone();
+        threads.control().spawn(async move {
+            stop.await;
+            stopped.begin();
+        });
+        let stopped = stopping.clone();
+        let joined = Member::join(joining, async move { stopped.begun().await });
+        let member = threads.wait_for(joined).ok_or(StartError::Ended)??;
+        let controller = Controller::spawn(member.quorum.clone(), controller_rules(&config));
+        if let Some(door) = &peer_door {
+            let mut routes = Routes::builder();
+            controller.add_service(&mut routes, seat.identity_check());
+            door.mount_controller(routes.routes());
+        }
 
         ground.readiness.waits_for("logs are being opened");
-        let cluster = Cluster::open(member, data_dirs, &config, context.random)?;
+        let cluster = Cluster::open(member, controller, data_dirs, &config, context.random)?;
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
         shared.ground.metrics.state.set(shared.observed());
@@ -162,18 +180,24 @@ impl Broker {
             threads,
             _temporary,
         };
-        broker.serve(kafka.listener, kafka_advertised, grpc.map(|grpc| grpc.listener))?;
+        broker.serve(stopping, kafka.listener, kafka_advertised, grpc.map(|grpc| grpc.listener))?;
         Ok(broker)
     }
 
     fn serve(
         &self,
+        stopping: Drain,
         kafka: TcpListener,
         advertised: Arc<Endpoint>,
         grpc: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
-        let serving = self.threads.wait_for(async move { shared.cluster.serve().await });
+        let serving = self.threads.wait_for(async move {
+            tokio::select! {
+                serving = shared.cluster.serve(&shared.ground.readiness) => serving,
+                () = stopping.begun() => Err(StartError::Stopped),
+            }
+        });
         serving.ok_or(StartError::Ended)??;
         let (groups, cluster) = (self.shared.groups.clone(), &self.shared.cluster);
         let following = ops::groups::follow(groups, cluster.quorum().clone(), cluster.registry().clone());
@@ -225,13 +249,13 @@ impl Broker {
         self.peer_address
     }
 
-    /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed. The process should end then.
+    /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed, or the cluster knows another broker under its
+    /// id. The process should end then.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
-        let quorum = self.shared.cluster.quorum().clone();
-        async move { quorum.failed().await.to_string() }
+        self.shared.cluster.failed()
     }
 
-    /// Stops: takes no more connections, lets requests in progress finish within `shutdown.timeout.ms`, then closes everything. Blocks until
+    /// Stops: has other brokers take over what this one leads, takes no more connections, lets requests in progress finish within `shutdown.timeout.ms`, then closes everything. Blocks until
     /// that is done.
     pub fn stop(self) {
         self.close(self.shared.config.shutdown_timeout.duration());
@@ -242,11 +266,14 @@ impl Broker {
         if self.shared.ground.drain.has_begun() {
             return;
         }
-        self.shared.ground.drain.begin();
-        self.tasks.close();
         let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
         let closed = self.threads.wait_for(async move {
-            if tokio::time::timeout(timeout, tasks.wait()).await.is_err() && !timeout.is_zero() {
+            let until = Instant::now() + timeout;
+            // First, while clients are still told where to go.
+            shared.cluster.hand_over(timeout / 2).await;
+            shared.ground.drain.begin();
+            tasks.close();
+            if timeout_at(until, tasks.wait()).await.is_err() && !timeout.is_zero() {
                 tracing::warn!(connections = tasks.len(), "requests in progress did not finish in time");
             }
             shared.groups.stop();
@@ -269,6 +296,16 @@ fn peer_services(_shared: &Arc<Shared>, _seat: &Seat) -> Routes {
     let routes = Routes::builder();
     // Each service is added here, as in `routes.add_service(InterceptedService::new(server, seat.identity_check()))`.
     routes.routes()
+}
+
+fn controller_rules(config: &BrokerConfig) -> ControllerRules {
+    let interval = config.leader_rebalance_interval.duration();
+    ControllerRules {
+        own: BrokerId(config.node_id),
+        session: config.broker_session_timeout.duration(),
+        rebalance_interval: (!interval.is_zero()).then_some(interval),
+        feature_level_max: FEATURE_LEVELS.1,
+    }
 }
 
 /// What this broker tells its cluster.

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerEpoch, BrokerId};
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 use floodmark_replication::cluster::image::Endpoint;
 use floodmark_replication::cluster::{Command, Output};
 use floodmark_replication::quorum::{FEATURE_LEVELS, ProposeError, QuorumHandle, QuorumOptions, Seat};
@@ -45,6 +45,8 @@ pub(crate) struct Member {
     pub(crate) epoch: BrokerEpoch,
     /// Whether other brokers can reach this one.
     pub(crate) is_reachable: bool,
+    /// A data directory of the registration before is not there any more.
+    pub(crate) has_lost_directory: bool,
 }
 
 impl Member {
@@ -66,9 +68,13 @@ impl Member {
             () = &mut stop => Err(StartError::Stopped),
         };
         match registered {
-            Ok(epoch) => {
-                Ok(Member { quorum, id: options.node_id, epoch, is_reachable: options.address.is_some() })
-            }
+            Ok((epoch, has_lost_directory)) => Ok(Member {
+                quorum,
+                id: options.node_id,
+                epoch,
+                is_reachable: options.address.is_some(),
+                has_lost_directory,
+            }),
             Err(e) => {
                 // Its log is closed before the directory is let go.
                 quorum.shutdown().await?;
@@ -77,12 +83,16 @@ impl Member {
         }
     }
 
-    /// From here on this broker leads.
-    pub(crate) async fn serve(&self) -> Result<(), StartError> {
-        let unfence = Command::UnfenceBroker { broker: self.id, epoch: self.epoch };
-        match self.quorum.propose(unfence).await {
-            Ok(_) => Ok(()),
-            Err(e) => Err(StartError::NotRegistered { reason: e.to_string() }),
+    /// Says what this broker ought to have and does not: it must not count as holding it.
+    pub(crate) async fn lose(&self, partitions: Vec<(TopicId, u32)>) -> Result<(), StartError> {
+        let lose = Command::LoseReplicas { broker: self.id, epoch: self.epoch, partitions };
+        loop {
+            match self.quorum.propose(lose.clone()).await {
+                Ok(_) => return Ok(()),
+                // Said twice it changes nothing more.
+                Err(e) if e.is_retryable() => tracing::info!("waiting to say what was lost: {e}"),
+                Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
+            }
         }
     }
 
@@ -117,9 +127,12 @@ async fn telling<T>(starting: impl Future<Output = T>, seat: &Seat, readiness: &
     }
 }
 
-/// Registers once this broker knows everything that the cluster has agreed on.
-async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<BrokerEpoch, StartError> {
+/// Registers once this broker knows everything that the cluster has agreed on. Answers with its epoch, and whether it had a data directory
+/// before that it has no more.
+async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<(BrokerEpoch, bool), StartError> {
     let image = catch_up(quorum, &joining.readiness).await?;
+    let before = image.broker(joining.quorum.node_id).map(|before| before.directories.clone());
+    let has_lost = before.is_some_and(|ids| ids.iter().any(|id| !joining.directories.contains(id)));
     if image.version() == 0 {
         // A new cluster begins with all that this program knows.
         match quorum.propose(Command::SetFeatureLevel { level: FEATURE_LEVELS.1 }).await {
@@ -140,7 +153,7 @@ async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<BrokerEpoc
     };
     loop {
         match quorum.propose(command.clone()).await {
-            Ok(Output::BrokerRegistered { epoch }) => return Ok(epoch),
+            Ok(Output::BrokerRegistered { epoch }) => return Ok((epoch, has_lost)),
             // The same incarnation may register again.
             Err(e) if e.is_retryable() => tracing::info!("waiting to be registered: {e}"),
             other => return Err(StartError::NotRegistered { reason: said(other) }),

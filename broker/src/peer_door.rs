@@ -52,10 +52,13 @@ const WINDOW_BYTES: u32 = 16 << 20;
 const FRAME_BYTES_MAX: u32 = 1 << 20;
 /// Whose calls are served before the broker is a member.
 const EARLY: &str = "/floodmark.quorum.";
+/// Whose calls are served before the broker has opened its logs: while it does, it may be the one that decides for all.
+const CONTROLLER: &str = "/floodmark.controller.";
 
 /// The door. Open until the broker's threads end: others may need what it has while it stops.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerDoor {
+    controller: Arc<OnceLock<axum::Router>>,
     later: Arc<OnceLock<axum::Router>>,
 }
 
@@ -69,15 +72,21 @@ impl PeerDoor {
     ) -> PeerDoor {
         let mut early = Routes::builder();
         seat.add_services(&mut early);
-        let later = Arc::new(OnceLock::new());
-        let served = Served { early: early.routes().into_axum_router(), later: Arc::clone(&later) };
+        let door = PeerDoor { controller: Arc::default(), later: Arc::default() };
+        let served = Served { early: early.routes().into_axum_router(), door: door.clone() };
         let servers = cores.iter().map(|core| {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             core.handle.spawn(serve(served.clone(), accepted));
             sender
         });
         control.spawn(take_all(listener, Arc::clone(cores), servers.collect()));
-        PeerDoor { later }
+        door
+    }
+
+    /// The broker takes part in deciding. Checks who calls.
+    pub(crate) fn mount_controller(&self, routes: Routes) {
+        // A broker becomes a member once.
+        let _ = self.controller.set(routes.into_axum_router());
     }
 
     /// The broker is a member: these are served as well. Each must check who calls.
@@ -91,14 +100,17 @@ impl PeerDoor {
 #[derive(Debug, Clone)]
 struct Served {
     early: axum::Router,
-    later: Arc<OnceLock<axum::Router>>,
+    door: PeerDoor,
 }
 
 async fn call(State(served): State<Served>, request: Request) -> Response {
-    let router = if request.uri().path().starts_with(EARLY) {
+    let path = request.uri().path();
+    let router = if path.starts_with(EARLY) {
         Some(served.early)
+    } else if path.starts_with(CONTROLLER) {
+        served.door.controller.get().cloned()
     } else {
-        served.later.get().cloned()
+        served.door.later.get().cloned()
     };
     match router {
         // A router is always ready, and never fails.

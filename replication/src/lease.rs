@@ -61,6 +61,15 @@ impl Lease {
         self.set(|_| End::NotHeld);
     }
 
+    /// Returns once it is held.
+    pub async fn held(&self) {
+        let mut moved = self.0.moved.subscribe();
+        while !self.is_held() {
+            // The sender lives as long as `self`.
+            let _ = moved.changed().await;
+        }
+    }
+
     /// Returns once it is not held.
     pub async fn lost(&self) {
         let mut moved = self.0.moved.subscribe();
@@ -168,7 +177,14 @@ mod tests {
             assert!(!waiting.is_finished());
             waiting.await.unwrap();
             assert_eq!(start.elapsed().as_millis() / 100, 25);
+            let holding = tokio::spawn({
+                let lease = lease.clone();
+                async move { lease.held().await }
+            });
+            tokio::time::sleep(SECOND).await;
+            assert!(!holding.is_finished());
             lease.hold();
+            holding.await.unwrap();
             let waiting = tokio::spawn({
                 let lease = lease.clone();
                 async move { lease.lost().await }

@@ -71,6 +71,8 @@ struct Shared {
     /// The image that the partitions are as. One at a time changes them, and this lock is what makes it so.
     image: Mutex<Arc<ClusterImage>>,
     reconciled: watch::Sender<u64>,
+    /// Partitions whose logs were made anew when the registry was opened; `None` once somebody has asked.
+    made: Mutex<Option<Vec<(TopicId, u32)>>>,
     upkeep: Upkeep,
 }
 
@@ -110,6 +112,7 @@ impl Registry {
             unusable: Mutex::default(),
             image: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             reconciled: watch::Sender::new(0),
+            made: Mutex::new(Some(Vec::new())),
             upkeep: Upkeep::new(options.periods),
         });
         let unusable = shared.follow(image);
@@ -152,6 +155,13 @@ impl Registry {
         let unusable = self.0.unusable.lock();
         let found = unusable.iter().find(|(id, _)| id.topic_id == topic && id.index == partition);
         found.map(|(id, reason)| UnusablePartition { name: id.to_string(), source: reason.clone() })
+    }
+
+    /// Partitions that were not on any disk until now, though the image gave them to this broker before it was opened. Told once; what
+    /// is made later is not told.
+    #[must_use]
+    pub fn take_made(&self) -> Vec<(TopicId, u32)> {
+        self.0.made.lock().take().unwrap_or_default()
     }
 
     /// The data directories.

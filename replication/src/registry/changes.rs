@@ -118,6 +118,11 @@ impl Shared {
             tracing::info!(partition = %name, scanned_bytes = report.scanned_bytes, cut_bytes = report.cut_bytes, "recovered");
         }
         self.unusable.lock().remove(id);
+        if report.was_new
+            && let (Some(made), Ok(index)) = (&mut *self.made.lock(), u32::try_from(id.index))
+        {
+            made.push((id.topic_id, index));
+        }
         let partition = PartitionHandle::new(id.clone(), log, &self.disks, duty.clone());
         let mut held = self.held.write();
         let topic = held.0.entry(id.topic_id).or_insert_with(|| HeldTopic {
