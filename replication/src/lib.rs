@@ -5,11 +5,14 @@
 //! - [`partition`]: one partition on this broker: appends, what is committed, who is told
 //! - [`registry`]: all partitions of this broker, as the metadata wants them
 //! - [`lease`]: how long this broker may trust that it leads
+//! - [`fetcher`]: copies what this broker follows; [`isr_proposals`] carries what its leaders say about who is in sync
 //! - [`quorum`]: the Raft group that agrees on it
 //! - [`rpc`]: how brokers reach each other, and what they say
 
 pub mod cluster;
 pub mod controller;
+pub mod fetcher;
+pub mod isr_proposals;
 pub mod lease;
 pub mod partition;
 pub mod quorum;

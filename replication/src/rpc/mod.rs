@@ -2,9 +2,12 @@
 //!
 //! - [`peers`]: where brokers are, and one channel for each and each purpose
 //! - [`identity`]: what every call says of both ends, and what is refused
+//! - [`replica_server`], `replica_client`: both ends of a follower's call to its leader
 
 pub mod identity;
 pub mod peers;
+pub(crate) mod replica_client;
+pub mod replica_server;
 
 #[cfg(test)]
 pub(crate) mod gate;

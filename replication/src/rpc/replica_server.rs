@@ -1,0 +1,350 @@
+//! The leader's end of a follower's call: hears where the follower is, reads for it in memory or on threads that may wait for a disk, and
+//! replies when there is something to tell. What to read next and what is worth a reply is decided in `fetcher::serving`.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::time::Duration;
+
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
+use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position, Refusal};
+use floodmark_storage::clock::Clock;
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::generated::replica::replica_server::{Replica, ReplicaServer};
+use super::identity::{IdentityCheck, caller};
+use crate::fetcher::PartitionKey;
+use crate::fetcher::serving::{Found, Serving, Turn};
+use crate::partition::{DirtySet, PartitionError, PartitionHandle, Registration, ReplicaFetch, ReplicaRead};
+use crate::registry::Registry;
+
+/// Bytes of one reply, whatever the follower asks for.
+const REPLY_BYTES_MAX: u32 = 64 << 20;
+/// How long a reply with nothing to tell is waited for, whatever the follower asks for.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Time that a follower has to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Slots that a follower named and that are not served here, past which it must ask for replies first.
+const REFUSALS_MAX: usize = 100_000;
+/// Marks taken at a time, so that requests are heard in between.
+const MARKS_AT_A_TIME: usize = 4096;
+
+/// Serves followers from the partitions that this broker leads. Clones are the same one.
+#[derive(Debug, Clone)]
+pub struct ReplicaService {
+    registry: Registry,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+impl ReplicaService {
+    /// Calls in progress end with `stop`.
+    #[must_use]
+    pub fn new(registry: Registry, clock: Clock, stop: CancellationToken) -> ReplicaService {
+        ReplicaService { registry, clock, stop }
+    }
+
+    /// What the listener of brokers mounts.
+    #[must_use]
+    pub fn into_server(
+        self,
+        check: IdentityCheck,
+    ) -> InterceptedService<ReplicaServer<ReplicaService>, IdentityCheck> {
+        ReplicaServer::with_interceptor(self, check)
+    }
+}
+
+#[tonic::async_trait]
+impl Replica for ReplicaService {
+    type FetchStream = ReceiverStream<Result<FetchReply, Status>>;
+
+    async fn fetch(
+        &self,
+        request: Request<Streaming<FetchRequest>>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let from = caller(&request)?;
+        // A follower asks for one reply at a time.
+        let (replies, taken) = mpsc::channel(1);
+        let (service, mut requests) = (self.clone(), request.into_inner());
+        tokio::spawn(async move {
+            let told = replies.clone();
+            let ended = tokio::select! {
+                ended = service.serve(from, &mut requests, replies) => ended,
+                () = service.stop.cancelled() => Err(Status::unavailable("this broker stops")),
+            };
+            if let Err(status) = ended {
+                tracing::debug!(follower = %from, reason = status.message(), "a follower's call ended");
+                // It may be gone.
+                let _ = told.try_send(Err(status));
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(taken)))
+    }
+}
+
+impl ReplicaService {
+    async fn serve(
+        &self,
+        from: BrokerId,
+        requests: &mut Streaming<FetchRequest>,
+        replies: mpsc::Sender<Result<FetchReply, Status>>,
+    ) -> Result<(), Status> {
+        let first = tokio::time::timeout(HELLO_TIMEOUT, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
+        let Some(mut first) = first else { return Ok(()) };
+        let hello =
+            first.hello.take().ok_or_else(|| Status::invalid_argument("the first request has no hello"))?;
+        let mut call = Call::new(self, from, &hello)?;
+        call.on_request(first)?;
+        loop {
+            if call.asked.is_some() {
+                call.gather();
+            }
+            call.read_disk();
+            let due = call.reply_due();
+            if due.is_some_and(|due| due <= Instant::now()) {
+                call.asked = None;
+                let parts = call.serving.take_reply();
+                if replies.send(Ok(FetchReply { parts })).await.is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+            tokio::select! {
+                request = requests.message() => match request? {
+                    Some(request) => call.on_request(request)?,
+                    None => return Ok(()),
+                },
+                () = call.dirty.marked() => {
+                    call.dirty.take(MARKS_AT_A_TIME).into_iter().for_each(|slot| call.on_marked(slot));
+                }
+                (turn, read) = read_of(&mut call.reading) => call.on_read(&turn, read),
+                () = until(due) => {}
+                () = replies.closed() => return Ok(()),
+            }
+        }
+    }
+}
+
+type Read = Result<Result<ReplicaRead, PartitionError>, JoinError>;
+
+/// One follower's call.
+struct Call<'a> {
+    service: &'a ReplicaService,
+    follower: BrokerId,
+    broker_epoch: BrokerEpoch,
+    wait: Duration,
+    serving: Serving,
+    held: BTreeMap<u32, Held>,
+    dirty: DirtySet,
+    /// When a reply was asked for that has not been given.
+    asked: Option<Instant>,
+    /// The one look at a disk.
+    reading: Option<(Turn, JoinHandle<Result<ReplicaRead, PartitionError>>)>,
+}
+
+/// A partition that is served.
+struct Held {
+    partition: PartitionHandle,
+    /// What the follower said last, where this broker could not take it: the image that makes it the leader is on its way.
+    unheard: Option<ReplicaFetch>,
+    _marks: Registration,
+}
+
+impl Held {
+    fn hear(&mut self, said: ReplicaFetch, now_ms: u64) {
+        self.unheard = self.partition.on_replica_position(&said, now_ms).is_err().then_some(said);
+    }
+}
+
+impl Call<'_> {
+    fn new<'a>(service: &'a ReplicaService, from: BrokerId, hello: &Hello) -> Result<Call<'a>, Status> {
+        if hello.broker != from.0 {
+            let reason = format!("broker {from} calls and says that it is broker {}", hello.broker);
+            tracing::warn!(%reason, "a follower was refused");
+            return Err(Status::permission_denied(reason));
+        }
+        Ok(Call {
+            service,
+            follower: from,
+            broker_epoch: BrokerEpoch(hello.broker_epoch),
+            wait: Duration::from_millis(hello.wait_ms_max.into()).min(WAIT_MAX),
+            serving: Serving::new(hello.reply_bytes_max.min(REPLY_BYTES_MAX) as usize),
+            held: BTreeMap::new(),
+            dirty: DirtySet::default(),
+            asked: None,
+            reading: None,
+        })
+    }
+
+    fn on_request(&mut self, request: FetchRequest) -> Result<(), Status> {
+        if request.hello.is_some() {
+            return Err(Status::invalid_argument("a second hello"));
+        }
+        for slot in request.forgotten {
+            self.serving.forget(slot);
+            self.held.remove(&slot);
+        }
+        for position in request.positions {
+            self.on_position(position)?;
+        }
+        if let Some(bytes) = request.catchup_bytes_granted {
+            self.serving.grant(bytes);
+        }
+        if request.wants_reply {
+            self.asked.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    fn on_position(&mut self, said: Position) -> Result<(), Status> {
+        let fetch = ReplicaFetch {
+            replica: self.follower,
+            broker_epoch: self.broker_epoch,
+            leader_epoch: LeaderEpoch(said.leader_epoch),
+            partition_epoch: said.partition_epoch,
+            fetch_offset: Offset(said.fetch_offset),
+            last_fetched_epoch: said.last_fetched_epoch.map(LeaderEpoch),
+            synced_end: Offset(said.synced_end),
+            log_start: Offset(said.log_start),
+        };
+        let now_ms = self.now_ms();
+        if said.topic_id.is_empty() {
+            // Of a slot that was told to have ended meanwhile, nothing more is heard.
+            if let Some(held) = self.held.get_mut(&said.slot) {
+                held.hear(fetch, now_ms);
+            }
+            return Ok(());
+        }
+        let key = key_of(&said)?;
+        let index = i32::try_from(key.index).unwrap_or(-1);
+        let Some(partition) = self.service.registry.get(key.topic, index) else {
+            self.serving.refuse(said.slot, fetch.leader_epoch, Refusal::UnknownPartition);
+            if self.serving.refusals() > REFUSALS_MAX {
+                return Err(Status::resource_exhausted("too many partitions that are not here"));
+            }
+            return Ok(());
+        };
+        // First the mark, so that what moves after the look is seen.
+        let marks = partition.on_replica_progress(self.dirty.mark_of(said.slot));
+        let mut held = Held { partition, unheard: None, _marks: marks };
+        held.hear(fetch, now_ms);
+        if let Some(before) = self.serving.mention(said.slot, key, fetch) {
+            self.held.remove(&before);
+        }
+        self.held.insert(said.slot, held);
+        Ok(())
+    }
+
+    fn on_marked(&mut self, slot: u32) {
+        let now_ms = self.now_ms();
+        if let Some(held) = self.held.get_mut(&slot)
+            && let Some(said) = held.unheard
+        {
+            held.hear(said, now_ms);
+        }
+        self.serving.mark(slot);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.service.clock.now_ms()).unwrap_or(0)
+    }
+
+    /// Takes every look that memory answers.
+    fn gather(&mut self) {
+        while let Some(turn) = self.serving.next_turn() {
+            let found = match self.held.get(&turn.slot) {
+                Some(held) => found(held.partition.replica_fetch_in_memory(&turn.fetch, turn.max_bytes)),
+                None => Found::NotYet,
+            };
+            self.serving.on_found(&turn, found, Instant::now());
+            self.let_go(turn.slot);
+        }
+    }
+
+    /// Begins a look at a disk, where one is due.
+    fn read_disk(&mut self) {
+        let (held, follower) = (&self.held, self.follower);
+        let is_in_sync = |slot| held.get(&slot).is_some_and(|h| h.partition.duty().isr.contains(&follower));
+        let Some(turn) = self.serving.next_from_disk(is_in_sync) else { return };
+        let Some(partition) = self.held.get(&turn.slot).map(|held| held.partition.clone()) else {
+            self.serving.on_found_on_disk(&turn, Found::NotYet, Instant::now());
+            return;
+        };
+        let (fetch, max_bytes) = (turn.fetch, turn.max_bytes);
+        let read = spawn_blocking(move || partition.replica_fetch(&fetch, max_bytes));
+        self.reading = Some((turn, read));
+    }
+
+    fn on_read(&mut self, turn: &Turn, read: Read) {
+        let found = match read {
+            Ok(read) => found(read.map(Some)),
+            Err(_) => {
+                tracing::error!(follower = %self.follower, "reading for a follower panicked");
+                Found::Refused(Refusal::Storage)
+            }
+        };
+        self.serving.on_found_on_disk(turn, found, Instant::now());
+        self.let_go(turn.slot);
+    }
+
+    /// Gives a partition up whose slot has ended.
+    fn let_go(&mut self, slot: u32) {
+        if self.serving.fetch_of(slot).is_none() {
+            self.held.remove(&slot);
+        }
+    }
+
+    /// When the reply that was asked for is to be given.
+    fn reply_due(&self) -> Option<Instant> {
+        let latest = self.asked? + self.wait;
+        Some(self.serving.worth_a_reply_at(Instant::now()).map_or(latest, |worth| worth.min(latest)))
+    }
+}
+
+fn key_of(said: &Position) -> Result<PartitionKey, Status> {
+    let topic = <[u8; 16]>::try_from(&*said.topic_id).ok().and_then(|id| TopicId::from_bytes(id).ok());
+    let topic = topic.ok_or_else(|| Status::invalid_argument("a topic id that is none"))?;
+    Ok(PartitionKey { topic, index: said.partition })
+}
+
+fn found(read: Result<Option<ReplicaRead>, PartitionError>) -> Found {
+    match read {
+        Ok(Some(read)) => Found::Read(read),
+        Ok(None) => Found::OnDisk,
+        // The image that the follower knows has not got here. When it does, the partition moves.
+        Err(PartitionError::UnknownEpoch { .. } | PartitionError::UnknownReplica { .. }) => Found::NotYet,
+        Err(PartitionError::FencedEpoch { .. }) => Found::Refused(Refusal::FencedEpoch),
+        Err(PartitionError::NotLeader { .. }) => Found::Refused(Refusal::NotLeader),
+        Err(PartitionError::Closed) => Found::Refused(Refusal::UnknownPartition),
+        Err(e) => {
+            tracing::debug!(error = %e, "a partition cannot be read for a follower");
+            Found::Refused(Refusal::Storage)
+        }
+    }
+}
+
+async fn read_of(
+    reading: &mut Option<(Turn, JoinHandle<Result<ReplicaRead, PartitionError>>)>,
+) -> (Turn, Read) {
+    let read = match reading {
+        Some((_, read)) => read.await,
+        None => pending().await,
+    };
+    match reading.take() {
+        Some((turn, _)) => (turn, read),
+        None => pending().await,
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
+    }
+}
