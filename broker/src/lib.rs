@@ -292,8 +292,9 @@ impl Drop for Broker {
 }
 
 /// What other brokers may ask of this one once it is a member. Everything is behind the check of who calls, `seat.identity_check()`.
-fn peer_services(_shared: &Arc<Shared>, _seat: &Seat) -> Routes {
-    let routes = Routes::builder();
+fn peer_services(shared: &Arc<Shared>, seat: &Seat) -> Routes {
+    let mut routes = Routes::builder();
+    grpc::add_forwarded(&mut routes, shared, seat.identity_check());
     // Each service is added here, as in `routes.add_service(InterceptedService::new(server, seat.identity_check()))`.
     routes.routes()
 }

@@ -10,6 +10,7 @@ use prost::Message;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
+use super::forward::Forwarded;
 use super::limits;
 use super::memory::{RequestMemory, Taken};
 use super::refused::{LeaderHint, Refused};
@@ -89,7 +90,9 @@ apis! {
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) shared: Arc<Shared>,
-    api: Api,
+    pub(super) api: Api,
+    /// Another broker has passed it on; it is answered here.
+    pub(super) forwarded: Option<Forwarded>,
     pub(super) peer: Option<Peer>,
     memory: Option<RequestMemory>,
     /// The client's, where it gave one.
@@ -103,11 +106,25 @@ impl Call {
         Call {
             shared: Arc::clone(shared),
             api,
+            forwarded: request.extensions().get::<Forwarded>().cloned(),
             peer: request.extensions().get::<Peer>().cloned(),
             memory: request.extensions().get::<RequestMemory>().cloned(),
             deadline: timeout_of(request.metadata()).map(|timeout| Instant::now() + timeout),
             since: Stopwatch::start(),
         }
+    }
+
+    /// Where the client is, whichever broker it came through.
+    pub(super) fn client_host(&self) -> Option<String> {
+        match &self.forwarded {
+            Some(forwarded) => forwarded.client_host.clone(),
+            None => self.peer.as_ref().map(|peer| peer.address.ip().to_string()),
+        }
+    }
+
+    /// The same call, as one that may be passed on: for a question of its own that an answer takes.
+    pub(super) fn first_hand(&self) -> Call {
+        Call { forwarded: None, ..self.clone() }
     }
 
     /// The message that the decoder gave last.

@@ -4,12 +4,14 @@
 //! - [`socket`], [`server`], [`limits`]: connections, HTTP/2 and what bounds both
 //! - [`memory`]: the bytes that arrive, out of the broker's one budget
 //! - [`call`]: what all calls have in common; [`refused`]: the one table from refusals to statuses
+//! - [`forward`]: calls that belong to another broker
 //! - [`data`], [`events`], [`groups`], [`admin`], [`health`]: the services
 
 mod admin;
 mod call;
 pub(crate) mod data;
 pub(crate) mod events;
+mod forward;
 mod groups;
 mod health;
 mod limits;
@@ -33,6 +35,7 @@ use crate::shared::Shared;
 use socket::Accepted;
 
 pub(crate) use call::Api;
+pub(crate) use server::add_forwarded;
 
 /// Code that was generated from the .proto files.
 #[allow(

@@ -10,7 +10,7 @@ use crate::groups::GroupError;
 use crate::ops::error::OpError;
 
 /// Whose reasons these are.
-const DOMAIN: &str = "floodmark";
+pub(super) const DOMAIN: &str = "floodmark";
 
 /// Why a call, or one part of it, was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +196,8 @@ fn status_code(code: ErrorCode) -> Code {
         | E::KafkaStorageError
         | E::FencedLeaderEpoch
         | E::OffsetNotAvailable
-        | E::UnknownLeaderEpoch => Code::Unavailable,
+        | E::UnknownLeaderEpoch
+        | E::NetworkException => Code::Unavailable,
         E::RequestTimedOut => Code::DeadlineExceeded,
         E::RebalanceInProgress | E::ConcurrentTransactions | E::UnstableOffsetCommit => Code::Aborted,
         E::IllegalGeneration

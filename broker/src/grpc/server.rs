@@ -7,16 +7,19 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use floodmark_proto::pb::v1 as pb;
+use floodmark_replication::rpc::IdentityCheck;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::admin::AdminService;
 use super::data::DataService;
 use super::events::EventsService;
+use super::forward::MarkForwarded;
 use super::generated::admin_server::AdminServer;
 use super::generated::data_server::DataServer;
 use super::generated::events_server::EventsServer;
@@ -85,6 +88,22 @@ fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Erro
         .add_service(reflection().build_v1alpha()?);
     let count = middleware::from_fn_with_state(Arc::clone(shared), count_memory);
     Ok(Routes::from(routes.into_axum_router().layer(count)))
+}
+
+/// What other brokers pass on, for the listener that brokers have among themselves. The broker that a call came to first holds it against
+/// its memory.
+pub(crate) fn add_forwarded(routes: &mut RoutesBuilder, shared: &Arc<Shared>, check: IdentityCheck) {
+    let bytes_max = shared.config.grpc_message_bytes_max.as_usize().max(limits::OTHER_MESSAGE_BYTES_MAX);
+    let data = DataServer::new(DataService::new(Arc::clone(shared)));
+    let events = EventsServer::new(EventsService::new(Arc::clone(shared)));
+    let groups = GroupsServer::new(GroupsService::new(Arc::clone(shared)));
+    let admin = AdminServer::new(AdminService::new(Arc::clone(shared)));
+    let mark = MarkForwarded(check);
+    routes
+        .add_service(InterceptedService::new(data.max_decoding_message_size(bytes_max), mark.clone()))
+        .add_service(InterceptedService::new(events.max_decoding_message_size(bytes_max), mark.clone()))
+        .add_service(InterceptedService::new(groups.max_decoding_message_size(bytes_max), mark.clone()))
+        .add_service(InterceptedService::new(admin.max_decoding_message_size(bytes_max), mark));
 }
 
 /// What a call sends is held against the broker's budget from its first byte on.

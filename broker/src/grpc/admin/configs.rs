@@ -5,6 +5,7 @@ use floodmark_proto::pb::v1 as pb;
 use pb::config_resource::Resource as Named;
 
 use crate::grpc::call::Call;
+use crate::grpc::forward;
 use crate::grpc::refused::Refused;
 use crate::ops::configs::{self, Change, Entry, EntrySource, Resource};
 
@@ -12,6 +13,13 @@ pub(super) async fn describe(
     call: &Call,
     request: pb::DescribeConfigsRequest,
 ) -> Result<pb::DescribeConfigsReply, Refused> {
+    // What a broker's own file says, that broker knows.
+    if let Resource::Broker(id) = resource(request.resource.as_ref())?
+        && call.shared.cluster.image().is_live(id)
+        && let Some(broker) = forward::other(call, id)
+    {
+        return forward::unary(call, broker, call.api, request).await;
+    }
     let names: Vec<&str> = request.names.iter().map(|name| &**name).collect();
     let wanted = (!names.is_empty()).then_some(&*names);
     let entries = configs::describe(&call.shared, resource(request.resource.as_ref())?, wanted)?;

@@ -4,7 +4,7 @@ mod cluster;
 mod cluster_changes;
 mod cluster_status;
 mod configs;
-mod partitions;
+pub(super) mod partitions;
 mod topics;
 
 use std::sync::Arc;

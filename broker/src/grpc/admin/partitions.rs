@@ -1,38 +1,129 @@
-//! Partitions of this broker: where they begin and end, what lies where, who wrote to them.
+//! Partitions, at their leaders: where they begin and end, who wrote to them; and what lies on this broker's disks.
 
-use floodmark_proto::ids::Offset;
+use std::collections::BTreeMap;
+
+use floodmark_proto::ids::{BrokerId, Offset};
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use floodmark_replication::partition::{Isolation, PartitionHandle, ReplicaProgress};
 use floodmark_storage::producers;
 use tokio::time::Instant;
 
-use crate::grpc::call::Call;
+use crate::grpc::call::{Api, Call};
+use crate::grpc::forward;
 use crate::grpc::refused::Refused;
 use crate::ops::error::code_of_partition;
 use crate::ops::offsets::{self, Sought};
 use crate::ops::records;
 use crate::ops::topics::TopicKey;
 
+/// The partition that this broker leads.
 fn partition(call: &Call, topic: &str, index: i32) -> Result<PartitionHandle, Refused> {
     Ok(call.shared.cluster.led(TopicKey::Name(topic), index)?)
 }
 
-pub(super) async fn offsets(
+/// A question about partitions that their leaders answer.
+trait OfPartitions: Sync {
+    type Asked: Clone + Send + Sync;
+    type Told: Send;
+
+    fn name(asked: &Self::Asked) -> (&str, i32);
+
+    /// The answer of this broker.
+    fn here(&self, call: &Call, asked: &Self::Asked) -> impl Future<Output = Self::Told> + Send;
+
+    /// Those of another, in the order of the question.
+    fn there(
+        &self,
+        call: &Call,
+        broker: BrokerId,
+        asked: Vec<Self::Asked>,
+    ) -> impl Future<Output = Result<Vec<Self::Told>, Refused>> + Send;
+
+    fn refused(error: pb::Error) -> Self::Told;
+
+    fn failed(call: &Call, asked: &Self::Asked, refused: Refused) -> Self::Told {
+        let (topic, index) = Self::name(asked);
+        Self::refused(call.refuse_part(call.hint(refused, TopicKey::Name(topic), index)))
+    }
+}
+
+/// Answers for partitions wherever they are led, in the order of the question: each broker that leads some is asked once.
+async fn at_leaders<P: OfPartitions>(call: &Call, question: P, asked: Vec<P::Asked>) -> Vec<P::Told> {
+    let by_leader = forward::by_leader(call, asked.iter().map(P::name));
+    let mut answers: BTreeMap<usize, P::Told> = BTreeMap::new();
+    for (broker, places) in by_leader {
+        let Some(broker) = broker else {
+            for place in places {
+                answers.insert(place, question.here(call, &asked[place]).await);
+            }
+            continue;
+        };
+        let theirs: Vec<P::Asked> = places.iter().map(|place| asked[*place].clone()).collect();
+        let told = question.there(call, broker, theirs).await;
+        let told = told.and_then(|told| {
+            let missing = || Refused::new(ErrorCode::UnknownServerError, "a broker left partitions out");
+            if told.len() == places.len() { Ok(told) } else { Err(missing()) }
+        });
+        match told {
+            Ok(told) => answers.extend(places.into_iter().zip(told)),
+            Err(e) => {
+                let failed = |place: usize| (place, P::failed(call, &asked[place], e.clone()));
+                answers.extend(places.into_iter().map(failed));
+            }
+        }
+    }
+    answers.into_values().collect()
+}
+
+/// Where partitions begin and end.
+struct Offsets {
+    timestamp_ms: Option<i64>,
+}
+
+impl OfPartitions for Offsets {
+    type Asked = pb::TopicPartition;
+    type Told = pb::PartitionOffsets;
+
+    fn name(asked: &pb::TopicPartition) -> (&str, i32) {
+        (&asked.topic, asked.partition)
+    }
+
+    async fn here(&self, call: &Call, asked: &pb::TopicPartition) -> pb::PartitionOffsets {
+        let told = offsets_of(call, asked, self.timestamp_ms).await;
+        told.unwrap_or_else(|refused| Self::failed(call, asked, refused))
+    }
+
+    async fn there(
+        &self,
+        call: &Call,
+        broker: BrokerId,
+        partitions: Vec<pb::TopicPartition>,
+    ) -> Result<Vec<pb::PartitionOffsets>, Refused> {
+        let request = pb::DescribeOffsetsRequest { partitions, timestamp_ms: self.timestamp_ms };
+        let reply: pb::DescribeOffsetsReply =
+            forward::unary(call, broker, Api::DescribeOffsets, request).await?;
+        Ok(reply.partitions)
+    }
+
+    fn refused(error: pb::Error) -> pb::PartitionOffsets {
+        pb::PartitionOffsets { error: Some(error), ..Default::default() }
+    }
+}
+
+pub(in crate::grpc) async fn offsets(
     call: &Call,
     request: pb::DescribeOffsetsRequest,
 ) -> Result<pb::DescribeOffsetsReply, Refused> {
-    let mut partitions = Vec::with_capacity(request.partitions.len());
-    for asked in request.partitions {
-        let told = match offsets_of(call, &asked, request.timestamp_ms).await {
-            Ok(told) => told,
-            Err(e) => {
-                let refused = call.hint(e, TopicKey::Name(&asked.topic), asked.partition);
-                pb::PartitionOffsets { error: Some(call.refuse_part(refused)), ..Default::default() }
-            }
-        };
-        partitions.push(pb::PartitionOffsets { topic: asked.topic, partition: asked.partition, ..told });
-    }
-    Ok(pb::DescribeOffsetsReply { partitions })
+    let question = Offsets { timestamp_ms: request.timestamp_ms };
+    let names = request.partitions.clone();
+    let told = at_leaders(call, question, request.partitions).await;
+    let named = names.into_iter().zip(told).map(|(asked, told)| pb::PartitionOffsets {
+        topic: asked.topic,
+        partition: asked.partition,
+        ..told
+    });
+    Ok(pb::DescribeOffsetsReply { partitions: named.collect() })
 }
 
 async fn offsets_of(
@@ -73,32 +164,60 @@ async fn replicas_of(call: &Call, partition: PartitionHandle) -> Result<Vec<pb::
     let looked = tokio::task::spawn_blocking(move || {
         progress.iter().map(|replica| replica_state(&partition, replica)).collect()
     });
-    looked.await.map_err(|_| Refused::from(floodmark_proto::kafka::ErrorCode::UnknownServerError))
+    looked.await.map_err(|_| Refused::from(ErrorCode::UnknownServerError))
+}
+
+/// Records that go.
+struct Deleting {
+    timeout_ms: u32,
+    deadline: Instant,
+}
+
+impl OfPartitions for Deleting {
+    type Asked = pb::DeleteBefore;
+    type Told = pb::DeletedRecords;
+
+    fn name(asked: &pb::DeleteBefore) -> (&str, i32) {
+        (&asked.topic, asked.partition)
+    }
+
+    async fn here(&self, call: &Call, asked: &pb::DeleteBefore) -> pb::DeletedRecords {
+        let outcome = match partition(call, &asked.topic, asked.partition) {
+            Ok(partition) => {
+                let before = asked.before.map(Offset);
+                records::delete_before(&partition, before, self.deadline).await.map_err(Refused::from)
+            }
+            Err(refused) => Err(refused),
+        };
+        match outcome {
+            Ok(start) => pb::DeletedRecords { start: start.0, error: None },
+            Err(refused) => Self::failed(call, asked, refused),
+        }
+    }
+
+    async fn there(
+        &self,
+        call: &Call,
+        broker: BrokerId,
+        partitions: Vec<pb::DeleteBefore>,
+    ) -> Result<Vec<pb::DeletedRecords>, Refused> {
+        let request = pb::DeleteRecordsRequest { partitions, timeout_ms: self.timeout_ms };
+        let reply: pb::DeleteRecordsReply = forward::unary(call, broker, Api::DeleteRecords, request).await?;
+        Ok(reply.partitions)
+    }
+
+    fn refused(error: pb::Error) -> pb::DeletedRecords {
+        pb::DeletedRecords { start: 0, error: Some(error) }
+    }
 }
 
 pub(super) async fn delete_records(
     call: &Call,
     request: pb::DeleteRecordsRequest,
 ) -> Result<pb::DeleteRecordsReply, Refused> {
-    let deadline = Instant::now() + call.within(request.timeout_ms);
-    let mut partitions = Vec::with_capacity(request.partitions.len());
-    for asked in request.partitions {
-        let outcome = match partition(call, &asked.topic, asked.partition) {
-            Ok(partition) => {
-                let deleted = records::delete_before(&partition, asked.before.map(Offset), deadline).await;
-                deleted.map_err(Refused::from)
-            }
-            Err(refused) => Err(refused),
-        };
-        partitions.push(match outcome {
-            Ok(start) => pb::DeletedRecords { start: start.0, error: None },
-            Err(refused) => {
-                let refused = call.hint(refused, TopicKey::Name(&asked.topic), asked.partition);
-                pb::DeletedRecords { start: 0, error: Some(call.refuse_part(refused)) }
-            }
-        });
-    }
-    Ok(pb::DeleteRecordsReply { partitions })
+    let timeout_ms = request.timeout_ms;
+    let question = Deleting { timeout_ms, deadline: Instant::now() + call.within(timeout_ms) };
+    Ok(pb::DeleteRecordsReply { partitions: at_leaders(call, question, request.partitions).await })
 }
 
 pub(super) async fn log_dirs(
@@ -107,8 +226,7 @@ pub(super) async fn log_dirs(
 ) -> Result<pb::DescribeLogDirsReply, Refused> {
     let shared = std::sync::Arc::clone(&call.shared);
     let asked = tokio::task::spawn_blocking(move || shared.cluster.log_dirs());
-    let dirs =
-        asked.await.map_err(|_| Refused::from(floodmark_proto::kafka::ErrorCode::UnknownServerError))?;
+    let dirs = asked.await.map_err(|_| Refused::from(ErrorCode::UnknownServerError))?;
     let all = call.shared.cluster.registry().all();
     let told = dirs.into_iter().map(|dir| {
         let here = all.iter().filter(|partition| partition.dir().starts_with(&dir.path));
@@ -126,12 +244,18 @@ pub(super) async fn log_dirs(
     Ok(pb::DescribeLogDirsReply { dirs: told.collect() })
 }
 
-pub(super) async fn producers(
-    call: &Call,
-    request: pb::DescribeProducersRequest,
-) -> Result<pb::DescribeProducersReply, Refused> {
-    let mut partitions = Vec::with_capacity(request.partitions.len());
-    for asked in &request.partitions {
+/// Who wrote to partitions.
+struct Producers;
+
+impl OfPartitions for Producers {
+    type Asked = pb::TopicPartition;
+    type Told = pb::PartitionProducers;
+
+    fn name(asked: &pb::TopicPartition) -> (&str, i32) {
+        (&asked.topic, asked.partition)
+    }
+
+    async fn here(&self, call: &Call, asked: &pb::TopicPartition) -> pb::PartitionProducers {
         let outcome = match partition(call, &asked.topic, asked.partition) {
             Ok(partition) => {
                 let known = partition.describe_producers().await;
@@ -139,17 +263,36 @@ pub(super) async fn producers(
             }
             Err(refused) => Err(refused),
         };
-        partitions.push(match outcome {
+        match outcome {
             Ok(known) => {
                 pb::PartitionProducers { producers: known.iter().map(producer).collect(), error: None }
             }
-            Err(e) => {
-                let refused = call.hint(e, TopicKey::Name(&asked.topic), asked.partition);
-                pb::PartitionProducers { producers: Vec::new(), error: Some(call.refuse_part(refused)) }
-            }
-        });
+            Err(refused) => Self::failed(call, asked, refused),
+        }
     }
-    Ok(pb::DescribeProducersReply { partitions })
+
+    async fn there(
+        &self,
+        call: &Call,
+        broker: BrokerId,
+        partitions: Vec<pb::TopicPartition>,
+    ) -> Result<Vec<pb::PartitionProducers>, Refused> {
+        let request = pb::DescribeProducersRequest { partitions };
+        let reply: pb::DescribeProducersReply =
+            forward::unary(call, broker, Api::DescribeProducers, request).await?;
+        Ok(reply.partitions)
+    }
+
+    fn refused(error: pb::Error) -> pb::PartitionProducers {
+        pb::PartitionProducers { producers: Vec::new(), error: Some(error) }
+    }
+}
+
+pub(super) async fn producers(
+    call: &Call,
+    request: pb::DescribeProducersRequest,
+) -> Result<pb::DescribeProducersReply, Refused> {
+    Ok(pb::DescribeProducersReply { partitions: at_leaders(call, Producers, request.partitions).await })
 }
 
 fn producer(state: &producers::ProducerState) -> pb::ProducerInfo {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use floodmark_proto::ids::TimestampMs;
+use floodmark_proto::ids::{BrokerId, TimestampMs};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use floodmark_storage::clock::Stopwatch;
@@ -23,6 +23,7 @@ use tonic::{Status, Streaming};
 use super::records::{self, Target};
 use super::wire::ProduceRequest;
 use crate::grpc::call::{Call, OpenStream};
+use crate::grpc::forward;
 use crate::grpc::limits;
 use crate::grpc::memory::Taken;
 use crate::grpc::refused::Refused;
@@ -57,6 +58,8 @@ struct Outcomes {
     topic: String,
     partitions: Vec<Places>,
     outcomes: Vec<Result<Produced, NotProduced>>,
+    /// What became of what other brokers appended.
+    elsewhere: Vec<pb::PartitionReply>,
 }
 
 type Appending = Pin<Box<dyn Future<Output = pb::ProduceReply> + Send>>;
@@ -69,10 +72,22 @@ impl Producer {
     /// One request by itself: where nothing of it was appended, the call is refused.
     pub(super) async fn append(self, request: ProduceRequest) -> Result<pb::ProduceReply, Refused> {
         let id = request.id;
-        let done = self.plan(request)?.begin().await;
+        // Where all of it goes to one partition, it goes there as it came.
+        if let Some(index) = request.partition
+            && let Some(broker) = forward::other_leader(&self.call, &request.topic, index)
+        {
+            return forward::unary(&self.call, broker, self.call.api, request).await;
+        }
+        let (planned, elsewhere) = self.plan(request)?.split(&self.call);
+        let mut done = planned.begin().await;
+        for batch in elsewhere {
+            done.add(batch.append(&self.call).await);
+        }
         let mut outcomes = done.partitions.iter().zip(&done.outcomes);
         match outcomes.find_map(|((index, _), outcome)| Some((*index, outcome.as_ref().err()?))) {
-            Some((index, refused)) if done.outcomes.iter().all(Result::is_err) => {
+            Some((index, refused))
+                if done.outcomes.iter().all(Result::is_err) && done.elsewhere.is_empty() =>
+            {
                 Err(self.call.hint(refused_of(refused), TopicKey::Name(&done.topic), index))
             }
             _ => Ok(done.reply(&self.call, id)),
@@ -169,16 +184,69 @@ impl Producer {
     }
 }
 
+/// A batch that another broker appends.
+struct Elsewhere {
+    broker: BrokerId,
+    places: Vec<u32>,
+    request: pb::ProduceRequest,
+}
+
+impl Elsewhere {
+    /// What that broker says of it, the places of records as in the request that they came in.
+    async fn append(self, call: &Call) -> pb::PartitionReply {
+        let partition = self.request.partition.unwrap_or(0);
+        let reply: Result<pb::ProduceReply, Refused> =
+            forward::unary(call, self.broker, call.api, self.request).await;
+        let outcome = match reply {
+            Ok(reply) => reply.partitions.into_iter().next().and_then(|part| part.outcome),
+            Err(refused) => Some(Outcome::Error(call.refuse_part(refused))),
+        };
+        pb::PartitionReply { partition, records: self.places, outcome }
+    }
+}
+
 impl Planned {
+    /// What is appended here, and what other brokers append.
+    fn split(self, call: &Call) -> (Planned, Vec<Elsewhere>) {
+        let (mut elsewhere, mut partitions, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for ((index, places), part) in self.partitions.into_iter().zip(self.parts) {
+            match (forward::other_leader(call, &self.topic, index), part.records) {
+                (Some(broker), Some(records)) => {
+                    let request = pb::ProduceRequest {
+                        topic: self.topic.clone(),
+                        partition: Some(index),
+                        payload: Some(pb::produce_request::Payload::Batch(records.freeze())),
+                        acks: match self.acks {
+                            Acks::All => pb::Acks::All.into(),
+                            Acks::Leader => pb::Acks::Leader.into(),
+                        },
+                        timeout_ms: u32::try_from(self.within.as_millis()).unwrap_or(u32::MAX),
+                        ..Default::default()
+                    };
+                    elsewhere.push(Elsewhere { broker, places, request });
+                }
+                (_, records) => {
+                    partitions.push((index, places));
+                    parts.push(Part { records, ..part });
+                }
+            }
+        }
+        (Planned { partitions, parts, ..self }, elsewhere)
+    }
+
     /// What this call does not do, the answer does.
     fn begin(self) -> impl Future<Output = Outcomes> + Send + 'static {
         let appending = produce::produce(self.parts, self.acks, SENT, self.within, self.now_ms);
         let (topic, partitions) = (self.topic, self.partitions);
-        async move { Outcomes { topic, partitions, outcomes: appending.await } }
+        async move { Outcomes { topic, partitions, outcomes: appending.await, elsewhere: Vec::new() } }
     }
 }
 
 impl Outcomes {
+    fn add(&mut self, part: pb::PartitionReply) {
+        self.elsewhere.push(part);
+    }
+
     fn reply(self, call: &Call, id: u64) -> pb::ProduceReply {
         let partitions =
             self.partitions.into_iter().zip(self.outcomes).map(|((partition, records), outcome)| {
@@ -192,7 +260,8 @@ impl Outcomes {
                 };
                 pb::PartitionReply { partition, records, outcome: Some(outcome) }
             });
-        pb::ProduceReply { id, partitions: partitions.collect(), error: None }
+        let partitions = partitions.chain(self.elsewhere).collect();
+        pb::ProduceReply { id, partitions, error: None }
     }
 }
 

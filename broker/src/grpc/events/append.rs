@@ -8,9 +8,10 @@ use prost::encoding::{self, DecodeContext, WireType};
 use prost::{DecodeError, Message};
 use tonic::Code;
 
-use super::partition_of;
+use super::{index_of, partition_at};
 use crate::grpc::call::Call;
 use crate::grpc::data::wire::{WireError, each_record};
+use crate::grpc::forward;
 use crate::grpc::refused::Refused;
 use crate::ops::events::{self, AppendEvents, EventsError, Expected, NewEvent};
 use crate::ops::produce::Acks;
@@ -79,9 +80,12 @@ impl Message for AppendIfRequest {
 }
 
 pub(super) async fn append_if(call: &Call, request: AppendIfRequest) -> Result<pb::AppendIfReply, Refused> {
+    let index = index_of(call, &request.head.topic, request.head.partition, &request.head.key)?;
+    if let Some(broker) = forward::other_leader(call, &request.head.topic, index) {
+        return forward::unary(call, broker, call.api, request).await;
+    }
     let AppendIfRequest { head: request, records } = request;
-    let partition = partition_of(call, &request.topic, request.partition, &request.key)?;
-    let index = partition.id().index;
+    let partition = partition_at(call, &request.topic, index)?;
     let append_id = match request.append_id.len() {
         0 => None,
         _ => Some(<[u8; 16]>::try_from(&request.append_id[..]).map_err(|_| {

@@ -55,22 +55,21 @@ impl Events for EventsService {
     }
 }
 
-/// The partition of a stream: the one that is named, or where the key's hash sends it.
-fn partition_of(
-    call: &Call,
-    topic: &str,
-    partition: Option<i32>,
-    key: &[u8],
-) -> Result<PartitionHandle, Refused> {
-    let index = match partition {
-        Some(index) => index,
+/// The number of a stream's partition: the one that is named, or where the key's hash sends it.
+fn index_of(call: &Call, topic: &str, partition: Option<i32>, key: &[u8]) -> Result<i32, Refused> {
+    match partition {
+        Some(index) => Ok(index),
         None => {
             let image = call.shared.cluster.image();
             let topic = find(&image, TopicKey::Name(topic))?;
             let count = u32::try_from(topic.partitions.iter().count()).unwrap_or(0);
-            i32::try_from(partition_of_key(key, count)).unwrap_or(0)
+            Ok(i32::try_from(partition_of_key(key, count)).unwrap_or(0))
         }
-    };
+    }
+}
+
+/// A partition that is here.
+fn partition_at(call: &Call, topic: &str, index: i32) -> Result<PartitionHandle, Refused> {
     let key = TopicKey::Name(topic);
     call.shared.cluster.led(key, index).map_err(|code| match code {
         ErrorCode::UnknownTopicOrPartition => {

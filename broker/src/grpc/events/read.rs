@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::partition_of;
+use super::{index_of, partition_at};
 use crate::grpc::call::{Call, OpenStream};
 use crate::grpc::limits;
 use crate::grpc::pull::pull;
@@ -44,7 +44,8 @@ pub(super) fn begin(
 ) -> Result<impl Stream<Item = Result<pb::ReadStreamReply, Status>> + Send, Refused> {
     // Its bytes are not kept.
     drop(call.taken());
-    let partition = partition_of(&call, &request.topic, request.partition, &request.key)?;
+    let index = index_of(&call, &request.topic, request.partition, &request.key)?;
+    let partition = partition_at(&call, &request.topic, index)?;
     let direction = match pb::read_stream_request::Direction::try_from(request.direction) {
         Ok(pb::read_stream_request::Direction::Forward) => Direction::Forward,
         Ok(pb::read_stream_request::Direction::Backward) if request.follow => {

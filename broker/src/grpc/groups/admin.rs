@@ -8,10 +8,10 @@ use floodmark_proto::pb::v1 as pb;
 
 use super::offsets::committed;
 use crate::groups::coordinator::{DescribedMember, FetchedOffset};
-use crate::grpc::admin::named;
+use crate::grpc::admin::partitions;
 use crate::grpc::call::Call;
+use crate::grpc::forward;
 use crate::grpc::refused::Refused;
-use crate::ops::topics::TopicKey;
 
 /// The kind of group whose assignments Kafka defines.
 const CONSUMER: &str = "consumer";
@@ -26,14 +26,22 @@ pub(super) async fn list(
     let is_wanted = |state: &str| {
         request.states.is_empty() || request.states.iter().any(|wanted| wanted.eq_ignore_ascii_case(state))
     };
-    let groups = call.shared.groups.list_groups()?;
+    let here = call.shared.groups.list_groups()?;
     let listed =
-        groups.into_iter().filter(|group| is_wanted(group.state.name())).map(|group| pb::ListedGroup {
+        here.into_iter().filter(|group| is_wanted(group.state.name())).map(|group| pb::ListedGroup {
             group: group.id.to_string(),
             protocol_type: group.protocol_type.to_string(),
             state: group.state.name().to_owned(),
         });
-    Ok(pb::ListGroupsReply { groups: listed.collect() })
+    let mut groups: Vec<pb::ListedGroup> = listed.collect();
+    // Each broker knows those that it coordinates. Where one does not answer, a list without its groups would not be the list.
+    for broker in forward::all_others(call) {
+        let there: pb::ListGroupsReply = forward::unary(call, broker, call.api, request.clone()).await?;
+        groups.extend(there.groups);
+    }
+    groups.sort_by(|a, b| a.group.cmp(&b.group));
+    groups.dedup_by(|a, b| a.group == b.group);
+    Ok(pb::ListGroupsReply { groups })
 }
 
 pub(super) async fn describe(
@@ -55,7 +63,7 @@ pub(super) async fn describe(
         protocol_type: group.protocol_type.to_string(),
         protocol: group.protocol.to_string(),
         members,
-        offsets: lags(call, &request.group, readers)?,
+        offsets: lags(call, &request.group, readers).await?,
         group: request.group,
     })
 }
@@ -86,30 +94,36 @@ fn assigned(assignment: &[u8]) -> Vec<pb::TopicPartition> {
 }
 
 /// Of what is committed, and of what is read and not committed yet.
-fn lags(call: &Call, group: &str, mut readers: Readers) -> Result<Vec<pb::GroupLag>, Refused> {
+async fn lags(call: &Call, group: &str, mut readers: Readers) -> Result<Vec<pb::GroupLag>, Refused> {
     let image = call.shared.cluster.image();
     let mut lags = Vec::new();
     for FetchedOffset { topic, partition, offset } in committed(call, &image, group, false)? {
-        let reader = readers.remove(&(topic.to_string(), partition)).unwrap_or_default();
+        let topic = topic.to_string();
+        let member_id = readers.remove(&(topic.clone(), partition)).unwrap_or_default();
         let kept = offset.ok().flatten();
         let metadata = kept.as_ref().map(|kept| kept.metadata.to_string()).unwrap_or_default();
-        let lag = lag(call, topic.to_string(), partition, kept.map(|kept| kept.offset));
-        lags.push(pb::GroupLag { member_id: reader, metadata, ..lag });
+        let committed = kept.map(|kept| kept.offset);
+        lags.push(pb::GroupLag { topic, partition, committed, member_id, metadata, ..Default::default() });
     }
     for ((topic, partition), member_id) in readers {
-        lags.push(pb::GroupLag { member_id, ..lag(call, topic, partition, None) });
+        lags.push(pb::GroupLag { topic, partition, member_id, ..Default::default() });
     }
     lags.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    let partition =
+        |lag: &pb::GroupLag| pb::TopicPartition { topic: lag.topic.clone(), partition: lag.partition };
+    let asked =
+        pb::DescribeOffsetsRequest { partitions: lags.iter().map(partition).collect(), timestamp_ms: None };
+    // The leaders know where their partitions end.
+    let known = partitions::offsets(&call.first_hand(), asked).await?.partitions;
+    for (lag, known) in lags.iter_mut().zip(known) {
+        if known.error.is_none() {
+            lag.end = Some(known.high_watermark);
+            // A group that has committed nothing may begin anywhere; what it has not read is all that is there.
+            let read = lag.committed.unwrap_or(known.start);
+            lag.lag = Some(known.high_watermark.saturating_sub(read).max(0));
+        }
+    }
     Ok(lags)
-}
-
-fn lag(call: &Call, topic: String, partition: i32, committed: Option<i64>) -> pb::GroupLag {
-    let handle = call.shared.cluster.partition(TopicKey::Name(&topic), partition).ok();
-    let end = handle.as_ref().map(|handle| handle.high_watermark().0);
-    // A group that has committed nothing may begin anywhere; what it has not read is all that is there.
-    let read = committed.or_else(|| handle.as_ref().map(|handle| handle.log_start().0));
-    let lag = end.zip(read).map(|(end, read)| end.saturating_sub(read).max(0));
-    pb::GroupLag { topic, partition, committed, end, lag, ..Default::default() }
 }
 
 pub(super) async fn delete(
@@ -118,7 +132,23 @@ pub(super) async fn delete(
 ) -> Result<pb::DeleteGroupsReply, Refused> {
     let mut outcomes = Vec::with_capacity(request.groups.len());
     for group in &request.groups {
-        outcomes.push(call.shared.groups.delete_group(group).await);
+        outcomes.push(delete_one(call, group).await);
     }
-    Ok(pb::DeleteGroupsReply { outcomes: named(call, request.groups.iter().map(|group| &**group), outcomes) })
+    Ok(pb::DeleteGroupsReply { outcomes })
+}
+
+async fn delete_one(call: &Call, group: &str) -> pb::NamedOutcome {
+    let there = forward::other_coordinator(call, group, false).await;
+    let error = match there {
+        Ok(Some(broker)) => {
+            let request = pb::DeleteGroupsRequest { groups: vec![group.to_owned()] };
+            match forward::unary::<_, pb::DeleteGroupsReply>(call, broker, call.api, request).await {
+                Ok(reply) => reply.outcomes.into_iter().next().and_then(|outcome| outcome.error),
+                Err(refused) => Some(call.refuse_part(refused)),
+            }
+        }
+        Ok(None) => call.shared.groups.delete_group(group).await.err().map(|e| call.refuse_part(e)),
+        Err(refused) => Some(call.refuse_part(refused)),
+    };
+    pb::NamedOutcome { name: group.to_owned(), error }
 }

@@ -45,7 +45,7 @@ pub(super) async fn join(call: &Call, request: pb::JoinRequest) -> Result<pb::Jo
 fn joining(call: &Call, request: pb::JoinRequest) -> Join {
     let protocol = |p: pb::GroupProtocol| Protocol { name: Arc::from(p.name), metadata: p.metadata };
     let ms = |ms: u32| i32::try_from(ms).unwrap_or(i32::MAX);
-    let host = call.peer.as_ref().map_or_else(String::new, |peer| format!("/{}", peer.address.ip()));
+    let host = call.client_host().map_or_else(String::new, |host| format!("/{host}"));
     Join {
         member_id: Arc::from(request.member_id),
         instance_id: request.instance_id.map(Arc::from),
