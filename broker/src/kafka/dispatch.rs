@@ -115,6 +115,10 @@ served! {
     AlterConfigs => later alter_configs;
     IncrementalAlterConfigs => later incremental_alter_configs;
     DeleteRecords => later delete_records;
+    ElectLeaders => later elect_leaders;
+    AlterPartitionReassignments => later alter_partition_reassignments;
+    ListPartitionReassignments => now list_partition_reassignments;
+    UnregisterBroker => later unregister_broker;
 }
 
 /// Hands a frame, without its length prefix, to its handler. Runs the handler's first stage: where it returns, the place of the request
