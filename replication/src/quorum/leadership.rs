@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::QuorumHandle;
 use super::acks::Acks;
+use super::silence::Silence;
 use super::types::{Node, NodeId, TypeConfig, broker_id};
 
 /// This node leads the metadata quorum.
@@ -33,6 +34,7 @@ impl QuorumHandle {
 pub(crate) struct Watched {
     pub(crate) raft: Raft<TypeConfig>,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) silence: Arc<Silence>,
     /// The last entry that was there when this node started. A leader that comes back in its old term may have answered up to it.
     pub(crate) settled: Option<u64>,
     /// Without a majority for so long, another may lead.
@@ -44,8 +46,29 @@ pub(crate) struct Watched {
 /// Tells each change; ends with Raft.
 pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadership>>) {
     let mut metrics = watched.raft.metrics();
+    // Since when it is leader, in which term.
+    let mut began: Option<(u64, Instant)> = None;
     loop {
-        let leads = watched.leads(&metrics.borrow_and_update(), Instant::now());
+        let now = Instant::now();
+        let leads = {
+            let metrics = metrics.borrow_and_update();
+            let term = metrics.current_term;
+            began = match (metrics.state, began) {
+                (ServerState::Leader, Some((of, at))) if of == term => Some((of, at)),
+                (ServerState::Leader, _) => Some((term, now)),
+                _ => None,
+            };
+            if let Some((_, began)) = began {
+                let since = watched.since_majority(&metrics, now);
+                if watched.silence.begin_if_alone(now, watched.lease, began, since) {
+                    tracing::warn!(
+                        term,
+                        "no majority answers this leader of the metadata quorum; it lets others lead"
+                    );
+                }
+            }
+            watched.leads(&metrics, now)
+        };
         let has_changed = told.send_if_modified(|was| std::mem::replace(was, leads) != leads);
         if has_changed {
             match leads {
@@ -53,7 +76,7 @@ pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadersh
                 None => tracing::info!("this broker does not lead the metadata quorum any more"),
             }
         }
-        let period = if leads.is_some() { watched.period } else { watched.lease };
+        let period = if began.is_some() { watched.period } else { watched.lease };
         tokio::select! {
             changed = metrics.changed() => {
                 if changed.is_err() {
@@ -67,16 +90,21 @@ pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadersh
 }
 
 impl Watched {
+    fn since_majority(&self, metrics: &RaftMetrics<NodeId, Node>, now: Instant) -> Option<Duration> {
+        let configs = metrics.membership_config.membership().get_joint_config();
+        self.acks.since(configs, metrics.id, metrics.current_term, now)
+    }
+
     fn leads(&self, metrics: &RaftMetrics<NodeId, Node>, now: Instant) -> Option<Leadership> {
         let term = metrics.current_term;
         let applied = metrics.last_applied?;
         // Behind an entry of its own term everything older is committed and applied here.
         let is_own = (applied.leader_id.term, applied.leader_id.node_id) == (term, metrics.id);
-        if metrics.state != ServerState::Leader || !is_own || Some(applied.index) < self.settled {
+        let is_leader = metrics.state == ServerState::Leader && !self.silence.is_on(now);
+        if !is_leader || !is_own || Some(applied.index) < self.settled {
             return None;
         }
-        let configs = metrics.membership_config.membership().get_joint_config();
-        let since = self.acks.since(configs, metrics.id, term, now)?;
+        let since = self.since_majority(metrics, now)?;
         (since <= self.lease).then_some(Leadership { term })
     }
 }

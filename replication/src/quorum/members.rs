@@ -1,19 +1,21 @@
 //! Who is in the quorum: newcomers, voters, those that are removed. The leader makes one change at a time; everybody else asks it to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::pb::quorum as pb;
 use openraft::error::{ClientWriteError, RaftError};
-use openraft::{ChangeMembers, RaftMetrics};
+use openraft::{ChangeMembers, Raft, RaftMetrics};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::{MembershipError, ProposeError};
 use super::forward::NotTaken;
 use super::network::Client;
-use super::types::{Membership, Node, NodeId, broker_id, node_id};
+use super::types::{Membership, Node, NodeId, TypeConfig, broker_id, node_id};
 use super::{QuorumHandle, Shared};
+use crate::rpc::Peers;
 
 /// A learner that is to vote has this long to get what it lacks.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(30);
@@ -266,6 +268,11 @@ impl Shared {
             })
         };
         let nodes = voters.iter().map(node).collect::<Result<BTreeSet<NodeId>, _>>()?;
+        if !nodes.contains(&self.node) {
+            // Whoever leads next makes the change: a leader outside the voters would keep them from electing another.
+            self.step_aside();
+            return Err(ChangeError::NotTaken(NotTaken::NotLeader(None)));
+        }
         for newcomer in nodes.difference(&membership.voter_ids().collect()) {
             self.catch_up(*newcomer).await?;
         }
@@ -312,10 +319,6 @@ impl Shared {
                 return Err(ChangeError::Refused(format!("broker {broker} is the only voter")));
             }
             self.set_voters(&others).await?;
-            if node == self.node {
-                // Whoever leads next takes it out.
-                return Err(ChangeError::NotTaken(NotTaken::NotLeader(None)));
-            }
         }
         self.change_membership(ChangeMembers::RemoveNodes(BTreeSet::from([node]))).await
     }
@@ -340,9 +343,10 @@ impl Shared {
     pub(crate) async fn finish_change(&self) {
         let _one_at_a_time = self.changes.lock().await;
         let membership = self.membership();
-        if let [_, .., last] = &membership.get_joint_config()[..]
-            && let Err(e) = self.change_membership(ChangeMembers::ReplaceAllVoters(last.clone())).await
-        {
+        let [_, .., last] = &membership.get_joint_config()[..] else { return };
+        if !last.contains(&self.node) {
+            self.step_aside();
+        } else if let Err(e) = self.change_membership(ChangeMembers::ReplaceAllVoters(last.clone())).await {
             tracing::warn!(reason = ?e, "a change of voters could not be finished; the next leader tries again");
         }
     }
@@ -386,6 +390,26 @@ fn status_from_pb(status: &pb::status_reply::Status) -> QuorumStatus {
         last_log_index: status.last_log_index,
         applied_index: status.applied_index,
         nodes: status.nodes.iter().map(node).collect(),
+    }
+}
+
+/// Keeps in mind where the members say that they are.
+pub(crate) async fn note_addresses(raft: Raft<TypeConfig>, peers: Peers) {
+    let mut metrics = raft.metrics();
+    let mut noted = None;
+    loop {
+        let membership = Arc::clone(&metrics.borrow_and_update().membership_config);
+        if noted != *membership.log_id() {
+            noted = *membership.log_id();
+            for (node, known) in membership.nodes() {
+                if let Some(address) = &known.address {
+                    peers.note(broker_id(*node), address.clone());
+                }
+            }
+        }
+        if metrics.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 //! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
 //! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
 //! - `forming`: how a broker comes to a cluster; `members`: who is in it
-//! - `leadership`, `acks`: whether this node may decide
+//! - `leadership`, `acks`: whether this node may decide; `silence`: how it lets others lead
 //! - `types`, `sealed_file`, `disk_pressure`, `error`
 
 mod acks;
@@ -27,6 +27,7 @@ mod raft_log;
 mod sealed_file;
 mod seat;
 mod service;
+mod silence;
 mod snapshot_file;
 mod state_machine;
 mod types;
@@ -64,6 +65,7 @@ use proposer::{Answer, Pending};
 use raft_log::{Part, Place, RaftLog, metadata_dir};
 pub use sealed_file::SealError;
 pub use seat::Seat;
+use silence::Silence;
 use snapshot_file::{SnapshotFile, State};
 use state_machine::{Growth, StateMachine};
 use types::{Membership, Node, NodeId, StoredMembership, TypeConfig, broker_id, node_id};
@@ -177,6 +179,7 @@ pub(crate) struct Shared {
     peers: Peers,
     random: Random,
     acks: Arc<Acks>,
+    silence: Arc<Silence>,
     leadership: watch::Receiver<Option<Leadership>>,
     /// Held while the membership changes.
     changes: tokio::sync::Mutex<()>,
@@ -371,8 +374,14 @@ impl Shared {
         let identity = PeerIdentity { cluster_id, broker: options.node_id };
         let peers = Peers::new(identity, options.voters.iter().cloned().collect());
         peers.follow(images.clone());
-        let (acks, random) = (Arc::new(Acks::default()), options.context.random.clone());
-        let network = Network { peers: peers.clone(), acks: Arc::clone(&acks), random: random.clone() };
+        let (acks, silence) = (Arc::new(Acks::default()), Arc::new(Silence::default()));
+        let random = options.context.random.clone();
+        let network = Network {
+            peers: peers.clone(),
+            acks: Arc::clone(&acks),
+            silence: Arc::clone(&silence),
+            random: random.clone(),
+        };
         let config = Arc::new(config(cluster_id, options));
         let raft = Raft::new(node, config, network, store, machine).await.map_err(stopped)?;
         // A leader may count on a voter that was there a moment ago; one that never voted has promised nothing.
@@ -383,6 +392,7 @@ impl Shared {
         let watched = Watched {
             raft: raft.clone(),
             acks: Arc::clone(&acks),
+            silence: Arc::clone(&silence),
             settled,
             lease,
             period: options.timing.heartbeat,
@@ -391,6 +401,7 @@ impl Shared {
         let tasks = vec![
             tokio::spawn(build_snapshots(raft.clone(), is_large)),
             tokio::spawn(leadership::follow(watched, told)),
+            tokio::spawn(members::note_addresses(raft.clone(), peers.clone())),
             tokio::spawn(stand_still(raft.clone(), still_until)),
         ];
         Ok(Shared {
@@ -406,6 +417,7 @@ impl Shared {
             peers,
             random,
             acks,
+            silence,
             leadership,
             changes: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),
@@ -471,9 +483,14 @@ impl Shared {
         Duration::from_millis(self.raft.config().election_timeout_max)
     }
 
-    /// True while this voter may have promised a leader, before it was started again, not to help another.
+    /// True while this voter helps nobody to lead: it may have promised so to a leader before it was started again, or leads a majority.
     fn holds_still(&self) -> bool {
-        Instant::now() < self.still_until
+        Instant::now() < self.still_until || self.leadership.borrow().is_some()
+    }
+
+    /// Has another node become leader, without waiting for it.
+    fn step_aside(&self) {
+        self.silence.begin(Instant::now(), self.lease());
     }
 }
 

@@ -21,6 +21,7 @@ use super::MESSAGE_BYTES_MAX;
 use super::acks::Acks;
 use super::generated::quorum_client::QuorumClient;
 use super::messages::{append_to_pb, appended_from_pb, vote_request_to_pb, voted_from_pb};
+use super::silence::Silence;
 use super::types::{Node, NodeId, Snapshot, TypeConfig, Vote, broker_id, vote_from_pb, vote_to_pb};
 use crate::cluster::wire::WireError;
 use crate::rpc::{PeerError, Peers, Purpose};
@@ -39,6 +40,7 @@ pub(crate) type Client = QuorumClient<tonic::transport::Channel>;
 pub(crate) struct Network {
     pub(crate) peers: Peers,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) silence: Arc<Silence>,
     pub(crate) random: Random,
 }
 
@@ -60,6 +62,8 @@ pub(crate) enum CallError {
     Answer(#[from] WireError),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
+    #[error("this node lets others lead, and does not keep them from it")]
+    Silent,
 }
 
 type Error<E = std::convert::Infallible> = RPCError<NodeId, Node, E>;
@@ -88,6 +92,11 @@ impl Peer {
         }
     }
 
+    /// Fails where followers are to hear of no leader.
+    fn speak(&self) -> Result<(), CallError> {
+        if self.network.silence.is_on(Instant::now()) { Err(CallError::Silent) } else { Ok(()) }
+    }
+
     fn client(&self) -> Result<Client, CallError> {
         Ok(client(&self.network.peers, self.target)?)
     }
@@ -101,6 +110,7 @@ impl Peer {
         rpc: &AppendEntriesRequest<TypeConfig>,
         within: Duration,
     ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
+        self.speak()?;
         let mut client = self.client()?;
         let request = self.request(append_to_pb(self.target, rpc));
         let reply = self.call(within, client.append_entries(request)).await?;
@@ -119,6 +129,7 @@ impl Peer {
     }
 
     async fn send_snapshot(&self, vote: Vote, file: Bytes, within: Duration) -> Result<Vote, CallError> {
+        self.speak()?;
         let mut client = self.client()?;
         let parts = parts(self.target, &vote, file);
         let request = self.request(tokio_stream::iter(parts));
@@ -150,10 +161,7 @@ fn parts(
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, node: &Node) -> Peer {
-        if let Some(address) = &node.address {
-            self.peers.note(broker_id(target), address.clone());
-        }
+    async fn new_client(&mut self, target: NodeId, _: &Node) -> Peer {
         Peer { network: self.clone(), target }
     }
 }

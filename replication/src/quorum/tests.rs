@@ -2,11 +2,14 @@
 
 mod cluster;
 mod crash;
+mod faults;
 mod handle;
+mod joining;
 mod obligations;
 mod raft_log;
 mod suite;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -36,6 +36,11 @@ impl Gate {
         }
     }
 
+    /// Everything gets to and from this one again.
+    pub(crate) fn rejoin(&self, broker: i32) {
+        self.cut.lock().retain(|(from, to)| from.0 != broker && to.0 != broker);
+    }
+
     pub(crate) fn heal(&self) {
         self.cut.lock().clear();
     }

@@ -34,8 +34,11 @@ pub struct PeerIdentity {
 #[derive(Debug, Clone, Default)]
 pub struct IdentityCheck {
     own: Arc<OnceLock<PeerIdentity>>,
-    told: Arc<Mutex<BTreeSet<(Option<i32>, Refusal)>>>,
+    told: Arc<Mutex<Told>>,
 }
+
+/// Which callers were refused for what.
+type Told = BTreeSet<(Option<i32>, Refusal)>;
 
 /// Who made a call that passed the check.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,5 @@
 //! Several nodes in one process, each with a simulated disk and a listener on loopback.
 
-use std::collections::BTreeSet;
-
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -14,18 +12,32 @@ use crate::rpc::gate::Gate;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker as far as its quorum goes.
-pub(super) struct Node {
+pub(super) struct Member {
     pub(super) id: i32,
     pub(super) disk: SimDisk,
     pub(super) quorum: QuorumHandle,
     pub(super) seat: Seat,
-    server: JoinHandle<()>,
+    server: Serving,
+}
+
+/// What a seat serves, until it is told to stop.
+pub(super) struct Serving {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Closes the listener and every connection.
+    pub(super) async fn stop(self) {
+        let _ = self.stop.send(());
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap();
+    }
 }
 
 /// Brokers that form a cluster, with places for more.
 pub(super) struct Cluster {
     pub(super) voters: Vec<(BrokerId, Address)>,
-    pub(super) nodes: BTreeMap<i32, Node>,
+    pub(super) nodes: BTreeMap<i32, Member>,
     pub(super) snapshots: SnapshotRule,
 }
 
@@ -36,13 +48,19 @@ pub(super) async fn listen() -> (TcpListener, Address) {
     (listener, Address { host: "127.0.0.1".to_owned(), port })
 }
 
-/// Serves what a seat serves until the task ends.
-pub(super) fn serve(seat: &Seat, listener: TcpListener) -> JoinHandle<()> {
+/// Serves what a seat serves.
+pub(super) fn serve(seat: &Seat, listener: TcpListener) -> Serving {
     let mut routes = Routes::builder();
     seat.add_services(&mut routes);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder().add_routes(routes.routes());
-    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    let (stop, stopped) = oneshot::channel();
+    let stopped = async move {
+        let _ = stopped.await;
+    };
+    let task =
+        tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped).await.unwrap() });
+    Serving { stop, task }
 }
 
 pub(super) fn options_of(id: i32, disk: &SimDisk) -> QuorumOptions {
@@ -76,27 +94,28 @@ fn directory(disk: &SimDisk) -> DirectoryId {
     DirectoryId(id)
 }
 
-impl Node {
+impl Member {
     pub(super) async fn start(
         options: QuorumOptions,
         disk: SimDisk,
         listener: TcpListener,
-    ) -> Result<Node, QuorumError> {
+    ) -> Result<Member, QuorumError> {
         let seat = Seat::new(&options);
         let server = serve(&seat, listener);
         let id = options.node_id.0;
         match QuorumHandle::start_at(options, &seat).await {
-            Ok(quorum) => Ok(Node { id, disk, quorum, seat, server }),
+            Ok(quorum) => Ok(Member { id, disk, quorum, seat, server }),
             Err(e) => {
-                server.abort();
+                server.stop().await;
                 Err(e)
             }
         }
     }
 
     pub(super) async fn stop(self) {
-        self.server.abort();
         self.quorum.shutdown().await.unwrap();
+        drop(self.quorum);
+        self.server.stop().await;
     }
 }
 
@@ -116,7 +135,7 @@ impl Cluster {
             .map(|(id, listener)| {
                 let disk = new_disk();
                 let options = cluster.options(id, &disk, &listener);
-                tokio::spawn(Node::start(options, disk, listener))
+                tokio::spawn(Member::start(options, disk, listener))
             })
             .collect();
         for started in starting {
@@ -136,31 +155,38 @@ impl Cluster {
         }
     }
 
-    /// Starts a broker on a disk, at a new address.
+    /// Starts a broker on a disk: a voter where it was, another anywhere.
     pub(super) async fn start(&mut self, id: i32, disk: SimDisk) -> Result<(), QuorumError> {
-        let (listener, address) = listen().await;
-        for (voter, at) in &mut self.voters {
-            if voter.0 == id {
-                *at = address.clone();
-            }
-        }
-        let options = self.options(id, &disk, &listener);
-        let node = Node::start(options, disk, listener).await?;
-        // As a registration would tell them.
-        for other in self.nodes.values() {
-            other.quorum.peers().note(BrokerId(id), address.clone());
-        }
+        let node = self.starting(id, disk).await.await?;
         self.nodes.insert(id, node);
         Ok(())
     }
 
-    /// Ends a broker as a kill does, and hands back its disk as a power cut leaves it.
-    pub(super) fn kill(&mut self, id: i32) -> SimDisk {
+    pub(super) async fn starting(
+        &self,
+        id: i32,
+        disk: SimDisk,
+    ) -> impl Future<Output = Result<Member, QuorumError>> + use<> {
+        let listed = self.voters.iter().find(|(voter, _)| voter.0 == id);
+        let listener = match listed {
+            Some((_, address)) => TcpListener::bind((&*address.host, address.port)).await.unwrap(),
+            None => listen().await.0,
+        };
+        if let Some(node) = self.nodes.values().next() {
+            Gate::of(node.quorum.image().cluster_id()).rejoin(id);
+        }
+        let options = self.options(id, &disk, &listener);
+        Member::start(options, disk, listener)
+    }
+
+    /// Ends a broker as a power cut does, and hands back its disk.
+    pub(super) async fn kill(&mut self, id: i32) -> SimDisk {
         let node = self.nodes.remove(&id).unwrap();
-        node.server.abort();
+        // Nothing that it says from here on counts.
+        Gate::of(node.quorum.image().cluster_id()).isolate(id, 1..10);
         let left = node.disk.image().power_cut(7);
-        // The handle ends Raft when it is dropped; what it still writes goes to a disk that nobody reads.
-        drop(node);
+        drop(node.quorum);
+        node.server.stop().await;
         left
     }
 
@@ -213,7 +239,7 @@ pub(super) fn three() -> impl Future<Output = Cluster> {
     Cluster::form(3, SnapshotRule::default())
 }
 
-fn block_on_cluster<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on_cluster<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 

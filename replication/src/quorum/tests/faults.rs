@@ -1,0 +1,306 @@
+//! Several nodes under faults: what was answered stays, one leads at a time, and who comes back fits in again.
+
+use super::cluster::*;
+use super::*;
+use crate::cluster::CommandError;
+
+/// A proposal that has to be answered, whoever leads when.
+async fn create(quorum: &QuorumHandle, n: u64) {
+    match quorum.propose(create_topic(n)).await {
+        Ok(_) => {}
+        // It was carried out, and the first answer was lost.
+        Err(ProposeError::Refused(CommandError::TopicExists { .. })) => {}
+        Err(e) => panic!("topic {n}: {e}"),
+    }
+}
+
+/// Every node comes to the same image, with these topics in it.
+async fn agree(cluster: &Cluster, topics: impl IntoIterator<Item = u64> + Clone) {
+    let newest = cluster.any().read_barrier().await.unwrap();
+    for node in cluster.nodes.values() {
+        let image = eventually("the newest image", || {
+            Some(node.quorum.image()).filter(|image| image.version() >= newest.version())
+        })
+        .await;
+        for n in topics.clone() {
+            assert!(image.topic_by_id(topic_id(n)).is_some(), "topic {n} on broker {}", node.id);
+        }
+    }
+}
+
+#[test]
+fn a_leader_that_loses_power_is_replaced_and_nothing_that_was_answered_is_lost() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        let mut made = 0;
+        for _ in 0..3 {
+            let leader = cluster.leader().await;
+            for _ in 0..5 {
+                made += 1;
+                create(cluster.any(), made).await;
+            }
+            let term = cluster.at(leader).leadership().borrow().unwrap().term;
+            let disk = cluster.kill(leader).await;
+            let next = cluster.leader().await;
+            assert_ne!(next, leader);
+            assert!(cluster.at(next).leadership().borrow().unwrap().term > term);
+            made += 1;
+            create(cluster.any(), made).await;
+            cluster.start(leader, disk).await.unwrap();
+            agree(&cluster, 1..=made).await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn r42_power_cuts_of_every_broker_in_turn_and_of_all_at_once_lose_nothing() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        let mut made = 0;
+        for cut in [vec![1], vec![2], vec![3], vec![1, 2], vec![1, 2, 3]] {
+            made += 1;
+            create(cluster.any(), made).await;
+            let mut disks = Vec::new();
+            for id in cut {
+                disks.push((id, cluster.kill(id).await));
+            }
+            // The one that comes back first decides nothing by itself.
+            for (id, disk) in disks {
+                cluster.start(id, disk).await.unwrap();
+            }
+            agree(&cluster, 1..=made).await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn r34_a_leader_that_is_cut_off_in_one_direction_does_not_lead() {
+    for cuts_outward in [true, false] {
+        block_on_cluster(async {
+            let cluster = three().await;
+            join(cluster.any()).await;
+            let leader = cluster.leader().await;
+            let others: BTreeSet<i32> = (1..=3).filter(|id| *id != leader).collect();
+            for other in &others {
+                let (from, to) = if cuts_outward { (leader, *other) } else { (*other, leader) };
+                cluster.gate().cut(from, to);
+            }
+            let next = cluster.leader_among(&others).await;
+            eventually("the end of the old leadership", || {
+                cluster.at(leader).leadership().borrow().is_none().then_some(())
+            })
+            .await;
+            create(cluster.at(next), 1).await;
+            // What the old one is asked it does not answer from what it has.
+            let within = Duration::from_millis(300);
+            let read = cluster.at(leader).read_barrier_within(within).await;
+            assert!(read.is_err() || read.unwrap().topic_by_id(topic_id(1)).is_some());
+            cluster.gate().heal();
+            agree(&cluster, [1]).await;
+            let leading = cluster.nodes.values().filter(|node| node.quorum.leadership().borrow().is_some());
+            assert_eq!(leading.count(), 1);
+            cluster.stop().await;
+        });
+    }
+}
+
+#[test]
+fn r38_what_an_isolated_leader_wrote_gives_way_to_what_was_agreed() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        create(cluster.any(), 1).await;
+        let leader = cluster.leader().await;
+        let others: BTreeSet<i32> = (1..=3).filter(|id| *id != leader).collect();
+        cluster.gate().isolate(leader, others.iter().copied());
+        // It is in the log of the old leader alone.
+        let alone = cluster.at(leader).propose_within(create_topic(2), Duration::from_millis(200)).await;
+        assert_eq!(alone, Err(ProposeError::TimedOut(Duration::from_millis(200))));
+        let next = cluster.leader_among(&others).await;
+        create(cluster.at(next), 3).await;
+        create(cluster.at(next), 4).await;
+        cluster.gate().heal();
+        agree(&cluster, [1, 3, 4]).await;
+        for node in cluster.nodes.values() {
+            assert!(node.quorum.image().topic_by_id(topic_id(2)).is_none(), "broker {}", node.id);
+        }
+        // The queue of the one that was alone is not held up by what it could not carry out.
+        create(cluster.at(leader), 5).await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn r41_a_minority_of_five_commits_nothing() {
+    block_on_cluster(async {
+        let cluster = Cluster::form(5, SnapshotRule::default()).await;
+        join(cluster.any()).await;
+        create(cluster.any(), 1).await;
+        let leader = cluster.leader().await;
+        let companion = (1..=5).find(|id| *id != leader).unwrap();
+        let majority: BTreeSet<i32> = (1..=5).filter(|id| ![leader, companion].contains(id)).collect();
+        for few in [leader, companion] {
+            cluster.gate().isolate(few, majority.iter().copied());
+        }
+        let few = cluster.at(leader).propose_within(create_topic(2), Duration::from_secs(1)).await;
+        assert!(matches!(few, Err(ProposeError::TimedOut(_) | ProposeError::NotLeader { .. })), "{few:?}");
+        for id in [leader, companion] {
+            assert!(cluster.at(id).image().topic_by_id(topic_id(2)).is_none(), "openraft #1802");
+        }
+        let next = cluster.leader_among(&majority).await;
+        create(cluster.at(next), 3).await;
+        cluster.gate().heal();
+        agree(&cluster, [1, 3]).await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_follower_that_hears_nothing_does_not_bring_a_healthy_leader_down() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let deaf = (1..=3).find(|id| *id != leader).unwrap();
+        // It knows that it votes.
+        cluster.at(deaf).read_barrier().await.unwrap();
+        for other in (1..=3).filter(|id| *id != deaf) {
+            cluster.gate().cut(other, deaf);
+        }
+        let term = cluster.at(leader).leadership().borrow().unwrap().term;
+        // It asks for votes again and again, under higher and higher terms.
+        let metrics = cluster.at(deaf).shared.raft.metrics();
+        eventually("three candidacies", || (metrics.borrow().current_term >= term + 3).then_some(())).await;
+        let still = cluster.at(leader).leadership().borrow().map(|leads| leads.term);
+
+        assert_eq!(still, Some(term), "voters that hear their leader elect no other");
+        create(cluster.at(leader), 1).await;
+        cluster.gate().heal();
+        create(cluster.at(deaf), 2).await;
+        agree(&cluster, [1, 2]).await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn r41_a_follower_far_behind_gets_a_snapshot_in_pieces() {
+    block_on_cluster(async {
+        // openraft #1828: nothing of the log is left that it could get instead.
+        let rule = SnapshotRule { log_bytes: 1 << 20, keep_entries: 0 };
+        let mut cluster = Cluster::form(3, rule).await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let behind = (1..=3).find(|id| *id != leader).unwrap();
+        let disk = cluster.kill(behind).await;
+        // A hundred times the metadata of a small cluster, and more than a piece of a snapshot.
+        for n in 1..=60 {
+            let large = Command::CreateTopic {
+                name: format!("topic{n}"),
+                id: topic_id(n),
+                assignments: vec![vec![BrokerId(1)]; 2000],
+                settings: vec![("note".to_owned(), "x".repeat(30_000))],
+            };
+            cluster.at(leader).propose(large).await.unwrap();
+        }
+        let metrics = cluster.at(leader).shared.raft.metrics();
+        eventually("a log without its head", || metrics.borrow().purged.map(|_| ())).await;
+        cluster.start(behind, disk).await.unwrap();
+        agree(&cluster, 1..=60).await;
+        let snapshot = cluster.at(behind).shared.raft.metrics().borrow().snapshot;
+        assert!(snapshot.is_some_and(|last| last.index > 10), "{snapshot:?}");
+        // And goes on from there, also after another power cut.
+        let disk = cluster.kill(behind).await;
+        create(cluster.at(leader), 61).await;
+        cluster.start(behind, disk).await.unwrap();
+        agree(&cluster, 1..=61).await;
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn r41_commands_under_way_are_answered_while_the_log_is_replaced_by_snapshots() {
+    block_on_cluster(async {
+        // openraft #1761.
+        let cluster = Cluster::form(3, SnapshotRule { log_bytes: 1000, keep_entries: 0 }).await;
+        join(cluster.any()).await;
+        for round in 0..5 {
+            let leader = cluster.leader().await;
+            let proposing: Vec<_> = (0..60)
+                .zip([1, 2, 3].iter().cycle())
+                .map(|(n, at)| {
+                    let quorum = cluster.at(*at).clone();
+                    let n = round * 60 + n + 1;
+                    tokio::spawn(async move {
+                        quorum.propose_within(create_topic(n), Duration::from_secs(5)).await
+                    })
+                })
+                .collect();
+            if round % 2 == 1 {
+                cluster.gate().isolate(leader, (1..=3).filter(|id| *id != leader));
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                cluster.gate().heal();
+            }
+            let mut answered = Vec::new();
+            for (n, proposal) in (round * 60 + 1..).zip(proposing) {
+                match proposal.await.unwrap() {
+                    Ok(_) => answered.push(n),
+                    // Its leader went away with the answer.
+                    Err(ProposeError::TimedOut(_)) if round % 2 == 1 => {}
+                    Err(e) => panic!("{n}: {e}"),
+                }
+            }
+            agree(&cluster, answered).await;
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_voter_that_was_started_again_stands_still_for_a_lease() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let voter = (1..=3).find(|id| *id != leader).unwrap();
+        assert!(!cluster.at(voter).shared.holds_still(), "it never promised anything before");
+        let disk = cluster.kill(voter).await;
+        cluster.start(voter, disk).await.unwrap();
+        let shared = &cluster.at(voter).shared;
+        assert!(shared.holds_still());
+        eventually("the end of the lease", || (!shared.holds_still()).then_some(())).await;
+        assert_eq!(cluster.leader().await, leader);
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn the_leader_knows_how_long_ago_a_majority_followed_it() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let since = || cluster.at(leader).since_quorum_ack();
+        assert!(since().unwrap() <= cluster.at(leader).leader_lease());
+        let others: Vec<i32> = (1..=3).filter(|id| *id != leader).collect();
+        // One of two is enough.
+        cluster.gate().isolate(leader, [others[0]]);
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        assert!(cluster.at(leader).leadership().borrow().is_some());
+        cluster.gate().isolate(leader, [others[1]]);
+        let began = Instant::now();
+        eventually("the end of the leadership", || {
+            cluster.at(leader).leadership().borrow().is_none().then_some(())
+        })
+        .await;
+        if let Some(since) = since() {
+            assert!(
+                since + Duration::from_millis(1) >= began.elapsed().min(cluster.at(leader).leader_lease())
+            );
+        }
+        cluster.stop().await;
+    });
+}
