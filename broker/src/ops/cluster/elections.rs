@@ -6,11 +6,14 @@ use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::command::Election;
 use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, Topic};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::ops::error::OpError;
 use crate::ops::topics::{TopicKey, find};
 use crate::shared::Shared;
+
+const ELECTED_AT_ONCE: usize = 64;
 
 /// What became of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +39,18 @@ pub(crate) async fn preferred(
     let wanted: Vec<(String, i32)> =
         if named.is_empty() { where_preferred_could_lead(&image) } else { named.to_vec() };
     let mut elected = Vec::with_capacity(wanted.len());
-    for (topic, partition) in wanted {
-        elected.push(
-            elect(shared, &image, (topic, partition), Election::Preferred, validate_only, deadline).await,
-        );
+    // Several at a time: they share entries of the metadata's log.
+    for some in wanted.chunks(ELECTED_AT_ONCE) {
+        let mut under_way = JoinSet::new();
+        for (n, which) in some.iter().cloned().enumerate() {
+            let (shared, image) = (Arc::clone(shared), Arc::clone(&image));
+            under_way.spawn(async move {
+                (n, elect(&shared, &image, which, Election::Preferred, validate_only, deadline).await)
+            });
+        }
+        let mut done: Vec<(usize, Elected)> = under_way.join_all().await;
+        done.sort_by_key(|(n, _)| *n);
+        elected.extend(done.into_iter().map(|(_, elected)| elected));
     }
     elected
 }

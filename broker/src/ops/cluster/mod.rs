@@ -132,7 +132,13 @@ pub(crate) async fn remove_broker(
 ) -> Result<u32, OpError> {
     let image = shared.cluster.image();
     let quorum = shared.cluster.quorum();
-    let is_voter = quorum.membership().voters.iter().any(|(voter, _)| *voter == broker);
+    let members = quorum.membership();
+    let is_among = |members: &[(BrokerId, u64)]| members.iter().any(|(member, _)| *member == broker);
+    let is_voter = is_among(&members.voters);
+    if image.broker(broker).is_none() && !is_voter && !is_among(&members.learners) {
+        let message = format!("broker {broker} is not registered");
+        return Err(OpError::new(ErrorCode::BrokerIdNotRegistered, message));
+    }
     let replicas = load(&image).get(&broker).map_or(0, |load| load.replicas);
     check_removal(
         image.broker(broker).map(|known| &**known),
