@@ -10,16 +10,22 @@ use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, Topic};
 use floodmark_replication::controller::{Controller, Wants};
+use floodmark_replication::fetcher::{FetcherOptions, Fetchers};
+use floodmark_replication::isr_proposals::{IsrOptions, IsrProposals};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{PartitionHandle, Role};
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::{Periods, Registry, RegistryOptions};
 use floodmark_replication::rpc::Peers;
+use floodmark_replication::rpc::replica_server::ReplicaService;
 use floodmark_storage::LogConfig;
+use floodmark_storage::clock::Clock;
 use floodmark_storage::data_dir::DataDir;
 use floodmark_storage::random::Random;
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::BrokerConfig;
 use crate::error::StartError;
@@ -46,6 +52,7 @@ pub(crate) struct Cluster {
     /// Carries each new image to the registry.
     follower: JoinHandle<()>,
     heartbeats: Heartbeats,
+    copying: Copying,
     random: Random,
     lease: Lease,
     file_settings: Settings,
@@ -65,15 +72,70 @@ pub(crate) struct LogDir {
     pub(crate) available_bytes: Option<u64>,
 }
 
+/// What this broker copies from others, and others from it.
+#[derive(Debug)]
+struct Copying {
+    fetchers: Fetchers,
+    in_sync: IsrProposals,
+    /// Ends the calls of followers.
+    stop: CancellationToken,
+}
+
+/// What opening partitions needs, beside the member whose they are.
+pub(crate) struct Opening<'a> {
+    pub(crate) data_dirs: Vec<DataDir>,
+    pub(crate) config: &'a BrokerConfig,
+    pub(crate) random: Random,
+    pub(crate) clock: Clock,
+    /// Where what is copied from others arrives.
+    pub(crate) cores: Vec<Handle>,
+}
+
+impl Copying {
+    fn begin(
+        member: &Member,
+        registry: &Registry,
+        config: &BrokerConfig,
+        (random, clock, runtimes): (Random, Clock, Vec<Handle>),
+    ) -> Copying {
+        let fetchers = Fetchers::start(FetcherOptions {
+            node: member.id,
+            broker_epoch: member.epoch,
+            registry: registry.clone(),
+            images: member.quorum.watch(),
+            peers: member.quorum.peers().clone(),
+            reply_bytes_max: u32::try_from(config.replica_fetch_bytes_max.0).unwrap_or(u32::MAX),
+            wait_max: config.replica_fetch_wait_max.duration(),
+            catchup_bytes_per_second: config.replica_catchup_bytes_per_second.0,
+            random,
+            runtimes,
+        });
+        let in_sync = IsrProposals::start(IsrOptions {
+            node: member.id,
+            registry: registry.clone(),
+            quorum: member.quorum.clone(),
+            clock,
+            lag_max: config.replica_lag_time_max.duration(),
+        });
+        Copying { fetchers, in_sync, stop: CancellationToken::new() }
+    }
+
+    fn end(&self) {
+        self.stop.cancel();
+        self.in_sync.stop();
+        self.fetchers.stop();
+    }
+}
+
 impl Cluster {
-    /// Opens the partitions that the cluster gives to `member`. It leads none of them yet. Blocks; needs a tokio runtime.
+    /// Opens the partitions that the cluster gives to `member`, and copies what it follows. It leads none of them yet. Blocks; needs a tokio
+    /// runtime.
     pub(crate) fn open(
         member: Member,
         controller: Controller,
-        data_dirs: Vec<DataDir>,
-        config: &BrokerConfig,
-        random: Random,
+        opening: Opening<'_>,
     ) -> Result<Cluster, StartError> {
+        let Opening { data_dirs, config, random, clock, cores } = opening;
         let image = member.quorum.image();
         let options = RegistryOptions {
             node: member.id,
@@ -88,6 +150,7 @@ impl Cluster {
             tracing::error!(error = %partition, "a partition cannot be used");
         }
         let follower = registry.spawn_follower(member.quorum.watch());
+        let copying = Copying::begin(&member, &registry, config, (random.clone(), clock, cores));
         let voters = config.cluster_voters.len();
         let replication_factor = i16::try_from(config.default_replication_factor).unwrap_or(i16::MAX);
         let (partitions, file_settings) = (config.num_partitions, config.file_settings().clone());
@@ -106,6 +169,7 @@ impl Cluster {
             registry,
             follower,
             heartbeats,
+            copying,
             random,
             lease,
             file_settings,
@@ -177,6 +241,7 @@ impl Cluster {
         // From here on others may be given everything.
         self.lease.give_up();
         self.member.fence().await;
+        self.copying.end();
         self.follower.abort();
         let registry = self.registry.clone();
         match spawn_blocking(move || registry.close(CLOSING_TIMEOUT)).await {
@@ -197,6 +262,11 @@ impl Cluster {
                 reason = refused => reason,
             }
         }
+    }
+
+    /// What other brokers copy from this one.
+    pub(crate) fn replica_service(&self, clock: Clock) -> ReplicaService {
+        ReplicaService::new(self.registry.clone(), clock, self.copying.stop.clone())
     }
 
     /// What the cluster has agreed on, as it is known here.

@@ -56,7 +56,7 @@ use tonic::service::Routes;
 pub use config::{BrokerConfig, ConfigError, HostPort, VoterAddress};
 pub use error::StartError;
 
-use cluster::Cluster;
+use cluster::{Cluster, Opening};
 use kafka::Door;
 use kafka::request::Endpoint;
 use member::{Joining, Member};
@@ -162,7 +162,14 @@ impl Broker {
         }
 
         ground.readiness.waits_for("logs are being opened");
-        let cluster = Cluster::open(member, controller, data_dirs, &config, context.random)?;
+        let opening = Opening {
+            data_dirs,
+            config: &config,
+            random: context.random,
+            clock: context.clock.clone(),
+            cores: threads.cores().iter().map(|core| core.handle.clone()).collect(),
+        };
+        let cluster = Cluster::open(member, controller, opening)?;
         let _temporary = config.temporary.clone();
         let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
         shared.ground.metrics.state.set(shared.observed());
@@ -295,7 +302,8 @@ impl Drop for Broker {
 fn peer_services(shared: &Arc<Shared>, seat: &Seat) -> Routes {
     let mut routes = Routes::builder();
     grpc::add_forwarded(&mut routes, shared, seat.identity_check());
-    // Each service is added here, as in `routes.add_service(InterceptedService::new(server, seat.identity_check()))`.
+    let replicas = shared.cluster.replica_service(shared.clock.clone());
+    routes.add_service(replicas.into_server(seat.identity_check()));
     routes.routes()
 }
 
