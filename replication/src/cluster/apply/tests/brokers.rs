@@ -84,3 +84,39 @@ fn names_and_endpoints_have_bounds() {
     let many = with(|_, endpoints| *endpoints = vec![endpoints[0].clone(); 65]);
     assert!(matches!(refused(&image, &many), CommandError::LimitExceeded { limit: 64, .. }));
 }
+
+/// What a fence costs goes with the partitions that there are, once each: every topic is made anew at most once, and those that
+/// the broker has nothing of are shared.
+#[test]
+fn fencing_a_broker_of_ten_thousand_partitions_touches_each_once() {
+    let mut image = cluster(4);
+    let assignments: Vec<Vec<BrokerId>> =
+        (0..100).map(|n| [0, 1, 2].map(|r| BrokerId(1 + (n + r) % 3)).to_vec()).collect();
+    let make = |image: &mut ClusterImage, n: u128, assignments: &[Vec<BrokerId>]| {
+        let (name, assignments) = (format!("t{n}"), assignments.to_vec());
+        done(image, &Command::CreateTopic { name, id: id(n), assignments, settings: Vec::new() });
+    };
+    for n in 0..100 {
+        make(&mut image, 1000 + n, &assignments);
+        make(&mut image, 5000 + n, &[vec![BrokerId(4)]]);
+    }
+    let fence = fence(&image, 1);
+    let (next, outcome) = apply(&image, &fence);
+    outcome.unwrap();
+    let led = image.topics().flat_map(|t| t.partitions.values()).filter(|p| p.leader == Some(BrokerId(1)));
+    assert_eq!(led.count(), 3400);
+    let mut changed = 0;
+    for topic in image.topics() {
+        let now = next.topic_by_id(topic.id).unwrap();
+        if topic.partitions.len() == 1 {
+            assert!(Arc::ptr_eq(now, topic), "broker 1 has nothing of it");
+        } else {
+            changed += now.partitions.differences(&topic.partitions).len();
+        }
+    }
+    assert_eq!(changed, 10_000);
+    for partition in next.topics().flat_map(|t| t.partitions.values()) {
+        assert!(partition.leader.is_some_and(|leader| leader != BrokerId(1)));
+        assert!(partition.partition_epoch <= 1, "once");
+    }
+}

@@ -61,6 +61,20 @@ fn a_move_adds_then_leads_from_the_target_then_removes() {
 }
 
 #[test]
+fn a_move_is_not_finished_while_one_of_its_target_is_behind() {
+    let mut image = topic();
+    done(&mut image, &move_to(&[1, 2, 4]));
+    assert_eq!(refused(&image, &finish(&image)), CommandError::NoMove { what: "finished".into() });
+    in_sync(&mut image, &[1, 2, 3, 4]);
+    in_sync(&mut image, &[1, 3, 4]);
+    assert_eq!(refused(&image, &finish(&image)), CommandError::NoMove { what: "finished".into() });
+    in_sync(&mut image, &[1, 2, 3, 4]);
+    let command = finish(&image);
+    done(&mut image, &command);
+    assert_eq!(shape(&image), [vec![1, 2, 4], vec![], vec![], vec![1, 2, 4]]);
+}
+
+#[test]
 fn fewer_replicas_wait_for_a_leader_that_stays() {
     let mut image = topic();
     done(&mut image, &move_to(&[2, 3]));

@@ -156,3 +156,56 @@ fn what_is_not_there_is_named() {
         CommandError::UnknownPartition { topic: "t".to_owned(), partition: 1 }
     );
 }
+
+fn with_epochs(command: Command, leader_epoch: Option<i32>, partition_epoch: Option<i32>) -> Command {
+    let Command::ChangeIsr { topic, partition, leader, leader_epoch: le, partition_epoch: pe, isr } = command
+    else {
+        panic!("{command:?}")
+    };
+    let leader_epoch = leader_epoch.map_or(le, LeaderEpoch);
+    Command::ChangeIsr {
+        topic,
+        partition,
+        leader,
+        leader_epoch,
+        partition_epoch: partition_epoch.unwrap_or(pe),
+        isr,
+    }
+}
+
+/// R7: what a replica had in an older leader epoch says nothing of the present one, also where the same broker leads again.
+#[test]
+fn r7_a_replica_joins_by_the_word_of_the_present_leader_epoch() {
+    let mut image = topic();
+    let shrunk = isr(&image, &[1, 2]);
+    done(&mut image, &shrunk);
+    for command in [fence(&image, 1), unfence(&image, 1)] {
+        done(&mut image, &command);
+    }
+    let grown = isr(&image, &[2, 1]);
+    done(&mut image, &grown);
+    done(&mut image, &elect(Election::Preferred));
+    assert_eq!(first_partition(&image, "t"), (Some(1), 2, vec![2, 1]));
+    // Decided in epoch 0, when replica 3 had all that there was then.
+    let late = with_epochs(isr(&image, &[1, 2, 3]), Some(0), None);
+    let stale = CommandError::StaleLeaderEpoch { given: LeaderEpoch(0), current: LeaderEpoch(2) };
+    assert_eq!(refused(&image, &late), stale);
+    // The leader of now may say the same.
+    let now = isr(&image, &[1, 2, 3]);
+    done(&mut image, &now);
+}
+
+/// R11: the set changed on the controller's side while the leader's proposal was under way. The proposal knows nothing of it.
+#[test]
+fn r11_a_proposal_from_before_another_change_of_the_partition_is_refused() {
+    let mut image = topic();
+    let before = isr(&image, &[1, 2, 3]);
+    // Broker 3 is fenced and comes back, in the same registration and leader epoch: what was written meanwhile it lacks.
+    for command in [fence(&image, 3), unfence(&image, 3)] {
+        done(&mut image, &command);
+    }
+    assert_eq!(first_partition(&image, "t"), (Some(1), 0, vec![1, 2]));
+    assert_eq!(refused(&image, &before), CommandError::StalePartitionEpoch { given: 0, current: 1 });
+    let ahead = with_epochs(isr(&image, &[1, 2]), None, Some(2));
+    assert_eq!(refused(&image, &ahead), CommandError::StalePartitionEpoch { given: 2, current: 1 });
+}
