@@ -69,11 +69,8 @@ fn preferred_leaders_come_back_when_they_are_asked_for() {
     let other = preferred % 3 + 1;
     let elect = |three: &Three, partition: i32| {
         let named = TopicPartitions { topic: "t", partitions: vec![partition] };
-        let request = ElectLeadersRequest {
-            election_type: 0,
-            topic_partitions: Some(vec![named]),
-            timeout_ms: 30_000,
-        };
+        let request =
+            ElectLeadersRequest { election_type: 0, topic_partitions: Some(vec![named]), timeout_ms: 30_000 };
         let answer = three.kafka(other).ask(2, &request).unwrap();
         let response = answer.read::<ElectLeadersResponse<'_>>();
         assert_eq!(response.error_code, 0);
@@ -85,7 +82,8 @@ fn preferred_leaders_come_back_when_they_are_asked_for() {
     assert_ne!(three.leader("t", 0), preferred);
     assert_eq!(elect(&three, 0), ErrorCode::PreferredLeaderNotAvailable.code());
     three.start_again(preferred);
-    three.until("it is in sync and leads again once it is asked to", || (elect(&three, 0) == 0).then_some(()));
+    three
+        .until("it is in sync and leads again once it is asked to", || (elect(&three, 0) == 0).then_some(()));
     assert_eq!(three.leader("t", 0), preferred);
     // Whoever serves is not forgotten.
     let answer = three.kafka(other).ask(0, &UnregisterBrokerRequest { broker_id: preferred }).unwrap();

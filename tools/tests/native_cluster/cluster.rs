@@ -59,7 +59,8 @@ impl Three {
         let three = Three { configs, brokers, _turn: turn };
         let client = three.client(&[1]).await;
         in_time(async {
-            while client.admin().cluster().await.unwrap().brokers.iter().filter(|b| !b.is_fenced).count() < 3 {
+            while client.admin().cluster().await.unwrap().brokers.iter().filter(|b| !b.is_fenced).count() < 3
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })

@@ -4,13 +4,10 @@
 mod cluster;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use floodmark_client::admin::NewTopic;
 use floodmark_client::events::{EventStore, Expected, NewEvent};
-use floodmark_client::{
-    Begin, Client, Commit, ConsumerConfig, NewRecord, ProducerConfig, Record, Reset, TopicPartition,
-};
+use floodmark_client::{Begin, Client, ConsumerConfig, NewRecord, ProducerConfig, Record, TopicPartition};
 
 use cluster::{Three, in_time};
 
@@ -27,12 +24,7 @@ async fn users_do_not_see_brokers_go_and_come_back() {
     let store = EventStore::new(&client, "events");
     store.create(3).await.unwrap();
     let producer = client.producer(ProducerConfig::default()).unwrap();
-    let config = ConsumerConfig {
-        group: Some("g".to_owned()),
-        topics: vec!["t".to_owned()],
-        reset: Reset::Start,
-        ..ConsumerConfig::default()
-    };
+    let config = ConsumerConfig::group("g", ["t"]).from_start();
     let mut consumer = in_time(client.consumer(config)).await.unwrap();
     let reading = tokio::spawn(async move {
         let mut seen: BTreeMap<i32, Vec<(i64, String)>> = BTreeMap::new();
@@ -66,7 +58,8 @@ async fn users_do_not_see_brokers_go_and_come_back() {
             in_time(delivery).await.unwrap();
         }
         let expected = last.map_or(Expected::NoStream, Expected::Offset);
-        let appended = in_time(store.append_if("s", expected, vec![NewEvent::new(format!("e{round}"))])).await;
+        let appended =
+            in_time(store.append_if("s", expected, vec![NewEvent::new(format!("e{round}"))])).await;
         last = Some(appended.unwrap().last_offset);
         if round > 0 {
             three.start_again(round as i32).await;
@@ -113,12 +106,7 @@ async fn a_client_goes_on_without_the_broker_that_it_was_given() {
     assert_eq!(committed[0].offset, Some(1));
     let groups = in_time(client.admin().groups()).await.unwrap();
     assert_eq!(groups.iter().map(|group| &*group.group).collect::<Vec<_>>(), ["g"]);
-    let config = ConsumerConfig {
-        assignment: vec![(TopicPartition::new("t", 1), Begin::Start)],
-        commit: Commit::Manual,
-        ..ConsumerConfig::default()
-    };
-    let mut consumer = in_time(client.consumer(config)).await.unwrap();
+    let mut consumer = in_time(client.consumer(ConsumerConfig::assigned())).await.unwrap();
+    in_time(consumer.assign(&[(TopicPartition::new("t", 1), Begin::Start)])).await.unwrap();
     assert_eq!(text(&in_time(consumer.recv()).await.unwrap()), "v");
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
