@@ -1,10 +1,13 @@
 //! Brokers in one process that form a cluster, and those that must not be in it.
 
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use floodmark_broker::{Broker, BrokerConfig, HostPort, StartError, VoterAddress};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request};
 
 /// Ports that were free a moment ago.
 fn free_ports<const N: usize>() -> [u16; N] {
@@ -58,4 +61,62 @@ fn a_broker_whose_peers_are_not_there_waits_until_it_is_stopped() {
         Err(StartError::Stopped) => assert!(began.elapsed() >= Duration::from_millis(500)),
         other => panic!("{other:?}"),
     }
+}
+
+/// What a door says to bytes, until it ends the connection.
+fn said_to(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let _ = socket.write_all(bytes);
+    let mut said = Vec::new();
+    // A reset is an end as well.
+    match socket.read_to_end(&mut said) {
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => panic!("it stays open"),
+        _ => said,
+    }
+}
+
+#[test]
+fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
+    let ports = free_ports::<1>();
+    let broker = Broker::start(config(1, ports[0], &[])).unwrap();
+    let port = broker.peer_address().unwrap().port();
+    for garbage in [
+        &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        &[0, 0, 0, 16, 0, 18, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+        // It connects and says nothing.
+        b"",
+    ] {
+        said_to(port, garbage);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        // Clients get nothing at the door for brokers, brokers nothing at the door for clients.
+        for (port, path, code) in [
+            (port, "/floodmark.v1.Admin/DescribeTopics", Code::InvalidArgument),
+            (port, "/floodmark.quorum.Quorum/RequestVote", Code::InvalidArgument),
+            (port, "/floodmark.quorum.Forming/Introduce", Code::InvalidArgument),
+            (
+                broker.grpc_address().unwrap().port(),
+                "/floodmark.quorum.Forming/Introduce",
+                Code::Unimplemented,
+            ),
+            (
+                broker.grpc_address().unwrap().port(),
+                "/floodmark.quorum.Quorum/RequestVote",
+                Code::Unimplemented,
+            ),
+        ] {
+            let channel =
+                Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap();
+            let mut client = tonic::client::Grpc::new(channel);
+            client.ready().await.unwrap();
+            let codec = tonic_prost::ProstCodec::<(), ()>::default();
+            let answer = client.unary(Request::new(()), path.parse().unwrap(), codec).await;
+            assert_eq!(answer.unwrap_err().code(), code, "{path} on {port}");
+        }
+    });
+    broker.stop();
 }

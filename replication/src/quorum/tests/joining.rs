@@ -7,6 +7,7 @@ use tonic::Code;
 
 use super::cluster::*;
 use super::*;
+use crate::quorum::raft_log;
 use crate::quorum::types::{log_id, vote_to_pb};
 use crate::rpc::identity::{CLUSTER, FROM, TO, VERSION};
 use crate::rpc::peers::connect_lazy;
@@ -274,6 +275,118 @@ fn garbage_at_the_listener_ends_its_connection_and_nothing_else() {
             assert!(ended.is_ok(), "the connection stays open");
         }
         cluster.at(1).propose(create_topic(1)).await.unwrap();
+        cluster.stop().await;
+    });
+}
+
+/// A disk that a broker has begun to use, as it is before the first entry.
+async fn begun(cluster: &Cluster, id: i32, part: Part) -> SimDisk {
+    let disk = new_disk();
+    let (listener, _) = listen().await;
+    let place = place(&cluster.options(id, &disk, &listener));
+    raft_log::begin(&place, part).unwrap();
+    disk
+}
+
+#[test]
+fn a_founder_that_lost_power_before_its_first_entry_forms_the_same_cluster() {
+    block_on_cluster(async {
+        let (mut voters, mut listeners) = (Vec::new(), Vec::new());
+        for id in 1..=3 {
+            let (listener, address) = listen().await;
+            voters.push((BrokerId(id), address));
+            listeners.push(listener);
+        }
+        let mut cluster = Cluster { voters, nodes: BTreeMap::new(), snapshots: SnapshotRule::default() };
+        let others: Vec<SimDisk> = (2..=3).map(|_| new_disk()).collect();
+        let founders = (1..=3).zip(&cluster.voters).map(|(id, (_, address))| {
+            let disk = usize::try_from(id).unwrap().checked_sub(2).map(|n| &others[n]);
+            let directory_id = disk.map(|disk| options_of(1, disk).directory_id);
+            (id, types::Node { directory_id, address: Some(address.clone()) })
+        });
+        let cluster_id = ClusterId::from_bytes([5; 16]);
+        let part = Part { cluster_id, node: 1, founders: founders.collect(), is_newcomer: false };
+        let mut disks = vec![begun(&cluster, 1, part).await];
+        disks.extend(others);
+        let mut starting = Vec::new();
+        for ((id, listener), disk) in (1..).zip(listeners).zip(disks) {
+            let options = cluster.options(id, &disk, &listener);
+            starting.push(tokio::spawn(Member::start(options, disk, listener)));
+        }
+        for started in starting {
+            let node = started.await.unwrap().unwrap();
+            cluster.nodes.insert(node.id, node);
+        }
+        join(cluster.any()).await;
+        for node in cluster.nodes.values() {
+            assert_eq!(node.quorum.read_barrier().await.unwrap().cluster_id(), cluster_id);
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn a_newcomer_may_vote_with_an_empty_log_but_not_lose_one() {
+    block_on_cluster(async {
+        let cluster =
+            Cluster { voters: Vec::new(), nodes: BTreeMap::new(), snapshots: SnapshotRule::default() };
+        let part = Part {
+            cluster_id: ClusterId::from_bytes([5; 16]),
+            node: 2,
+            founders: BTreeMap::new(),
+            is_newcomer: true,
+        };
+        let disk = begun(&cluster, 2, part).await;
+        let (listener, _) = listen().await;
+        let place = place(&cluster.options(2, &disk, &listener));
+        let open = || RaftLog::open(&place, raft_log::find(&place).unwrap().unwrap());
+        let vote = types::Vote::new(3, 1);
+        let mut log = open().unwrap();
+        log.save_vote(vote).unwrap();
+        log.close().unwrap();
+        let mut log = open().unwrap();
+        assert_eq!(log.vote(), Some(vote));
+        let first = types::Entry { log_id: log_id(0, 0, 0), payload: openraft::EntryPayload::Blank };
+        log.append(&[first]).unwrap();
+        assert!(!log.state().is_newcomer);
+        log.truncate(0).unwrap();
+        log.close().unwrap();
+        assert!(matches!(open(), Err(QuorumError::Lost { .. })), "what it had is gone");
+    });
+}
+
+#[test]
+fn a_broker_that_began_alone_before_members_had_addresses_opens_and_lets_others_join() {
+    block_on_cluster(async {
+        // As programs wrote it that knew one voter: no founders, and a membership of numbers.
+        let disk = new_disk();
+        let alone = QuorumOptions { voters: Vec::new(), ..options_of(1, &disk) };
+        let part = Part {
+            cluster_id: ClusterId::from_bytes([5; 16]),
+            node: 1,
+            founders: BTreeMap::new(),
+            is_newcomer: false,
+        };
+        raft_log::begin(&place(&alone), part).unwrap();
+        let quorum = QuorumHandle::start(alone).await.unwrap();
+        join(&quorum).await;
+        quorum.propose(create_topic(1)).await.unwrap();
+        let membership = quorum.shared.membership();
+        assert_eq!(membership.get_node(&1), Some(&types::Node::default()));
+        assert!(types::membership_to_pb(&membership).members.is_empty(), "the same bytes as ever");
+        quorum.shutdown().await.unwrap();
+        drop(quorum);
+        let (listener, address) = listen().await;
+        let mut cluster = Cluster {
+            voters: vec![(BrokerId(1), address)],
+            nodes: BTreeMap::new(),
+            snapshots: SnapshotRule::default(),
+        };
+        let options = cluster.options(1, &disk, &listener);
+        let node = Member::start(options, disk, listener).await.unwrap();
+        cluster.nodes.insert(1, node);
+        cluster.start(2, new_disk()).await.unwrap();
+        assert!(cluster.at(2).read_barrier().await.unwrap().topic("topic1").is_some());
         cluster.stop().await;
     });
 }
