@@ -1,4 +1,5 @@
 //! Brokers in one process that form a cluster, and those that must not be in it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
