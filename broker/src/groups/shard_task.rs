@@ -242,7 +242,11 @@ impl Shard {
     /// Reads the whole log. All of it will be committed, since this broker leads; what is not yet is waited for.
     async fn load(self: Arc<Shard>) -> Result<Replay, LoadError> {
         let end = self.partition.log_end();
-        self.partition.committed(end, self.epoch).await?;
+        match self.partition.committed(end, self.epoch).await {
+            // Too few replicas for a new commit do not make those there are any older.
+            Ok(()) | Err(PartitionError::NotEnoughReplicasAfterAppend { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
         let read = move || self.read_up_to(end);
         tokio::task::spawn_blocking(read).await.unwrap_or(Err(PartitionError::Abandoned.into()))
     }

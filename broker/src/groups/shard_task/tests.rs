@@ -40,6 +40,10 @@ fn start(disk: &SimDisk, epoch: i32) -> Broker {
 fn start_with(disk: &SimDisk, epoch: i32, settings: GroupSettings) -> Broker {
     let clock = Clock::manual(1_000_000_000);
     let partition = open(disk, epoch, &clock);
+    start_on(disk, partition, clock, settings)
+}
+
+fn start_on(disk: &SimDisk, partition: PartitionHandle, clock: Clock, settings: GroupSettings) -> Broker {
     let lease = held();
     let coordinator = Coordinator::new(settings, clock.clone(), Random::seeded(7), lease.clone());
     coordinator.set_partition_count(1);
@@ -234,6 +238,29 @@ fn r30_a_leader_of_the_past_is_not_listened_to() {
         assert_eq!(broker.fetch("g"), Ok(Some(1)));
         broker.coordinator.resign(0, LeaderEpoch(6));
         assert_eq!(broker.fetch("g"), Err(GroupError::NotCoordinator));
+    });
+}
+
+#[test]
+fn with_too_few_replicas_for_new_commits_the_old_ones_are_told() {
+    run(async {
+        let disk = SimDisk::new();
+        let broker = start(&disk, 1);
+        broker.ready().await;
+        broker.commit("g", 7).await.unwrap();
+        broker.coordinator.stop();
+        broker.partition.close().unwrap();
+        let clock = Clock::manual(1_000_000_000);
+        let partition = open(&disk, 2, &clock);
+        let duty = Duty::clone(&partition.duty());
+        let settings_of_topic =
+            TopicSettings { min_insync_replicas: 2, ..TopicSettings::clone(&duty.settings) };
+        partition.take_up(Duty { settings: Arc::new(settings_of_topic), ..duty });
+        let broker = start_on(&disk, partition, clock, settings());
+        broker.ready().await;
+        assert_eq!(broker.fetch("g"), Ok(Some(7)));
+        assert_eq!(broker.commit("g", 8).await, Err(GroupError::CoordinatorNotAvailable));
+        assert_eq!(broker.fetch("g"), Ok(Some(7)));
     });
 }
 
