@@ -48,16 +48,16 @@ fn script(services: &[(String, Vec<(String, String)>)], dir: &Path) -> String {
         hosts.display()
     );
     for (n, (name, variables)) in (1..).zip(services) {
-        let _ = write!(
+        let _ = writeln!(
             script,
             "ip netns add {name}\nip link add port{n} type veth peer name eth0 netns {name}\nip link set port{n} master switch up\n\
-             ip -n {name} link set lo up\nip -n {name} addr add 10.88.0.{n}/24 dev eth0\nip -n {name} link set eth0 up\n"
+             ip -n {name} link set lo up\nip -n {name} addr add 10.88.0.{n}/24 dev eth0\nip -n {name} link set eth0 up"
         );
         let variables: String = variables.iter().map(|(key, value)| format!(" '{key}={value}'")).collect();
         let data = dir.join(name);
-        let _ = write!(
+        let _ = writeln!(
             script,
-            "ip netns exec {name} env{variables} 'FLOODMARK_DATA_DIRS={}' {program} serve >/dev/null 2>{}.log &\n",
+            "ip netns exec {name} env{variables} 'FLOODMARK_DATA_DIRS={}' {program} serve >/dev/null 2>{}.log &",
             data.display(),
             data.display()
         );

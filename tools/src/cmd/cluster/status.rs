@@ -5,7 +5,7 @@ use floodmark_client::admin::{BrokerStatus, ClusterStatus, QuorumMember};
 use serde::Serialize;
 
 use super::super::{Outcome, OutputArgs};
-use super::list;
+use super::{counted, list};
 use crate::output::table::{Column, Pages};
 use crate::output::{Format, Sink, alarming};
 use crate::remote::ServerArgs;
@@ -161,13 +161,8 @@ fn state(status: &BrokerStatus) -> &'static str {
 
 fn in_words(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<()> {
     let counts = status.partitions;
-    sink.line(&format!(
-        "cluster {}, feature level {}, {} {}",
-        status.id,
-        status.feature_level,
-        status.brokers.len(),
-        if status.brokers.len() == 1 { "broker" } else { "brokers" }
-    ))?;
+    let brokers = counted(status.brokers.len(), "broker");
+    sink.line(&format!("cluster {}, feature level {}, {brokers}", status.id, status.feature_level))?;
     let controller = match status.quorum.leader {
         Some(leader) => format!("controller {leader}"),
         None => alarming("nobody leads the metadata quorum"),
@@ -179,7 +174,7 @@ fn in_words(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<()> {
         (counts.below_minimum, "below min.insync.replicas"),
         (counts.under_replicated, "under-replicated"),
     ];
-    let mut words = vec![format!("{} partitions", counts.all)];
+    let mut words = vec![counted(counts.all as usize, "partition")];
     for (count, what) in lacks {
         let text = format!("{count} {what}");
         words.push(if count > 0 { alarming(&text) } else { text });
