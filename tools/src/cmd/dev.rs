@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use floodmark_broker::{Broker, BrokerConfig, HostPort};
+use floodmark_broker::{Broker, BrokerConfig, HostPort, StartError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -75,13 +76,14 @@ pub(crate) fn run(args: &DevArgs) -> anyhow::Result<Outcome> {
     runtime.block_on(async {
         // Before anything is started, so that a signal that comes early is not lost.
         let mut interrupts = Interrupts::new()?;
-        let (stop_waiting, stopped) = watch::channel(false);
-        let mut starting = in_background("fm-dev-start", move || start(configs, &stopped))?;
+        let stop_waiting = Arc::new(watch::Sender::new(false));
+        let told_to_stop = Arc::clone(&stop_waiting);
+        let mut starting = in_background("fm-dev-start", move || start(configs, &told_to_stop))?;
         let brokers = tokio::select! {
             brokers = &mut starting => brokers,
             () = interrupts.next() => {
                 // They wait for each other; nothing was promised to anybody yet.
-                let _ = stop_waiting.send(true);
+                stop_waiting.send_replace(true);
                 starting.await
             }
         };
@@ -222,30 +224,39 @@ fn configs(args: &DevArgs, dir: &Path, layout: &Layout) -> anyhow::Result<Vec<Br
     ids.iter().zip(&layout.ports).map(config).collect()
 }
 
-/// All at the same time: each waits for the others, until it is told not to.
-fn start(configs: Vec<BrokerConfig>, stopped: &watch::Receiver<bool>) -> anyhow::Result<Vec<Broker>> {
+/// All at the same time: each waits for the others, until it is told not to. Where one does not start, the others need not wait for it.
+fn start(configs: Vec<BrokerConfig>, stop: &watch::Sender<bool>) -> anyhow::Result<Vec<Broker>> {
     let start_one = |config| {
-        let mut stopped = stopped.clone();
-        Broker::start_until(config, async move {
+        let mut stopped = stop.subscribe();
+        let started = Broker::start_until(config, async move {
             // Whoever could say so is gone: then nobody does.
             if stopped.wait_for(|is_stopped| *is_stopped).await.is_err() {
                 std::future::pending::<()>().await;
             }
-        })
+        });
+        if started.is_err() {
+            stop.send_replace(true);
+        }
+        started
     };
-    thread::scope(|scope| {
+    let outcomes: Vec<_> = thread::scope(|scope| {
         let start_one = &start_one;
         let starting: Vec<_> =
             configs.into_iter().map(|config| scope.spawn(move || start_one(config))).collect();
-        let mut brokers = Vec::with_capacity(starting.len());
-        for (n, started) in (1..).zip(starting) {
-            match started.join() {
-                Ok(started) => brokers.push(started.with_context(|| format!("broker {n} does not start"))?),
-                Err(_) => bail!("broker {n} panicked while it started"),
-            }
+        starting.into_iter().map(|started| started.join()).collect()
+    });
+    let mut brokers = Vec::with_capacity(outcomes.len());
+    let mut given_up = None;
+    for (n, started) in (1..).zip(outcomes) {
+        match started {
+            Ok(Ok(broker)) => brokers.push(broker),
+            // Told to, because of another that says more.
+            Ok(Err(e @ StartError::Stopped)) => given_up = Some(e),
+            Ok(Err(e)) => return Err(e).with_context(|| format!("broker {n} does not start")),
+            Err(_) => bail!("broker {n} panicked while it started"),
         }
-        Ok(brokers)
-    })
+    }
+    given_up.map_or(Ok(brokers), |e| Err(e.into()))
 }
 
 /// All at the same time: one after the other would hand leaderships to brokers that are about to stop.
@@ -328,4 +339,44 @@ fn announce(args: &DevArgs, dir: &Path, brokers: &[Broker]) -> anyhow::Result<()
         ))?;
     }
     Ok(sink.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_broker_has_four_ports_of_its_own() {
+        let layout = consecutive(3, 9092).unwrap();
+        assert_eq!(
+            layout.ports,
+            [[9092, 9093, 9094, 9095], [9102, 9103, 9104, 9105], [9112, 9113, 9114, 9115]]
+        );
+        assert_eq!(consecutive(1, 65_532).unwrap().ports, [[65_532, 65_533, 65_534, 65_535]]);
+        assert!(consecutive(1, 65_533).is_err());
+        assert!(consecutive(9, 65_500).is_err());
+        let mut ports: Vec<u16> = free(9).unwrap().ports.into_iter().flatten().collect();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), 36);
+    }
+
+    #[test]
+    fn a_broker_that_does_not_start_keeps_nobody_waiting() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let taken = TcpListener::bind(loopback(0)).unwrap();
+        let mut layout = free(3).unwrap();
+        layout.ports[1][1] = taken.local_addr().unwrap().port();
+        let set = Vec::new();
+        let args = DevArgs {
+            nodes: 3,
+            data_dir: None,
+            port: None,
+            set,
+            output: OutputArgs { format: Format::Json },
+        };
+        let configs = configs(&args, dir.path(), &layout).unwrap();
+        let refused = start(configs, &watch::Sender::new(false)).unwrap_err();
+        assert!(format!("{refused:#}").starts_with("broker 2 does not start: grpc.listen"), "{refused:#}");
+    }
 }

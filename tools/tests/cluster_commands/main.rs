@@ -1,0 +1,10 @@
+//! The commands of an operator, run as an operator runs them, against clusters of `floodmark serve` and `floodmark dev`.
+#![allow(clippy::disallowed_methods, reason = "the tests look into data directories")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
+
+mod dev;
+mod elections;
+mod members;
+mod moves;
+mod nodes;
+mod status;
