@@ -206,5 +206,5 @@ settings! {
     logging_format: LogFormat = "logging.format", LogFormat::Text, flag "log-format" "FORMAT";
     /// What is logged: a level (error, warn, info, debug, trace), or several for parts of the program, as in
     /// info,floodmark_broker::kafka=debug.
-    logging_filter: String = "logging.filter", "info,openraft=warn".to_owned(), flag "log-filter" "FILTER";
+    logging_filter: String = "logging.filter", "info,openraft=off".to_owned(), flag "log-filter" "FILTER";
 }

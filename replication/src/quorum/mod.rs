@@ -7,7 +7,7 @@
 //! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
 //! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
 //! - `forming`: how a broker comes to a cluster; `members`: who is in it
-//! - `leadership`, `acks`: whether this node may decide; `silence`: how it lets others lead
+//! - `leadership`, `acks`: whether this node may decide; `silence`: how it lets others lead; `reach`: who does not answer
 //! - `types`, `sealed_file`, `disk_pressure`, `error`
 
 mod acks;
@@ -24,6 +24,7 @@ mod network;
 mod node_state;
 mod proposer;
 mod raft_log;
+mod reach;
 mod sealed_file;
 mod seat;
 mod service;
@@ -380,6 +381,7 @@ impl Shared {
             peers: peers.clone(),
             acks: Arc::clone(&acks),
             silence: Arc::clone(&silence),
+            reach: Arc::default(),
             random: random.clone(),
         };
         let config = Arc::new(config(cluster_id, options));

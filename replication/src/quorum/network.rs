@@ -21,6 +21,7 @@ use super::MESSAGE_BYTES_MAX;
 use super::acks::Acks;
 use super::generated::quorum_client::QuorumClient;
 use super::messages::{append_to_pb, appended_from_pb, vote_request_to_pb, voted_from_pb};
+use super::reach::Reach;
 use super::silence::Silence;
 use super::types::{Node, NodeId, Snapshot, TypeConfig, Vote, broker_id, vote_from_pb, vote_to_pb};
 use crate::cluster::wire::WireError;
@@ -41,6 +42,7 @@ pub(crate) struct Network {
     pub(crate) peers: Peers,
     pub(crate) acks: Arc<Acks>,
     pub(crate) silence: Arc<Silence>,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) random: Random,
 }
 
@@ -81,7 +83,7 @@ impl Peer {
         within: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, CallError> {
-        match timeout(within, call).await {
+        let outcome = match timeout(within, call).await {
             #[cfg(test)]
             Ok(_) if !self.network.peers.hears(broker_id(self.target)) => {
                 Err(PeerError::Cut(broker_id(self.target)).into())
@@ -89,6 +91,24 @@ impl Peer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(CallError::Status(Box::new(status))),
             Err(_) => Err(CallError::TimedOut(within)),
+        };
+        self.tell(outcome.as_ref().err());
+        outcome
+    }
+
+    fn tell(&self, failed: Option<&CallError>) {
+        let (broker, now) = (broker_id(self.target), Instant::now());
+        match failed {
+            Some(reason) if self.network.reach.failed(self.target, now) => {
+                tracing::warn!(%broker, %reason, "a broker of the metadata quorum does not answer; it is tried on");
+            }
+            Some(_) => {}
+            None => {
+                if let Some(silent) = self.network.reach.answered(self.target, now) {
+                    let seconds = silent.as_secs_f32();
+                    tracing::info!(%broker, seconds, "a broker of the metadata quorum answers again");
+                }
+            }
         }
     }
 
