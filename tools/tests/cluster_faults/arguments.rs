@@ -23,6 +23,8 @@ pub(crate) struct Arguments {
     pub(crate) mode: Mode,
     pub(crate) seed: u64,
     pub(crate) brokers: usize,
+    /// Copies of each partition. With one, only the metadata are replicated.
+    pub(crate) replicas: usize,
     pub(crate) time: Duration,
     /// At most so many faults.
     pub(crate) times: Option<u32>,
@@ -31,7 +33,7 @@ pub(crate) struct Arguments {
     pub(crate) is_fast: bool,
 }
 
-const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--only KIND,KIND] [--fast]";
+const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--replicas N] [--only KIND,KIND] [--fast]";
 
 impl Arguments {
     /// Nothing where other tests are asked for, by a filter as test harnesses take it.
@@ -41,6 +43,7 @@ impl Arguments {
             mode: Mode::Gate,
             seed,
             brokers: 1,
+            replicas: 3,
             time: Duration::from_secs(75),
             times: None,
             faults: Fault::ALL.to_vec(),
@@ -63,6 +66,7 @@ impl Arguments {
                 "--minutes" => arguments.time = Duration::from_secs(number() * 60),
                 "--times" => arguments.times = Some(number() as u32),
                 "--brokers" => arguments.brokers = number() as usize,
+                "--replicas" => arguments.replicas = number() as usize,
                 "--only" => arguments.faults = faults_named(&given.next().unwrap_or_default()),
                 "--fast" => arguments.is_fast = true,
                 "--list" => {

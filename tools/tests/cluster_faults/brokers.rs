@@ -24,8 +24,8 @@ pub(crate) struct Brokers {
 
 impl Brokers {
     /// So many, none of which runs yet. The ground may have room for more.
-    pub(crate) fn new(ground: Ground, count: usize, logs: PathBuf, settings: &[(&str, &str)]) -> Brokers {
-        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    pub(crate) fn new(ground: Ground, count: usize, logs: PathBuf, settings: &[(&str, String)]) -> Brokers {
+        let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         let children = (0..count).map(|_| None).collect();
         Brokers { ground, logs, settings, children }
     }

@@ -82,6 +82,8 @@ pub(crate) struct Nemesis {
     pub(crate) random: SplitMix,
     /// How long a pause or a cut lasts at least: longer than what brokers wait for each other.
     pub(crate) outlast: Duration,
+    /// Copies of each partition.
+    pub(crate) replicas: usize,
     /// How often each fault took effect.
     pub(crate) done: BTreeMap<Fault, u32>,
     /// From a leader's end until its partitions took records again, the slowest of each time.
@@ -159,7 +161,7 @@ impl Nemesis {
     fn kill_and_start(&mut self, victim: usize, routes: &Routes, leads: bool) -> Result<(), String> {
         must(self.brokers.kill(&[victim]), "the broker had ended before it was killed")?;
         let killed = Instant::now();
-        if self.brokers.count() > 2 && leads {
+        if self.replicas > 2 && leads {
             self.measure_failover(victim, routes, killed)?;
         }
         self.hold();
@@ -264,7 +266,7 @@ impl Nemesis {
     /// Waits until nothing that the victim led is led by it any more, as the others see it.
     fn await_moved(&mut self, victim: usize, routes: &Routes) -> Result<(), String> {
         let led = led_by(victim, routes);
-        if led.is_empty() || self.brokers.count() < 3 {
+        if led.is_empty() || self.replicas < 3 {
             return Ok(());
         }
         let others: Vec<_> = (0..self.brokers.count()).filter(|other| *other != victim).collect();
@@ -289,7 +291,7 @@ impl Nemesis {
     pub(crate) fn await_in_sync(&mut self) -> Result<(), String> {
         let (load, random) = (&self.load, &mut self.random);
         let mut last = Routes::default();
-        let replicas = self.brokers.count().min(3);
+        let replicas = self.replicas;
         let is_in_sync = wait_until(PROGRESS_WITHIN, || {
             let Ok(routes) = load.routes(random) else { return false };
             last = routes;

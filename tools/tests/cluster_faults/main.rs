@@ -75,8 +75,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let brokers = Brokers::new(ground, arguments.brokers, logs, &settings(arguments));
     let random = SplitMix::new(arguments.seed);
     let (done, failovers) = (BTreeMap::new(), Vec::new());
-    let outlast = arguments.outlast();
-    let mut nemesis = Nemesis { brokers, load, random, outlast, done, failovers };
+    let (outlast, replicas) = (arguments.outlast(), arguments.replicas.min(arguments.brokers));
+    let mut nemesis = Nemesis { brokers, load, random, outlast, replicas, done, failovers };
     let outcome = play(&mut nemesis, arguments, &history);
     nemesis.load.end();
     tell_figures(&nemesis);
@@ -85,10 +85,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     })
 }
 
-fn settings(arguments: &Arguments) -> Vec<(&'static str, &'static str)> {
+fn settings(arguments: &Arguments) -> Vec<(&'static str, String)> {
     let mut settings = vec![("group.initial.rebalance.delay.ms", "0"), ("offsets.topic.num.partitions", "5")];
+    let replicas = arguments.replicas.min(arguments.brokers).to_string();
     if arguments.brokers > 1 {
-        settings.push(("replica.lag.time.max.ms", "3000"));
+        settings.extend([("replica.lag.time.max.ms", "3000"), ("default.replication.factor", &replicas)]);
     }
     if arguments.is_fast && arguments.brokers > 1 {
         settings.extend([
@@ -98,7 +99,7 @@ fn settings(arguments: &Arguments) -> Vec<(&'static str, &'static str)> {
             ("quorum.election.timeout.ms", "150"),
         ]);
     }
-    settings
+    settings.into_iter().map(|(key, value)| (key, value.to_owned())).collect()
 }
 
 /// All of a run, until its verdict.

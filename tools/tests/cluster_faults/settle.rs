@@ -138,7 +138,7 @@ impl Nemesis {
         if !compared.differences.is_empty() {
             return Err(format!("replicas differ: {:#?}", compared.differences));
         }
-        if self.brokers.count() > 1 && (partitions < u64::from(PARTITIONS) || bytes == 0) {
+        if self.replicas > 1 && (partitions < u64::from(PARTITIONS) || bytes == 0) {
             return Err("too few replicas to compare".to_owned());
         }
         Ok(verdict)
