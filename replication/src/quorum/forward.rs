@@ -318,9 +318,10 @@ impl Shared {
         self.raft.metrics().borrow().current_leader
     }
 
-    /// True of a node that is in no configuration of the cluster as it is known here.
+    /// True of a node that is in no configuration of the cluster, as its leader knows. Others do not say so: one that has just started
+    /// knows of no configuration at all yet, and one that is behind does not know a newcomer.
     pub(crate) fn is_removed(&self, node: NodeId) -> bool {
-        self.membership().get_node(&node).is_none()
+        self.leader_node() == Some(self.node) && self.membership().get_node(&node).is_none()
     }
 
     /// Who leads, where that is known.

@@ -42,7 +42,7 @@ impl Arguments {
         let mut arguments = Arguments {
             mode: Mode::Gate,
             seed,
-            brokers: 1,
+            brokers: 3,
             replicas: 3,
             time: Duration::from_secs(75),
             times: None,
