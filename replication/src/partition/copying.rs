@@ -349,3 +349,6 @@ fn check_follows(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
