@@ -1,14 +1,13 @@
 //! This broker's share in the cluster: the metadata that all agree on, and the partitions that it holds because of them. Knows no door.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
+use floodmark_proto::ids::{BrokerEpoch, BrokerId};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
-use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, Topic};
+use floodmark_replication::cluster::{ClusterImage, Command, Output};
 use floodmark_replication::controller::{Controller, Wants};
 use floodmark_replication::fetcher::{FetcherOptions, Fetchers};
 use floodmark_replication::isr_proposals::{IsrOptions, IsrProposals};
@@ -30,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::BrokerConfig;
 use crate::error::StartError;
 use crate::heartbeat::{Heartbeats, Pulse};
+use crate::lost_replicas;
 use crate::member::Member;
 use crate::ops::error::OpError;
 use crate::ops::topics::{TopicDefaults, TopicKey, find};
@@ -52,6 +52,10 @@ pub(crate) struct Cluster {
     /// Carries each new image to the registry.
     follower: JoinHandle<()>,
     heartbeats: Heartbeats,
+    /// Says which logs have failed.
+    losses: JoinHandle<()>,
+    /// `broker.session.timeout.ms`.
+    session: Duration,
     copying: Copying,
     random: Random,
     lease: Lease,
@@ -164,11 +168,15 @@ impl Cluster {
             session: config.broker_session_timeout.duration(),
             lease: lease.clone(),
         });
+        let (quorum, known) = (member.quorum.clone(), (member.id, member.epoch));
+        let losses = tokio::spawn(lost_replicas::tell(quorum, known, registry.clone()));
         Ok(Cluster {
             member,
             registry,
             follower,
             heartbeats,
+            losses,
+            session: config.broker_session_timeout.duration(),
             copying,
             random,
             lease,
@@ -181,7 +189,10 @@ impl Cluster {
 
     /// Asks to be let in, and returns once this broker may lead and its partitions know, however long that takes.
     pub(crate) async fn serve(&self, readiness: &Readiness) -> Result<(), StartError> {
-        let lost = lost_replicas(&self.member, &self.registry);
+        let made = self.registry.take_made().into_iter().collect();
+        let (id, has_lost_directory) = (self.member.id, self.member.has_lost_directory);
+        let is_held = |topic, index| self.registry.get(topic, index).is_some();
+        let lost = lost_replicas::at_start(&self.image(), id, &made, has_lost_directory, is_held);
         if !lost.is_empty() {
             tracing::warn!(
                 partitions = lost.len(),
@@ -208,7 +219,7 @@ impl Cluster {
             }
             tokio::select! {
                 // The sender lives as long as the quorum.
-                _ = images.changed() => {}
+                changed = images.changed() => if changed.is_err() { std::future::pending().await },
                 () = self.lease.held(), if is_live => {}
                 () = sleep(TELL_AFTER) => tracing::info!("waiting for the controller to let this broker serve"),
             }
@@ -230,8 +241,23 @@ impl Cluster {
                 }
             }
         };
-        if timeout(limit, handed_over).await.is_err() {
+        let has_ended = tokio::select! {
+            ended = timeout(limit, handed_over) => ended.is_ok(),
+            () = self.nobody_decides() => false,
+        };
+        if !has_ended {
             tracing::warn!("not everything that this broker leads was taken over in time");
+        }
+    }
+
+    /// Returns when the quorum has had no leader for a session: the others stop, too, or are gone.
+    async fn nobody_decides(&self) {
+        let mut since = Instant::now();
+        while since.elapsed() < self.session {
+            sleep(self.session / 8).await;
+            if self.member.quorum.leader().is_some() {
+                since = Instant::now();
+            }
         }
     }
 
@@ -240,6 +266,7 @@ impl Cluster {
         self.heartbeats.end();
         // From here on others may be given everything.
         self.lease.give_up();
+        self.losses.abort();
         self.member.fence().await;
         self.copying.end();
         self.follower.abort();
@@ -375,26 +402,4 @@ fn is_handed_over(image: &ClusterImage, id: BrokerId) -> bool {
     let is_known = image.broker(id).is_none_or(|broker| broker.stopping || broker.fenced);
     let mut led = image.topics().flat_map(|topic| topic.partitions.values());
     is_known && !led.any(|partition| partition.leader == Some(id) && partition.heir(image).is_some())
-}
-
-/// What this broker counts as holding and does not hold: its logs were made anew when they were opened, or cannot be opened.
-fn lost_replicas(member: &Member, registry: &Registry) -> Vec<(TopicId, u32)> {
-    let image = member.quorum.image();
-    let made: BTreeSet<(TopicId, u32)> = registry.take_made().into_iter().collect();
-    let is_lost = |topic: &Topic, index: u32, partition: &Partition| {
-        let others = partition.isr.iter().any(|replica| *replica != member.id);
-        if made.contains(&(topic.id, index)) {
-            // A partition on this broker alone may be new: the broker ended before it had made the log.
-            partition.replicas.len() > 1 || member.has_lost_directory
-        } else {
-            // What cannot be opened now may be opened later, so only others are given the lead.
-            others && i32::try_from(index).is_ok_and(|index| registry.get(topic.id, index).is_none())
-        }
-    };
-    let of_topic = |topic: &Arc<Topic>| {
-        let own = topic.partitions.iter().filter(|(_, partition)| partition.isr.contains(&member.id));
-        let lost = own.filter(|(index, partition)| is_lost(topic, **index, partition));
-        lost.map(|(index, _)| (topic.id, *index)).collect::<Vec<_>>()
-    };
-    image.topics().flat_map(of_topic).collect()
 }

@@ -21,6 +21,7 @@ mod heartbeat;
 mod http;
 mod kafka;
 mod log_rate;
+mod lost_replicas;
 mod member;
 mod metrics;
 mod ops;

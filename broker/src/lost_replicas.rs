@@ -1,0 +1,155 @@
+//! What this broker counts as holding and does not hold: it says so, and others lead. Where it alone was in sync nothing is said of a log
+//! that may come back, because nobody could lead but by giving up what is in it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
+use floodmark_replication::cluster::{ClusterImage, Command, Partition};
+use floodmark_replication::quorum::QuorumHandle;
+use floodmark_replication::registry::Registry;
+use tokio::time::sleep;
+
+/// How often logs are looked at for whether they have failed. What they lead is answered with an error meanwhile.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// One try to say so.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// A partition in whose in-sync set this broker is, as the image has it.
+type InSync<'a> = (TopicId, u32, &'a Partition);
+
+/// What is lost when the broker starts: logs that were `made` anew, because what should have been there was not, and those that cannot be
+/// opened.
+pub(crate) fn at_start(
+    image: &ClusterImage,
+    id: BrokerId,
+    made: &BTreeSet<(TopicId, u32)>,
+    has_lost_directory: bool,
+    is_held: impl Fn(TopicId, i32) -> bool,
+) -> Vec<(TopicId, u32)> {
+    let is_lost = |(topic, index, partition): &InSync<'_>| {
+        if made.contains(&(*topic, *index)) {
+            // A partition on this broker alone may be new: the broker ended before it had made the log.
+            partition.replicas.len() > 1 || has_lost_directory
+        } else {
+            has_other(partition) && i32::try_from(*index).is_ok_and(|index| !is_held(*topic, index))
+        }
+    };
+    in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
+}
+
+/// What is lost while the broker runs: logs that take no more writes.
+fn failed(
+    image: &ClusterImage,
+    id: BrokerId,
+    has_failed: impl Fn(TopicId, i32) -> bool,
+) -> Vec<(TopicId, u32)> {
+    let is_lost = |(topic, index, partition): &InSync<'_>| {
+        has_other(partition) && i32::try_from(*index).is_ok_and(|index| has_failed(*topic, index))
+    };
+    in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
+}
+
+/// Says which logs have failed, again and again until it is known. Runs until it is aborted.
+pub(crate) async fn tell(quorum: QuorumHandle, (id, epoch): (BrokerId, BrokerEpoch), registry: Registry) {
+    let has_failed =
+        |topic, index| registry.get(topic, index).is_some_and(|partition| partition.stopped().is_some());
+    loop {
+        sleep(LOOK_AFTER).await;
+        let partitions = failed(&quorum.image(), id, has_failed);
+        if partitions.is_empty() {
+            continue;
+        }
+        tracing::error!(partitions = partitions.len(), "logs have failed; other replicas take over");
+        let lose = Command::LoseReplicas { broker: id, epoch, partitions };
+        if let Err(error) = quorum.propose_within(lose, WITHIN).await {
+            tracing::warn!(%error, "the cluster was not told that logs have failed; it is told again");
+        }
+    }
+}
+
+fn in_sync(image: &ClusterImage, id: BrokerId) -> impl Iterator<Item = InSync<'_>> {
+    let all = image.topics().flat_map(|topic| topic.partitions.iter().map(|(n, p)| (topic.id, *n, p)));
+    all.filter(move |(_, _, partition)| partition.isr.contains(&id))
+}
+
+fn has_other(partition: &Partition) -> bool {
+    partition.isr.len() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use floodmark_proto::ids::ClusterId;
+    use floodmark_replication::cluster::{Output, apply};
+
+    use super::*;
+
+    const SHARED: u128 = 5;
+    const ALONE: u128 = 6;
+    const LAST: u128 = 7;
+
+    fn id(n: u128) -> TopicId {
+        TopicId::from_bytes(n.to_be_bytes()).unwrap()
+    }
+
+    fn done(image: &mut ClusterImage, command: &Command) -> Output {
+        let (next, outcome) = apply(image, command);
+        *image = next;
+        outcome.unwrap()
+    }
+
+    /// Broker 1 shares one topic with broker 2, has one alone, and is the last in sync of one.
+    fn image() -> ClusterImage {
+        let mut image = ClusterImage::new(ClusterId::from_bytes([3; 16]));
+        let mut epochs = Vec::new();
+        for broker in [BrokerId(1), BrokerId(2)] {
+            let register = Command::RegisterBroker {
+                broker,
+                incarnation: uuid::Uuid::from_u128(1),
+                rack: None,
+                endpoints: Vec::new(),
+                feature_levels: (1, 2),
+                directories: Vec::new(),
+            };
+            let Output::BrokerRegistered { epoch } = done(&mut image, &register) else { panic!() };
+            epochs.push((broker, epoch));
+            done(&mut image, &Command::UnfenceBroker { broker, epoch });
+        }
+        for (n, replicas) in [(SHARED, &[1, 2][..]), (ALONE, &[1]), (LAST, &[1, 2]), (8, &[2])] {
+            let assignments = vec![replicas.iter().copied().map(BrokerId).collect()];
+            let (name, id) = (format!("t{n}"), id(n));
+            done(&mut image, &Command::CreateTopic { name, id, assignments, settings: Vec::new() });
+        }
+        let last = image.topic_by_id(id(LAST)).unwrap().partition(0).unwrap().clone();
+        let shrink = Command::ChangeIsr {
+            topic: id(LAST),
+            partition: 0,
+            leader: BrokerId(1),
+            leader_epoch: last.leader_epoch,
+            partition_epoch: last.partition_epoch,
+            isr: epochs[..1].to_vec(),
+        };
+        done(&mut image, &shrink);
+        image
+    }
+
+    #[test]
+    fn what_was_made_anew_is_lost_but_where_it_may_just_be_new() {
+        let image = image();
+        let made: BTreeSet<_> = [SHARED, ALONE, LAST, 8].map(|n| (id(n), 0)).into();
+        let lost = |has_lost_directory| at_start(&image, BrokerId(1), &made, has_lost_directory, |_, _| true);
+        assert_eq!(lost(false), [(id(SHARED), 0), (id(LAST), 0)]);
+        assert_eq!(lost(true), [(id(SHARED), 0), (id(ALONE), 0), (id(LAST), 0)]);
+        assert_eq!(at_start(&image, BrokerId(1), &BTreeSet::new(), true, |_, _| true), []);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_or_has_failed_is_lost_where_others_have_it() {
+        let image = image();
+        let none = BTreeSet::new();
+        assert_eq!(at_start(&image, BrokerId(1), &none, false, |_, _| false), [(id(SHARED), 0)]);
+        assert_eq!(failed(&image, BrokerId(1), |_, _| true), [(id(SHARED), 0)]);
+        assert_eq!(failed(&image, BrokerId(1), |topic, _| topic == id(LAST)), []);
+        assert_eq!(failed(&image, BrokerId(1), |_, _| false), []);
+    }
+}
