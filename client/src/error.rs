@@ -155,6 +155,10 @@ impl Error {
                         | ErrorCode::KafkaStorageError
                         | ErrorCode::NotCoordinator
                         | ErrorCode::CoordinatorNotAvailable
+                        // It stops, did not reach whom it asked, or waited in vain for others: one of them may lead by now.
+                        | ErrorCode::BrokerNotAvailable
+                        | ErrorCode::NetworkException
+                        | ErrorCode::RequestTimedOut
                 )
             ),
             _ => false,

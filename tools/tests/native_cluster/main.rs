@@ -85,6 +85,10 @@ async fn a_client_goes_on_without_the_broker_that_it_was_given() {
     let mut three = Three::start().await;
     let client = three.client(&[2]).await;
     client.admin().create_topic(NewTopic::new("t").partitions(3)).await.unwrap();
+    // What keeps groups has three replicas, like any other topic; with two brokers it would not be made.
+    let place = TopicPartition::new("t", 0);
+    let commit = |offset| [floodmark_client::admin::OffsetCommit::new(TopicPartition::new("t", 0), offset)];
+    in_time(client.admin().commit_offsets("g", &commit(0))).await.unwrap();
     three.drop_broker(2);
     let producer = client.producer(ProducerConfig::default()).unwrap();
     for partition in 0..3 {
@@ -98,9 +102,7 @@ async fn a_client_goes_on_without_the_broker_that_it_was_given() {
     let client = in_time(Client::connect(format!("{},{}", addresses[1], addresses[0]))).await.unwrap();
     assert_eq!(in_time(client.admin().topic("t")).await.unwrap().partitions.len(), 3);
     // Offsets of a group, at whoever coordinates it.
-    let place = TopicPartition::new("t", 0);
-    let commit = floodmark_client::admin::OffsetCommit::new(place.clone(), 1);
-    let outcomes = in_time(client.admin().commit_offsets("g", &[commit])).await.unwrap();
+    let outcomes = in_time(client.admin().commit_offsets("g", &commit(1))).await.unwrap();
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     let committed = in_time(client.admin().committed("g", &[place])).await.unwrap();
     assert_eq!(committed[0].offset, Some(1));
