@@ -79,9 +79,12 @@ impl Metadata {
         self.known.write().topics.remove(name);
     }
 
+    /// Those that are there; a fenced one is asked nothing.
     pub(crate) fn learn_brokers(&self, brokers: &[pb::Broker]) {
         let mut known = self.known.write();
-        let reachable = brokers.iter().filter(|broker| !broker.host.is_empty() && broker.port != 0);
+        let is_there =
+            |broker: &&pb::Broker| !broker.is_fenced && !broker.host.is_empty() && broker.port != 0;
+        let reachable = brokers.iter().filter(is_there);
         known.brokers =
             reachable.map(|broker| (broker.broker_id, address(&broker.host, broker.port))).collect();
     }

@@ -104,21 +104,17 @@ impl Admin {
     /// The groups of all brokers, in whatever state.
     pub async fn groups(&self) -> Result<Vec<GroupListing>> {
         let what = "listing groups";
-        let mut all = Vec::new();
-        for broker in self.client.broker_ids().await? {
-            let listed = self.client.ask_broker(what, broker, |peer| async move {
-                let asked = peer.request(pb::ListGroupsRequest::default());
-                peer.answer(what, peer.groups().list_groups(asked)).await
-            });
-            all.extend(listed.await?.groups.into_iter().map(|group| GroupListing {
-                group: group.group,
-                protocol_type: group.protocol_type,
-                state: group.state,
-            }));
-        }
-        all.sort_by(|a, b| a.group.cmp(&b.group));
-        all.dedup_by(|a, b| a.group == b.group);
-        Ok(all)
+        // Any broker asks the others for theirs.
+        let listed = self.client.ask_anyone(what, |peer| async move {
+            let asked = peer.request(pb::ListGroupsRequest::default());
+            peer.answer(what, peer.groups().list_groups(asked)).await
+        });
+        let groups = listed.await?.groups.into_iter().map(|group| GroupListing {
+            group: group.group,
+            protocol_type: group.protocol_type,
+            state: group.state,
+        });
+        Ok(groups.collect())
     }
 
     /// Members, offsets and lag of a group.
