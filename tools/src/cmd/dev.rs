@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -10,6 +11,7 @@ use std::thread;
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use floodmark_broker::{Broker, BrokerConfig, HostPort, StartError};
+use floodmark_storage::random::Random;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -142,16 +144,29 @@ fn consecutive(nodes: u16, first: u16) -> anyhow::Result<Layout> {
     Ok(Layout { ports: (0..nodes).map(of).collect() })
 }
 
-/// All are held at one time, so that none is chosen twice.
+/// From below those that systems give to connections that go out, or one of these might take a port before its broker does.
+const FREE_PORTS: Range<u16> = 10_000..32_000;
+
+/// Held until all are chosen, so that none is chosen twice; tried from a place by chance, so that two commands seldom want the same.
 fn free(nodes: u16) -> anyhow::Result<Layout> {
-    let count = usize::from(nodes * DOORS);
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind(loopback(0)))
-        .collect::<io::Result<_>>()
-        .context("no port is free")?;
-    let ports: Vec<u16> = held.iter().map(|held| Ok(held.local_addr()?.port())).collect::<io::Result<_>>()?;
-    let of = |ports: &[u16]| std::array::from_fn(|door| ports.get(door).copied().unwrap_or(0));
-    Ok(Layout { ports: ports.chunks(usize::from(DOORS)).map(of).collect() })
+    let places = u64::from((FREE_PORTS.end - FREE_PORTS.start) / PORTS_A_NODE);
+    let from = Random::System.next_u64() % places;
+    let (mut held, mut ports) = (Vec::new(), Vec::new());
+    for place in (0..places).map(|n| (from + n) % places) {
+        // Below the end of the range, which is one of ports.
+        let first = FREE_PORTS.start + place as u16 * PORTS_A_NODE;
+        let block: [u16; DOORS as usize] = std::array::from_fn(|door| first + door as u16);
+        if let Ok(listeners) =
+            block.iter().map(|port| TcpListener::bind(loopback(*port))).collect::<io::Result<Vec<_>>>()
+        {
+            held.push(listeners);
+            ports.push(block);
+        }
+        if ports.len() == usize::from(nodes) {
+            return Ok(Layout { ports });
+        }
+    }
+    bail!("no ports are free from {} to {}; --port chooses others", FREE_PORTS.start, FREE_PORTS.end)
 }
 
 fn is_free(port: u16) -> bool {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -26,10 +27,20 @@ pub(crate) fn floodmark() -> Command {
     command
 }
 
-/// Free ports, all held at one time so that they differ.
+/// Free ports that no other test is given, from below those that the system gives to connections that go out: one of these might take a
+/// port before its broker does.
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|n| held[n].local_addr().unwrap().port())
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    std::array::from_fn(|_| {
+        loop {
+            let place =
+                std::process::id().wrapping_mul(211) + u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
+            let port = 10_000 + (place % 22_000) as u16;
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
 
 /// What came of a command.
@@ -301,6 +312,19 @@ impl Nodes {
             .iter()
             .map(|partition| ids(&partition["replicas"]))
             .collect()
+    }
+
+    /// The sum of a metric without labels over the brokers that run.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let value = |node: &Node| {
+            let mut socket = TcpStream::connect(node.http()).unwrap();
+            write!(socket, "GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name}")).parse::<f64>().unwrap()
+        };
+        self.nodes.values().filter(|node| node.process.is_some()).map(value).sum()
     }
 
     /// Waits until every partition has all its replicas in sync and nothing moves.

@@ -125,7 +125,18 @@ async fn elect(
         shared.cluster.propose(command, deadline).await
     };
     match outcome {
-        Ok(Output::LeaderElected { leader, .. }) => elected.leader = Some(leader),
+        Ok(Output::LeaderElected { leader, .. }) => {
+            elected.leader = Some(leader);
+            if election == Election::Unclean && !validate_only {
+                shared.ground.metrics.changes.on_unclean_election();
+                tracing::warn!(
+                    topic = elected.topic,
+                    partition = elected.partition,
+                    %leader,
+                    "an operator had a leader elected that lacks something; that is lost"
+                );
+            }
+        }
         Ok(_) => {}
         Err(e) => elected.error = Some(e),
     }
