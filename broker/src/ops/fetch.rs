@@ -169,7 +169,10 @@ impl Round {
                 self.take(part, read);
             }
             Ok(_) => return false,
-            Err(error) => self.parts.push(Part { error: Some(code_of_partition(&error)), ..part }),
+            Err(error) => {
+                let error = Some(code_of_read(partition, position.from, &error));
+                self.parts.push(Part { error, ..part });
+            }
         }
         true
     }
@@ -186,7 +189,10 @@ impl Round {
         };
         let read = match partition.read(position.from, max_bytes, self.wanted.isolation) {
             Ok(read) => read,
-            Err(error) => return self.parts.push(Part { error: Some(code_of_partition(&error)), ..part }),
+            Err(error) => {
+                let error = Some(code_of_read(partition, position.from, &error));
+                return self.parts.push(Part { error, ..part });
+            }
         };
         let mut aborted = Vec::new();
         if !read.batches.is_empty() && self.must_look_for_aborted(partition, position) {
@@ -249,6 +255,18 @@ impl Round {
         part.last_stable_offset = Some(read.last_stable);
         part.log_start = Some(read.log_start);
         self.parts.push(part);
+    }
+}
+
+/// What a read's refusal is told as. What a follower does not have may be there all the same: who was told that it is out of range
+/// would go elsewhere, and miss records or get them again.
+fn code_of_read(partition: &PartitionHandle, from: Offset, error: &PartitionError) -> ErrorCode {
+    let is_follower = matches!(partition.duty().role, Role::Follower { .. });
+    match code_of_partition(error) {
+        ErrorCode::OffsetOutOfRange if is_follower && from >= partition.log_start() => {
+            ErrorCode::OffsetNotAvailable
+        }
+        code => code,
     }
 }
 

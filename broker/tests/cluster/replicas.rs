@@ -54,8 +54,11 @@ fn a_consumer_is_sent_to_the_replica_in_its_rack_which_gives_what_is_committed()
     });
     assert_eq!(at_leader.produce("t", 0, -1, &batch(&[b"c"])).unwrap().error_code, 0);
     assert_eq!(waiting.join().unwrap(), [(2, b"c".to_vec())]);
-    // What it does not have it says so of, and the consumer asks the leader again.
+    // What it does not have it says so of, and the consumer asks the leader again. Not that it is out of range, which a consumer that
+    // takes this broker for the leader would believe.
     let (told, _) = fetch(&mut three.kafka(follower), &in_rack(near, 1_000));
+    assert_eq!(told.error_code, ErrorCode::OffsetNotAvailable.code());
+    let (told, _) = fetch(&mut at_leader, &in_rack("", 1_000));
     assert_eq!(told.error_code, ErrorCode::OffsetOutOfRange.code());
     // Whoever does not know of followers is not answered by one.
     let answer = three.kafka(follower).ask(10, &FetchOf::new("t", 0, 0).request()).unwrap();
