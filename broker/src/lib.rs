@@ -155,12 +155,7 @@ impl Broker {
         let stopped = stopping.clone();
         let joined = Member::join(joining, async move { stopped.begun().await });
         let member = threads.wait_for(joined).ok_or(StartError::Ended)??;
-        let controller = Controller::spawn(member.quorum.clone(), controller_rules(&config));
-        if let Some(door) = &peer_door {
-            let mut routes = Routes::builder();
-            controller.add_service(&mut routes, seat.identity_check());
-            door.mount_controller(routes.routes());
-        }
+        let controller = begin_to_decide(&member, &config, peer_door.as_ref(), &seat);
 
         ground.readiness.waits_for("logs are being opened");
         let opening = Opening {
@@ -308,14 +303,27 @@ fn peer_services(shared: &Arc<Shared>, seat: &Seat) -> Routes {
     routes.routes()
 }
 
-fn controller_rules(config: &BrokerConfig) -> ControllerRules {
+/// This broker's share in deciding, which other brokers need while it still opens its logs. Needs a tokio runtime.
+fn begin_to_decide(
+    member: &Member,
+    config: &BrokerConfig,
+    door: Option<&PeerDoor>,
+    seat: &Seat,
+) -> Controller {
     let interval = config.leader_rebalance_interval.duration();
-    ControllerRules {
-        own: BrokerId(config.node_id),
+    let rules = ControllerRules {
+        own: member.id,
         session: config.broker_session_timeout.duration(),
         rebalance_interval: (!interval.is_zero()).then_some(interval),
         feature_level_max: FEATURE_LEVELS.1,
+    };
+    let controller = Controller::spawn(member.quorum.clone(), rules);
+    if let Some(door) = door {
+        let mut routes = Routes::builder();
+        controller.add_service(&mut routes, seat.identity_check());
+        door.mount_controller(routes.routes());
     }
+    controller
 }
 
 /// What this broker tells its cluster.
