@@ -7,6 +7,7 @@ use floodmark_proto::kafka::messages::create_topics::{
 use floodmark_proto::kafka::messages::fetch::{FetchRequest, FetchResponse};
 use floodmark_proto::kafka::messages::produce::ProduceResponse;
 use floodmark_proto::pb::v1 as pb;
+use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
 use crate::generated::admin_client::AdminClient;
@@ -117,22 +118,7 @@ fn a_grpc_client_of_any_one_broker_reaches_what_all_of_them_have() {
             let named: Vec<i32> = offsets.iter().map(|o| o.partition).collect();
             assert_eq!(named, (0..PARTITIONS).collect::<Vec<_>>());
             assert!(offsets.iter().all(|o| o.error.is_none() && o.end == round * 2 - 1), "{offsets:?}");
-            // Records by their keys go to partitions of all leaders at once; every one has an outcome.
-            let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
-            let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
-            let reply = data.append(keyed("spread", &keys)).await;
-            assert!(reply.is_err(), "there is no such topic yet");
-            let made = pb::NewTopic {
-                name: format!("spread-{id}"),
-                partitions: Some(PARTITIONS),
-                ..Default::default()
-            };
-            let request = pb::CreateTopicsRequest { topics: vec![made], ..Default::default() };
-            assert_eq!(admin.create_topics(request).await.unwrap().into_inner().topics[0].error, None);
-            let spread = format!("spread-{id}");
-            let reply = until_placed(&mut data, &spread, &keys).await;
-            let placed: usize = reply.partitions.iter().map(|part| part.records.len()).sum();
-            assert_eq!((placed, reply.partitions.len()), (60, PARTITIONS as usize));
+            spread_by_key(id, &mut admin, &mut data).await;
             // Who wrote to partitions, and what is removed of them.
             let asked = pb::DescribeProducersRequest { partitions: all() };
             let producers = admin.describe_producers(asked).await.unwrap().into_inner().partitions;
@@ -183,22 +169,40 @@ fn a_grpc_client_of_any_one_broker_reaches_what_all_of_them_have() {
         let deleted =
             groups.delete_groups(pb::DeleteGroupsRequest { groups: names }).await.unwrap().into_inner();
         assert!(deleted.outcomes.iter().all(|outcome| outcome.error.is_none()), "{deleted:?}");
-        // A stream is not carried elsewhere; whom to ask is told.
-        let other = leaders[0] % 3 + 1;
-        let mut data = DataClient::new(three.grpc(other).await);
-        let requests = tokio_stream::iter([pb::ProduceRequest { partition: Some(0), ..keyed("t", &["k"]) }]);
-        let mut replies = data.produce(requests).await.unwrap().into_inner();
-        let reply = replies.message().await.unwrap().unwrap();
-        let Some(pb::partition_reply::Outcome::Error(error)) = &reply.partitions[0].outcome else {
-            panic!("{reply:?}")
-        };
-        let leader = error.leader.as_ref().unwrap();
-        let port = u32::from(three.broker(leaders[0]).grpc_address().unwrap().port());
-        assert_eq!(
-            (&*error.reason, leader.broker_id, leader.port),
-            ("NOT_LEADER_OR_FOLLOWER", leaders[0], port)
-        );
+        a_stream_names_the_leader(&three, leaders[0]).await;
     });
+}
+
+async fn a_stream_names_the_leader(three: &Three, leads: i32) {
+    // A stream is not carried elsewhere; whom to ask is told.
+    let other = leads % 3 + 1;
+    let mut data = DataClient::new(three.grpc(other).await);
+    let requests = tokio_stream::iter([pb::ProduceRequest { partition: Some(0), ..keyed("t", &["k"]) }]);
+    let mut replies = data.produce(requests).await.unwrap().into_inner();
+    let reply = replies.message().await.unwrap().unwrap();
+    let Some(pb::partition_reply::Outcome::Error(error)) = &reply.partitions[0].outcome else {
+        panic!("{reply:?}")
+    };
+    let leader = error.leader.as_ref().unwrap();
+    let port = u32::from(three.broker(leads).grpc_address().unwrap().port());
+    assert_eq!((&*error.reason, leader.broker_id, leader.port), ("NOT_LEADER_OR_FOLLOWER", leads, port));
+}
+
+/// Records by their keys, through the broker `id`.
+async fn spread_by_key(id: i32, admin: &mut AdminClient<Channel>, data: &mut DataClient<Channel>) {
+    // Records by their keys go to partitions of all leaders at once; every one has an outcome.
+    let keys: Vec<String> = (0..60).map(|n| format!("key-{n}")).collect();
+    let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+    let reply = data.append(keyed("spread", &keys)).await;
+    assert!(reply.is_err(), "there is no such topic yet");
+    let made =
+        pb::NewTopic { name: format!("spread-{id}"), partitions: Some(PARTITIONS), ..Default::default() };
+    let request = pb::CreateTopicsRequest { topics: vec![made], ..Default::default() };
+    assert_eq!(admin.create_topics(request).await.unwrap().into_inner().topics[0].error, None);
+    let spread = format!("spread-{id}");
+    let reply = until_placed(data, &spread, &keys).await;
+    let placed: usize = reply.partitions.iter().map(|part| part.records.len()).sum();
+    assert_eq!((placed, reply.partitions.len()), (60, PARTITIONS as usize));
 }
 
 /// A request without partition for these keys.
@@ -217,11 +221,7 @@ fn keyed(topic: &str, keys: &[&str]) -> pb::ProduceRequest {
 }
 
 /// A leader may learn a moment later than others that there is such a topic.
-async fn until_placed(
-    data: &mut DataClient<tonic::transport::Channel>,
-    topic: &str,
-    keys: &[&str],
-) -> pb::ProduceReply {
+async fn until_placed(data: &mut DataClient<Channel>, topic: &str, keys: &[&str]) -> pb::ProduceReply {
     loop {
         let request = pb::ProduceRequest { partition: Some(0), ..keyed(topic, &["probe"]) };
         let probe = data.append(request).await;
@@ -236,11 +236,7 @@ async fn until_placed(
     }
 }
 
-async fn placed_all(
-    data: &mut DataClient<tonic::transport::Channel>,
-    topic: &str,
-    keys: &[&str],
-) -> pb::ProduceReply {
+async fn placed_all(data: &mut DataClient<Channel>, topic: &str, keys: &[&str]) -> pb::ProduceReply {
     loop {
         if let Ok(reply) = data.append(keyed(topic, keys)).await {
             let reply = reply.into_inner();
@@ -257,7 +253,7 @@ async fn placed_all(
 
 /// The error of a commit; while the coordinator only comes up, it is made again.
 async fn committed(
-    groups: &mut GroupsClient<tonic::transport::Channel>,
+    groups: &mut GroupsClient<Channel>,
     commit: pb::CommitOffsetsRequest,
 ) -> Option<pb::Error> {
     loop {
