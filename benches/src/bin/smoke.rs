@@ -12,6 +12,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("read", "--pairs 2 --mib 24 --segment-mib 8"),
     ("compaction", "--pairs 1 --bytes 4194304"),
     ("events", "--pairs 1 --events 20000 --streams 500 --appends 4000"),
+    ("replication", "--pairs 1 --mib 6 --batch-kib 64 --lacks-mib 96"),
     ("recovery", "--pairs 1 --large-mib 64 --small-mib 16 --unsynced-mib 4 --partitions 20 --segments 3"),
 ];
 
