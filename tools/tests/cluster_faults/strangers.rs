@@ -90,7 +90,7 @@ impl Nemesis {
         {
             let status = call(at, path, &marks(&cluster, "1", "1"))?;
             if status.code() != Code::Unimplemented {
-                return Err(format!("{path} at the wrong door, {at}, is answered {status:?}"));
+                return Err(format!("{path} at the door for clients is answered {status:?}"));
             }
         }
         tell(self.load.since, "  forged calls were refused");
