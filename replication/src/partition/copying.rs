@@ -21,6 +21,9 @@ use super::role::check_epoch;
 use super::{PartitionError, PartitionHandle, Registration};
 use crate::cluster::{Command, CommandError};
 
+/// Bytes that are written on the thread that brought them; as much as a group of appends is.
+const QUICK_BYTES: usize = 1 << 20;
+
 /// An in-sync set that a leader proposes for its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IsrProposal {
@@ -169,7 +172,10 @@ impl PartitionHandle {
             let Some(incoming) = self.0.fetched.lock().pop_front() else { return true };
             let step = self.next_step(&incoming);
             let is_quick = match step {
-                Ok(Step::Append { begin_at: None }) => incoming.fetched.log_start <= log.start(),
+                Ok(Step::Append { begin_at: None }) => {
+                    let bytes: usize = incoming.batches.iter().map(RecordBatch::size_bytes).sum();
+                    bytes <= QUICK_BYTES && incoming.fetched.log_start <= log.start()
+                }
                 Err(_) => true,
                 Ok(_) => false,
             };
