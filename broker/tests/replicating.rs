@@ -1,4 +1,6 @@
 //! Three brokers in one process that copy from each other: what was acknowledged by all is on all, and the death of one loses none of it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+#![allow(clippy::disallowed_methods, reason = "real clocks, from outside the brokers")]
 
 mod kafka_client;
 

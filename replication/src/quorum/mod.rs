@@ -2,7 +2,7 @@
 //! to change an image that others see.
 //!
 //! - this file: [`QuorumHandle`]: propose, read, watch, stop
-//! - `raft_log`: entries on storage's log; `node_state` the vote; `log_store` the thread that owns both
+//! - `raft_log`: entries on storage's log; `node_state` the vote; `opening` finds them; `log_store` the thread that owns both
 //! - `state_machine`: entries applied; `snapshot_file` what stands for those that were removed
 //! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
 //! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
@@ -22,6 +22,7 @@ mod members;
 mod messages;
 mod network;
 mod node_state;
+mod opening;
 mod proposer;
 mod raft_log;
 mod reach;
@@ -62,14 +63,15 @@ use log_store::{Closed, LogStore};
 pub use members::{QuorumMembership, QuorumNode, QuorumStatus};
 use network::Network;
 use node_state::{Claim, NodeState};
+use opening::{Opened, check_feature_level};
 use proposer::{Answer, Pending};
-use raft_log::{Part, Place, RaftLog, metadata_dir};
+use raft_log::{Part, Place};
 pub use sealed_file::SealError;
 pub use seat::Seat;
 use silence::Silence;
-use snapshot_file::{SnapshotFile, State};
+use snapshot_file::SnapshotFile;
 use state_machine::{Growth, StateMachine};
-use types::{Membership, Node, NodeId, StoredMembership, TypeConfig, broker_id, node_id};
+use types::{Membership, Node, NodeId, TypeConfig, broker_id, node_id};
 
 /// Code that was generated from quorum.proto.
 #[allow(
@@ -192,13 +194,6 @@ pub(crate) struct Shared {
     still_until: Instant,
 }
 
-/// What was found on the disk.
-struct Opened {
-    log: RaftLog,
-    state: State,
-    snapshots: Arc<SnapshotFile>,
-}
-
 impl QuorumHandle {
     /// Opens the metadata in a data directory and takes part in its quorum, seen by nobody else; in an empty directory, forms a quorum of one
     /// voter.
@@ -219,11 +214,11 @@ impl QuorumHandle {
         }
         let place = place(&options);
         let pressure = Arc::new(DiskPressure::default());
-        let opened = match find_blocking(place.clone()).await? {
-            Some(file) => open_blocking(&place, file, &pressure).await?,
+        let opened = match opening::find(place.clone()).await? {
+            Some(file) => opening::open(&place, file, &pressure).await?,
             None => {
                 let part = part(&options, seat).await?;
-                begin_blocking(&place, part, &pressure).await?
+                opening::begin(&place, part, &pressure).await?
             }
         };
         let state = opened.log.state().clone();
@@ -539,63 +534,6 @@ fn place(options: &QuorumOptions) -> Place {
         },
         holds_partitions: options.holds_partitions,
     }
-}
-
-async fn find_blocking(place: Place) -> Result<Option<node_state::NodeStateFile>, QuorumError> {
-    spawn_blocking(move || raft_log::find(&place)).await.map_err(stopped)?
-}
-
-async fn begin_blocking(
-    place: &Place,
-    part: Part,
-    pressure: &Arc<DiskPressure>,
-) -> Result<Opened, QuorumError> {
-    let to_begin = place.clone();
-    let begun = spawn_blocking(move || raft_log::begin(&to_begin, part)).await.map_err(stopped)?;
-    open_blocking(place, begun?, pressure).await
-}
-
-async fn open_blocking(
-    place: &Place,
-    file: node_state::NodeStateFile,
-    pressure: &Arc<DiskPressure>,
-) -> Result<Opened, QuorumError> {
-    let (place, pressure) = (place.clone(), Arc::clone(pressure));
-    spawn_blocking(move || open(&place, file, pressure)).await.map_err(stopped)?
-}
-
-fn open(
-    place: &Place,
-    file: node_state::NodeStateFile,
-    pressure: Arc<DiskPressure>,
-) -> Result<Opened, QuorumError> {
-    let log = RaftLog::open(place, file)?;
-    let dir = metadata_dir(&place.data_dir);
-    let snapshots = SnapshotFile::new(Arc::clone(&place.context.disk), &dir, pressure);
-    let found = snapshots.read()?.map(|(state, _)| state);
-    if found.as_ref().and_then(|state| state.last) < log.purged() {
-        let reason = "the log's head was removed, but the snapshot that stands for it is missing".to_owned();
-        return Err(QuorumError::Lost { path: dir, reason });
-    }
-    let state = found.unwrap_or_else(|| State {
-        last: None,
-        membership: StoredMembership::default(),
-        image: ClusterImage::new(log.cluster_id()),
-    });
-    if state.image.cluster_id() != log.cluster_id() {
-        let (found, expected) = (state.image.cluster_id().to_string(), log.cluster_id().to_string());
-        return Err(QuorumError::Foreign { path: dir, what: "cluster id of the snapshot", found, expected });
-    }
-    check_feature_level(&state.image)?;
-    Ok(Opened { log, state, snapshots: Arc::new(snapshots) })
-}
-
-fn check_feature_level(image: &ClusterImage) -> Result<(), QuorumError> {
-    let (level, (lowest, highest)) = (image.feature_level(), FEATURE_LEVELS);
-    if (lowest..=highest).contains(&level) {
-        return Ok(());
-    }
-    Err(QuorumError::FeatureLevel { level, lowest, highest })
 }
 
 fn config(cluster_id: ClusterId, options: &QuorumOptions) -> Config {

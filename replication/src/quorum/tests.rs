@@ -63,9 +63,9 @@ fn options(disk: &SimDisk) -> QuorumOptions {
 /// What the only voter finds on its disk.
 async fn open_alone(options: &QuorumOptions, pressure: &Arc<DiskPressure>) -> Result<Opened, QuorumError> {
     let place = place(options);
-    match find_blocking(place.clone()).await? {
-        Some(file) => open_blocking(&place, file, pressure).await,
-        None => begin_blocking(&place, part(options, &Seat::new(options)).await?, pressure).await,
+    match opening::find(place.clone()).await? {
+        Some(file) => opening::open(&place, file, pressure).await,
+        None => opening::begin(&place, part(options, &Seat::new(options)).await?, pressure).await,
     }
 }
 

@@ -130,7 +130,7 @@ mod tests {
         let second = attempt(2, Some(0), 2, accepted(4));
         let late = attempt(3, Some(0), 1, Told::Conflict { last: Some(4) });
         let silent = attempt(4, Some(4), 1, Told::Nothing);
-        let all = [first.clone(), second.clone(), late.clone(), silent.clone()];
+        let all = [first.clone(), second, late, silent];
         let good = [(0, 1, 0), (3, 2, 0), (4, 2, 1)];
         let with_silent = [(0, 1, 0), (3, 2, 0), (4, 2, 1), (9, 4, 0)];
         for history in [&good[..], &with_silent[..]] {
@@ -138,7 +138,7 @@ mod tests {
         }
         let twins = [first.clone(), attempt(5, None, 1, accepted(2))];
         let for_nothing = [first.clone(), attempt(6, Some(0), 1, Told::Conflict { last: Some(0) })];
-        let of_nobody = [first.clone(), attempt(6, None, 1, Told::Conflict { last: Some(3) })];
+        let of_nobody = [first, attempt(6, None, 1, Told::Conflict { last: Some(3) })];
         for (attempts, history, words) in [
             (&all[..], &[(0, 1, 0), (4, 2, 1)][..], "not all of"),
             (&all[..], &[(0, 1, 0)][..], "lost or moved"),

@@ -46,7 +46,7 @@ async fn users_do_not_see_brokers_go_and_come_back() {
     for round in 0..4_u32 {
         let mut sent = Vec::new();
         for number in 0..100 {
-            let partition = (number % 6) as i32;
+            let partition = number % 6;
             let value = format!("{round}-{number}");
             let record = NewRecord::to("t").partition(partition).value(&value);
             sent.push(in_time(producer.send(record)).await.unwrap());

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::cluster::*;
 use super::*;
-use crate::quorum::raft_log;
+use crate::quorum::raft_log::{self, RaftLog};
 use crate::quorum::types::{log_id, vote_to_pb};
 use crate::rpc::identity::{CLUSTER, FROM, TO, VERSION};
 use crate::rpc::peers::connect_lazy;

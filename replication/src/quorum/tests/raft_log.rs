@@ -5,7 +5,7 @@ use floodmark_storage::random::SplitMix;
 use openraft::EntryPayload;
 
 use super::*;
-use crate::quorum::raft_log;
+use crate::quorum::raft_log::{self, RaftLog};
 use crate::quorum::types::{Entry, LogId, Vote, log_id};
 
 /// What the log should hold.
