@@ -3,9 +3,12 @@
 //!
 //! - [`measure`]: CPU time, and two sides in turns
 //! - [`workload`]: batches as a client sends them, and directories that go away
+//! - [`server`]: brokers and bare servers in processes of their own; [`kafka_wire`]: a load that costs nothing
 //! - [`report`]: a table for people, JSON for programs
 //! - `src/bin/`: one program a figure; `smoke` runs them all at a tiny size
 
+pub mod kafka_wire;
 pub mod measure;
 pub mod report;
+pub mod server;
 pub mod workload;

@@ -43,6 +43,16 @@ pub fn take_turns<S>(
     ours: impl Fn(&mut S) -> anyhow::Result<f64>,
     bare: impl Fn(&mut S) -> anyhow::Result<f64>,
 ) -> anyhow::Result<Compared> {
+    Ok(Compared::of_pairs(&pairs_in_turns(pairs, state, ours, bare)?))
+}
+
+/// The same for sides that come to more than one figure: what each pair came to.
+pub fn pairs_in_turns<S, F>(
+    pairs: usize,
+    state: &mut S,
+    ours: impl Fn(&mut S) -> anyhow::Result<F>,
+    bare: impl Fn(&mut S) -> anyhow::Result<F>,
+) -> anyhow::Result<Vec<(F, F)>> {
     let mut measured = Vec::with_capacity(pairs);
     for turn in 0..=pairs.max(1) {
         let pair = if turn % 2 == 0 {
@@ -56,10 +66,16 @@ pub fn take_turns<S>(
             measured.push(pair);
         }
     }
-    Ok(Compared::of_pairs(&measured))
+    Ok(measured)
 }
 
 impl Compared {
+    /// Sums up one figure of sides that come to several.
+    #[must_use]
+    pub fn of_parts<F>(pairs: &[(F, F)], part: impl Fn(&F) -> f64) -> Compared {
+        Compared::of_pairs(&pairs.iter().map(|(ours, bare)| (part(ours), part(bare))).collect::<Vec<_>>())
+    }
+
     /// Sums up pairs of (ours, bare).
     #[must_use]
     pub fn of_pairs(pairs: &[(f64, f64)]) -> Compared {

@@ -13,6 +13,9 @@ const BENCHES: &[(&str, &str)] = &[
     ("compaction", "--pairs 1 --bytes 4194304"),
     ("events", "--pairs 1 --events 20000 --streams 500 --appends 4000"),
     ("replication", "--pairs 1 --mib 6 --batch-kib 64 --lacks-mib 96"),
+    ("native", "throughput --pairs 1 --mib 8 --batch-kib 64 --placement free"),
+    ("native", "latency --pairs 1 --round-trips 50 --placement free"),
+    ("native", "client --pairs 1 --mib 4"),
     ("recovery", "--pairs 1 --large-mib 64 --small-mib 16 --unsynced-mib 4 --partitions 20 --segments 3"),
 ];
 
@@ -28,7 +31,7 @@ fn main() -> anyhow::Result<()> {
 fn run(program: &Path, arguments: &str) -> anyhow::Result<()> {
     let status = Command::new(program).args(arguments.split(' ')).status().with_context(|| {
         format!(
-            "start {}; build all with `cargo build --release -p floodmark-benches --bins`",
+            "start {}; build all with `cargo build --release -p floodmark-benches -p floodmark-tools --bins`",
             program.display()
         )
     })?;

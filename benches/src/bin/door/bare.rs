@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use floodmark_benches::server::Server;
 use floodmark_proto::batch::crc32c;
 use floodmark_storage::fs::{Disk as _, OpenMode, RealDisk};
 
@@ -36,6 +37,11 @@ enum Kind {
 
 /// What a request for bytes is answered with.
 pub(crate) const SOURCE_BYTES: usize = 1 << 20;
+
+/// Starts this program again as one of them.
+pub(crate) fn start(kind: &str, file: &Path) -> anyhow::Result<Server> {
+    Server::bare(&["bare", kind], &[file.as_os_str()])
+}
 
 impl Bare {
     pub(crate) fn run(&self) -> anyhow::Result<()> {

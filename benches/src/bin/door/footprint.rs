@@ -5,12 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use floodmark_benches::kafka_wire as wire;
 use floodmark_benches::measure::median;
 use floodmark_benches::report::{Aim, Report};
+use floodmark_benches::server::Server;
 use floodmark_benches::workload::Template;
 
-use crate::process::Server;
-use crate::{Common, wire};
+use crate::Common;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use floodmark_benches::kafka_wire as wire;
 use floodmark_benches::measure::Compared;
 use floodmark_benches::report::{Aim, Report};
+use floodmark_benches::server::{Placement, Server};
 use floodmark_benches::workload::{Template, prewrite};
 use hdrhistogram::Histogram;
 
-use crate::process::{Placement, Server};
-use crate::{Common, wire};
+use crate::{Common, bare};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +43,7 @@ impl Args {
             let scratch = self.common.setup.scratch()?;
             let sides = placement.serve(|| {
                 let broker = Server::floodmark(&self.common.program, &scratch.path().join("data"))?;
-                Ok((broker, Server::bare("echo", scratch.path())?))
+                Ok((broker, bare::start("echo", scratch.path())?))
             });
             let (broker, echo) = sides?;
             placement.load(|| self.compare(report, placement, &broker, &echo, scratch.path()))?;

@@ -7,9 +7,7 @@
 mod bare;
 mod footprint;
 mod latency;
-mod process;
 mod throughput;
-mod wire;
 
 use std::path::PathBuf;
 

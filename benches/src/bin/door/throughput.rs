@@ -7,13 +7,14 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use floodmark_benches::kafka_wire as wire;
 use floodmark_benches::measure::{Compared, take_turns};
 use floodmark_benches::report::{Aim, Report};
-use floodmark_benches::workload::Template;
+use floodmark_benches::server::{Placement, Server};
+use floodmark_benches::workload::{Template, renew_memory};
 
-use crate::bare::SOURCE_BYTES;
-use crate::process::{Placement, Server};
-use crate::{Common, wire};
+use crate::Common;
+use crate::bare::{self, SOURCE_BYTES};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -64,10 +65,10 @@ impl Args {
         let sides = Placement::TwoCores.serve(|| {
             Ok(Sides {
                 broker: Server::floodmark(&self.common.program, &scratch.path().join("data"))?,
-                sink: Server::bare("sink", &sunk)?,
+                sink: bare::start("sink", &sunk)?,
                 sunk,
-                sendfile: Server::bare("sendfile", &filled)?,
-                mapped: Server::bare("mapped", &filled)?,
+                sendfile: bare::start("sendfile", &filled)?,
+                mapped: bare::start("mapped", &filled)?,
             })
         });
         let mut sides = sides?;
@@ -229,11 +230,9 @@ impl Args {
         Ok(per_gib(broker.cpu()? - cpu, bytes as f64))
     }
 
-    /// Has as much memory touched, and given back, as the run will fill the page cache with. A virtual machine pays for the first touch
-    /// of a page that its host has taken back, and whoever runs after a pause would pay for both.
     fn renew_memory(&self) {
         std::thread::sleep(DELETED_AFTER);
-        drop(std::hint::black_box(vec![1u8; (self.mib << 20) + WARM_UP_BYTES + SPARE_BYTES]));
+        renew_memory((self.mib << 20) + WARM_UP_BYTES + SPARE_BYTES);
     }
 
     fn receive(&self, source: &Server) -> anyhow::Result<f64> {

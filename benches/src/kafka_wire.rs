@@ -11,25 +11,27 @@ use anyhow::{Context as _, bail, ensure};
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// A connection that sends one frame and reads one.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     answer: Vec<u8>,
 }
 
 impl Connection {
-    pub(crate) fn open(address: SocketAddr) -> anyhow::Result<Connection> {
+    /// Connects.
+    pub fn open(address: SocketAddr) -> anyhow::Result<Connection> {
         let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         Ok(Connection { stream, answer: Vec::new() })
     }
 
-    pub(crate) fn send(&mut self, frame: &[u8]) -> anyhow::Result<()> {
+    /// Writes a frame.
+    pub fn send(&mut self, frame: &[u8]) -> anyhow::Result<()> {
         Ok(self.stream.write_all(frame)?)
     }
 
     /// The next answer, without its length and correlation id.
-    pub(crate) fn receive(&mut self) -> anyhow::Result<&[u8]> {
+    pub fn receive(&mut self) -> anyhow::Result<&[u8]> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length) as usize;
@@ -40,7 +42,8 @@ impl Connection {
         self.answer[..length].get(4..).context("an answer without a correlation id")
     }
 
-    pub(crate) fn ask(&mut self, frame: &[u8]) -> anyhow::Result<&[u8]> {
+    /// Writes a frame and reads an answer.
+    pub fn ask(&mut self, frame: &[u8]) -> anyhow::Result<&[u8]> {
         self.send(frame)?;
         self.receive()
     }
@@ -80,7 +83,8 @@ impl Frame {
 }
 
 /// CreateTopics 2: one topic with settings.
-pub(crate) fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) -> Vec<u8> {
+#[must_use]
+pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) -> Vec<u8> {
     let mut frame = Frame::new(19, 2);
     frame.i32(1);
     frame.string(name);
@@ -98,7 +102,8 @@ pub(crate) fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)
 }
 
 /// DeleteTopics 1 of one topic.
-pub(crate) fn delete_topic(name: &str) -> Vec<u8> {
+#[must_use]
+pub fn delete_topic(name: &str) -> Vec<u8> {
     let mut frame = Frame::new(20, 1);
     frame.i32(1);
     frame.string(name);
@@ -107,13 +112,13 @@ pub(crate) fn delete_topic(name: &str) -> Vec<u8> {
 }
 
 /// Fails where the topic was not deleted.
-pub(crate) fn check_deleted(answer: &[u8]) -> anyhow::Result<()> {
+pub fn check_deleted(answer: &[u8]) -> anyhow::Result<()> {
     // As after creating: throttle time, one topic with its name, the code.
     check_created(answer).context("deleting the topic")
 }
 
 /// Fails where the topic was not created.
-pub(crate) fn check_created(answer: &[u8]) -> anyhow::Result<()> {
+pub fn check_created(answer: &[u8]) -> anyhow::Result<()> {
     // Throttle time, one topic: its name, the code.
     let name_len = i16::from_be_bytes(at(answer, 8)?) as usize;
     match i16::from_be_bytes(at(answer, 10 + name_len)?) {
@@ -123,7 +128,8 @@ pub(crate) fn check_created(answer: &[u8]) -> anyhow::Result<()> {
 }
 
 /// Produce 7: one batch for one partition.
-pub(crate) fn produce(topic: &str, partition: i32, acks: i16, batch: &[u8]) -> Vec<u8> {
+#[must_use]
+pub fn produce(topic: &str, partition: i32, acks: i16, batch: &[u8]) -> Vec<u8> {
     let mut frame = Frame::new(0, 7);
     frame.i16(-1);
     frame.i16(acks);
@@ -138,20 +144,21 @@ pub(crate) fn produce(topic: &str, partition: i32, acks: i16, batch: &[u8]) -> V
 }
 
 /// The code in the answer to [`produce`].
-pub(crate) fn produce_code(topic: &str, answer: &[u8]) -> anyhow::Result<i16> {
+pub fn produce_code(topic: &str, answer: &[u8]) -> anyhow::Result<i16> {
     // One topic: its name, one partition: its index, the code, the offset.
     Ok(i16::from_be_bytes(at(answer, 4 + 2 + topic.len() + 8)?))
 }
 
 /// The base offset of what [`produce`] wrote.
-pub(crate) fn produced_at(topic: &str, answer: &[u8]) -> anyhow::Result<i64> {
+pub fn produced_at(topic: &str, answer: &[u8]) -> anyhow::Result<i64> {
     let code = produce_code(topic, answer)?;
     ensure!(code == 0, "producing was answered with error {code}");
     Ok(i64::from_be_bytes(at(answer, 4 + 2 + topic.len() + 10)?))
 }
 
 /// Fetch 4 of one partition.
-pub(crate) fn fetch(topic: &str, partition: i32, from: i64, max_bytes: i32, max_wait_ms: i32) -> Vec<u8> {
+#[must_use]
+pub fn fetch(topic: &str, partition: i32, from: i64, max_bytes: i32, max_wait_ms: i32) -> Vec<u8> {
     let mut frame = Frame::new(1, 4);
     frame.i32(-1);
     frame.i32(max_wait_ms);
@@ -168,7 +175,7 @@ pub(crate) fn fetch(topic: &str, partition: i32, from: i64, max_bytes: i32, max_
 }
 
 /// The record bytes of the answer to [`fetch`].
-pub(crate) fn fetched<'a>(topic: &str, answer: &'a [u8]) -> anyhow::Result<&'a [u8]> {
+pub fn fetched<'a>(topic: &str, answer: &'a [u8]) -> anyhow::Result<&'a [u8]> {
     // Throttle time, one topic: its name, one partition: index, code, high watermark, stable offset, aborted transactions, records.
     let partition = 4 + 4 + 2 + topic.len() + 4;
     let code = i16::from_be_bytes(at(answer, partition + 4)?);
@@ -180,7 +187,7 @@ pub(crate) fn fetched<'a>(topic: &str, answer: &'a [u8]) -> anyhow::Result<&'a [
 }
 
 /// The offset after the last whole batch in `records`; steps by headers.
-pub(crate) fn next_offset(mut records: &[u8]) -> anyhow::Result<Option<i64>> {
+pub fn next_offset(mut records: &[u8]) -> anyhow::Result<Option<i64>> {
     let mut next = None;
     while records.len() >= 61 {
         let size = 12 + u32::from_be_bytes(at(records, 8)?) as usize;

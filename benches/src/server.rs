@@ -1,8 +1,9 @@
 //! The other side of the socket, in a process of its own, so that its CPU time and memory can be told from the load's.
+#![allow(clippy::disallowed_methods, reason = "a load measures time")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -16,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 /// Where the two sides of a socket run. A system left to itself puts them on one core in one run and on two in the next, and a round trip
 /// on two takes three times as long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Placement {
+pub enum Placement {
     /// Both on one
     OneCore,
     /// The load on one, everything of the server on another
@@ -26,7 +27,9 @@ pub(crate) enum Placement {
 }
 
 impl Placement {
-    pub(crate) fn name(self) -> &'static str {
+    /// As reports name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Placement::OneCore => "one core",
             Placement::TwoCores => "two cores",
@@ -35,12 +38,12 @@ impl Placement {
     }
 
     /// Runs what starts a server; its process inherits the place.
-    pub(crate) fn serve<T>(self, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub fn serve<T>(self, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.on(1, start)
     }
 
     /// Runs the load; threads that it starts inherit the place.
-    pub(crate) fn load<T>(self, load: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    pub fn load<T>(self, load: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         self.on(0, load)
     }
 
@@ -64,33 +67,36 @@ impl Placement {
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
 /// A server that is ended when this goes.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
-    pub(crate) address: SocketAddr,
+    /// Where it listens; a broker's Kafka door.
+    pub address: SocketAddr,
+    /// A broker's gRPC door.
+    pub grpc: Option<SocketAddr>,
     /// What each of its threads had used when it was last seen: threads end, and what they used counts all the same.
     cpu_seen: RefCell<BTreeMap<OsString, u64>>,
 }
 
 impl Server {
     /// Starts `floodmark serve` on an empty directory.
-    pub(crate) fn floodmark(program: &Path, data_dir: &Path) -> anyhow::Result<Server> {
-        let address = free_address()?;
-        let http = free_address()?;
+    pub fn floodmark(program: &Path, data_dir: &Path) -> anyhow::Result<Server> {
+        let (address, grpc, http) = (free_address()?, free_address()?, free_address()?);
         let mut command = Command::new(program);
         command.arg("serve").arg("--data-dir").arg(data_dir);
         command.arg("--kafka-listen").arg(address.to_string());
-        command.args(["--grpc-listen", "off"]);
+        command.arg("--grpc-listen").arg(grpc.to_string());
         command.arg("--http-listen").arg(http.to_string());
-        command.arg("--grpc-listen").arg(free_address()?.to_string());
-        Server::start(command, address)
+        let mut server = Server::start(command, address)?;
+        server.grpc = Some(grpc);
+        Ok(server)
     }
 
-    /// Starts this program again as one of the bare servers.
-    pub(crate) fn bare(kind: &str, file: &Path) -> anyhow::Result<Server> {
+    /// Starts this program again as one of its bare servers: with these words, an address to listen on, and what comes `after` it.
+    pub fn bare(words: &[&str], after: &[&OsStr]) -> anyhow::Result<Server> {
         let address = free_address()?;
         let own = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(own);
-        command.arg("bare").arg(kind).arg(address.to_string()).arg(file);
+        command.args(words).arg(address.to_string()).args(after);
         Server::start(command, address)
     }
 
@@ -98,7 +104,7 @@ impl Server {
         let started = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = child.with_context(|| format!("start {command:?}"))?;
-        let mut server = Server { child, address, cpu_seen: RefCell::default() };
+        let mut server = Server { child, address, grpc: None, cpu_seen: RefCell::default() };
         while TcpStream::connect(address).is_err() {
             ensure!(started.elapsed() < READY_WITHIN, "{command:?} does not listen on {address}");
             ensure!(server.child.try_wait()?.is_none(), "{command:?} has ended; run it by hand to see why");
@@ -108,7 +114,7 @@ impl Server {
     }
 
     /// CPU time of all its threads so far, to the nanosecond.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
         let mut seen = self.cpu_seen.borrow_mut();
         for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             let task = task?;
@@ -121,7 +127,7 @@ impl Server {
     }
 
     /// Resident memory in MiB.
-    pub(crate) fn resident_mib(&self) -> anyhow::Result<f64> {
+    pub fn resident_mib(&self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
