@@ -7,6 +7,8 @@ use std::time::Duration;
 use floodmark_proto::pb::v1 as pb;
 use parking_lot::Mutex;
 use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codegen::{Service as _, http};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
@@ -16,6 +18,7 @@ use crate::rpc::admin_client::AdminClient;
 use crate::rpc::data_client::DataClient;
 use crate::rpc::events_client::EventsClient;
 use crate::rpc::groups_client::GroupsClient;
+use crate::stream::{Replies, Requests};
 
 /// Channels by address. Each is a connection that many calls share.
 #[derive(Debug, Default)]
@@ -85,9 +88,7 @@ impl Peer {
     }
 
     pub(crate) fn data(&self) -> DataClient<Channel> {
-        DataClient::new(self.channel.clone())
-            .max_decoding_message_size(self.message_bytes_max)
-            .max_encoding_message_size(self.message_bytes_max)
+        DataClient::new(self.channel.clone()).max_decoding_message_size(self.message_bytes_max)
     }
 
     pub(crate) fn groups(&self) -> GroupsClient<Channel> {
@@ -96,6 +97,41 @@ impl Peer {
 
     pub(crate) fn events(&self) -> EventsClient<Channel> {
         EventsClient::new(self.channel.clone()).max_decoding_message_size(self.message_bytes_max)
+    }
+
+    /// Makes a call of `/service/method` that carries messages both ways; returns when the broker begins to answer.
+    pub(crate) fn stream(
+        &self,
+        method: &'static str,
+        requests: Requests,
+    ) -> impl Future<Output = Result<Replies, Status>> + Send + use<> {
+        let (mut channel, message_bytes_max) = (self.channel.clone(), self.message_bytes_max);
+        let failed = |error: tonic::transport::Error| Status::from_error(Box::new(error));
+        async move {
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await.map_err(failed)?;
+            let mut request = http::Request::new(Body::new(requests));
+            *request.method_mut() = http::Method::POST;
+            *request.uri_mut() = http::Uri::from_static(method);
+            *request.version_mut() = http::Version::HTTP_2;
+            let headers = request.headers_mut();
+            headers.insert(http::header::TE, http::HeaderValue::from_static("trailers"));
+            let grpc = http::HeaderValue::from_static("application/grpc");
+            headers.insert(http::header::CONTENT_TYPE, grpc);
+            let response = channel.call(request).await.map_err(failed)?;
+            if response.status() != http::StatusCode::OK {
+                return Err(Status::unavailable(format!(
+                    "the server answers with HTTP {}",
+                    response.status()
+                )));
+            }
+            // A call that is refused at once has its status here.
+            if let Some(status) = Status::from_header_map(response.headers())
+                && status.code() != tonic::Code::Ok
+            {
+                return Err(status);
+            }
+            Ok(Replies::new(response.into_body(), message_bytes_max))
+        }
     }
 
     /// Waits for an answer for as long as one attempt may take.

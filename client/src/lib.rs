@@ -46,6 +46,8 @@ mod producer;
 mod record;
 pub mod replay;
 mod retry;
+mod spares;
+mod stream;
 
 /// The services, generated from `proto/proto/floodmark/v1`.
 #[allow(

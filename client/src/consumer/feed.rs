@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
+use prost::Message as _;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 
 use super::Shared;
 use super::config::Isolation;
@@ -17,9 +16,11 @@ use super::positions::{Progress, Wanted};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
 use crate::retry::Backoff;
+use crate::stream::{Outgoing, Requests};
 
 /// Messages to a broker that wait to be sent.
 const OUTBOX: usize = 16;
+const SUBSCRIBE: &str = "/floodmark.v1.Data/Subscribe";
 /// A broker that may send less than this share of the budget is told of room.
 const CREDIT_SHARE: u64 = 4;
 
@@ -187,16 +188,18 @@ impl Feed<'_> {
         }
         // Never full yet.
         let _ = outbox.try_send(request(pb::subscribe_request::Request::Start(start)));
-        let mut data = peer.data();
         let limit = self.shared.client.request_timeout();
-        let called = timeout(limit, data.subscribe(ReceiverStream::new(requests))).await;
+        let called = timeout(limit, peer.stream(SUBSCRIBE, Requests::new(requests))).await;
         let called = called.map_err(|_elapsed| Error::Deadline { what: "subscribing", limit, last: None })?;
         let failed = |status: tonic::Status| Error::from_status(&peer.address, &status);
-        let mut replies: Streaming<pb::SubscribeReply> = called.map_err(failed)?.into_inner();
+        let mut replies = called.map_err(failed)?;
         loop {
             tokio::select! {
                 reply = replies.message() => match reply.map_err(failed)? {
-                    Some(reply) => self.on_reply(reply, &credit).await?,
+                    Some(reply) => {
+                        let reply = pb::SubscribeReply::decode(reply).map_err(unreadable)?;
+                        self.on_reply(reply, &credit).await?;
+                    }
                     None => {
                         let reason = "the broker has ended the subscription".to_owned();
                         return Err(Error::Unreachable { address: peer.address.clone(), reason });
@@ -336,14 +339,15 @@ impl Feed<'_> {
     }
 }
 
-fn request(request: pb::subscribe_request::Request) -> pb::SubscribeRequest {
-    pb::SubscribeRequest { request: Some(request) }
+fn request(request: pb::subscribe_request::Request) -> Outgoing {
+    Outgoing::new(&pb::SubscribeRequest { request: Some(request) })
 }
 
-async fn send(
-    outbox: &mpsc::Sender<pb::SubscribeRequest>,
-    asked: pb::subscribe_request::Request,
-) -> Result<()> {
+fn unreadable(error: prost::DecodeError) -> Error {
+    Error::Protocol(format!("a message of a subscription cannot be read: {error}"))
+}
+
+async fn send(outbox: &mpsc::Sender<Outgoing>, asked: pb::subscribe_request::Request) -> Result<()> {
     let gone = |_| Error::Unreachable {
         address: "the broker".to_owned(),
         reason: "the subscription has ended".to_owned(),

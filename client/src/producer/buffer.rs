@@ -1,21 +1,29 @@
-//! Back-pressure: bytes that wait to be acknowledged, taken for each record and given back for each batch.
+//! Back-pressure: bytes that wait to be acknowledged, taken for each record and given back for each batch. Holds the memory of batches that
+//! were delivered, too, for those that come.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
 use crate::error::{Error, Result};
+use crate::spares::Spares;
 
 #[derive(Debug)]
 pub(super) struct Buffer {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
     freed: Notify,
+    pub(super) spares: Spares,
 }
 
 impl Buffer {
     pub(super) fn new(limit_bytes: usize) -> Buffer {
-        Buffer { limit_bytes, used_bytes: AtomicUsize::new(0), freed: Notify::new() }
+        Buffer {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            freed: Notify::new(),
+            spares: Spares::default(),
+        }
     }
 
     /// Takes so many bytes, or fails where there is no room.

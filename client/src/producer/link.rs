@@ -9,10 +9,10 @@ use std::time::Duration;
 use floodmark_proto::ids::ProducerId;
 use floodmark_proto::pb::v1 as pb;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::Status;
 
 use super::Shared;
 use super::config::Acks;
@@ -22,11 +22,15 @@ use crate::channels::Peer;
 use crate::error::{Error, Result};
 use crate::record::Durability;
 use crate::retry::Backoff;
+use crate::stream::{self, Outgoing, Requests};
 
 /// Requests that wait for the stream to take them. Few: what waits here is no longer gathered into larger batches.
 const OUTBOX: usize = 8;
 /// Requests under way on one stream.
 const IN_FLIGHT_MAX: usize = 256;
+const PRODUCE: &str = "/floodmark.v1.Data/Produce";
+/// `batch` of `ProduceRequest`.
+const BATCH_TAG: u32 = 6;
 /// Nothing to wait for but what is told.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -193,7 +197,7 @@ impl Session<'_> {
         &mut self,
         active: &mut Vec<Arc<Partition>>,
         identity: Option<Identity>,
-        outbox: &mpsc::Sender<pb::ProduceRequest>,
+        outbox: &mpsc::Sender<Outgoing>,
     ) -> Pumped {
         let now = Instant::now();
         let mut pumped = Pumped { again_at: now + LONG, is_full: false, identify: None };
@@ -243,7 +247,7 @@ impl Session<'_> {
         order: u64,
         bytes: bytes::Bytes,
         now: Instant,
-    ) -> pb::ProduceRequest {
+    ) -> Outgoing {
         let id = self.next_id;
         self.next_id += 1;
         self.in_flight.push_back(Flight { id, order, partition: Arc::clone(partition), sent_at: now });
@@ -252,14 +256,15 @@ impl Session<'_> {
             Acks::Leader => pb::Acks::Leader,
         };
         let timeout = self.shared.client.request_timeout();
-        pb::ProduceRequest {
+        let request = pb::ProduceRequest {
             id,
             topic: partition.topic.to_string(),
             partition: Some(partition.number),
             acks: acks.into(),
-            payload: Some(pb::produce_request::Payload::Batch(bytes)),
+            payload: None,
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
-        }
+        };
+        Outgoing::with_payload(&request, BATCH_TAG, bytes)
     }
 
     fn on_reply(&mut self, reply: pb::ProduceReply) -> Result<()> {
@@ -273,18 +278,17 @@ impl Session<'_> {
     }
 }
 
-type Called = Result<Response<Streaming<pb::ProduceReply>>, Status>;
+type Called = Result<stream::Replies, Status>;
 
 /// Answers, from the moment the call was made: some servers begin to answer only when something was asked.
 struct Replies {
     call: Option<Pin<Box<dyn Future<Output = Called> + Send>>>,
-    stream: Option<Streaming<pb::ProduceReply>>,
+    stream: Option<stream::Replies>,
 }
 
 impl Replies {
-    fn open(peer: &Peer, requests: mpsc::Receiver<pb::ProduceRequest>) -> Replies {
-        let mut data = peer.data();
-        let call = async move { data.produce(ReceiverStream::new(requests)).await };
+    fn open(peer: &Peer, requests: mpsc::Receiver<Outgoing>) -> Replies {
+        let call = peer.stream(PRODUCE, Requests::new(requests));
         Replies { call: Some(Box::pin(call)), stream: None }
     }
 
@@ -294,14 +298,16 @@ impl Replies {
         if let Some(call) = &mut self.call {
             let stream = call.await.map_err(failed);
             self.call = None;
-            self.stream = Some(stream?.into_inner());
+            self.stream = Some(stream?);
         }
         let ended = || Error::Unreachable {
             address: peer.address.clone(),
             reason: "the broker has ended the stream".to_owned(),
         };
         let stream = self.stream.as_mut().ok_or_else(ended)?;
-        stream.message().await.map_err(failed)?.ok_or_else(ended)
+        let reply = stream.message().await.map_err(failed)?.ok_or_else(ended)?;
+        pb::ProduceReply::decode(reply)
+            .map_err(|error| Error::Protocol(format!("an answer to a batch cannot be read: {error}")))
     }
 }
 

@@ -156,7 +156,7 @@ impl Partition {
             is_due = true;
         }
         let open = state.open.get_or_insert_with(|| Open {
-            builder: BatchBuilder::new()
+            builder: BatchBuilder::in_memory(state.buffer.spares.take(0).unwrap_or_default())
                 .room_for(config.batch_bytes.min(16 << 10))
                 .compression(config.compression, config.compression_level),
             promise: Promise::new(Arc::clone(&self.topic), self.number, Arc::clone(&state.buffer)),
@@ -405,6 +405,9 @@ impl State {
             Ok(placed) => {
                 self.backoff.reset();
                 batch.promise.keep(Ok(placed));
+                if let Content::Encoded(bytes) = batch.content {
+                    self.buffer.spares.give_back_bytes(bytes);
+                }
                 return;
             }
             Err(error) => error,

@@ -61,8 +61,16 @@ impl BatchBuilder {
     /// An empty builder.
     #[must_use]
     pub fn new() -> BatchBuilder {
+        BatchBuilder::in_memory(Vec::new())
+    }
+
+    /// An empty builder that builds in this memory, whatever is in it.
+    #[must_use]
+    pub fn in_memory(mut memory: Vec<u8>) -> BatchBuilder {
+        memory.clear();
+        memory.resize(HEADER_LEN, 0);
         BatchBuilder {
-            bytes: vec![0; HEADER_LEN],
+            bytes: memory,
             base_offset: Offset::ZERO,
             leader_epoch: LeaderEpoch::UNKNOWN,
             attributes: Attributes::default(),

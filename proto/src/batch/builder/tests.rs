@@ -316,3 +316,17 @@ proptest! {
         let _ = check_records(&bytes, RecordRules::Stored, &DecompressLimits::DEFAULT, &mut Vec::new());
     }
 }
+
+#[test]
+fn used_memory_is_built_in_anew() {
+    let build = |builder: BatchBuilder| {
+        let mut builder = builder;
+        builder.push(&NewRecord { timestamp: 5, key: None, value: Some(b"v"), headers: &[] }).unwrap();
+        builder.build().unwrap().freeze()
+    };
+    let memory = vec![7; 1000];
+    let at = memory.as_ptr();
+    let batch = build(BatchBuilder::in_memory(memory));
+    assert_eq!(batch, build(BatchBuilder::new()));
+    assert_eq!(batch.as_ptr(), at);
+}
