@@ -268,7 +268,7 @@ impl Shared {
         let at = match (record.partition, record.key) {
             (Some(stated), _) => usize::try_from(stated).unwrap_or(usize::MAX),
             (None, Some(key)) => partition_of_key(key, partitions.len() as i32) as usize,
-            (None, None) => topic.sticky.next(partitions.len(), size_bytes, self.config.batch_bytes),
+            (None, None) => topic.sticky.next(partitions.len(), size_bytes, self.config.sent_at_bytes()),
         };
         partitions.get(at).cloned().map(Some).ok_or_else(|| {
             let (name, count) = (record.topic, partitions.len());

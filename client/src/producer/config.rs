@@ -25,7 +25,8 @@ pub struct ProducerConfig {
     pub compression: Compression,
     /// The codec's own scale; none is its default. Only gzip and zstd have one.
     pub compression_level: Option<i32>,
-    /// A batch is sent when it holds so many bytes before compression.
+    /// Largest batch before compression; brokers refuse what passes the topic's `max.message.bytes`. A batch goes when it holds 256 KiB, and
+    /// grows further while as many are under way as may be.
     pub batch_bytes: usize,
     /// How long a batch that is not full waits for more records. Zero: it goes at once while nothing of its partition is under way, and
     /// else when that has come back: single records are not held up, and many make large batches.
@@ -48,7 +49,7 @@ impl Default for ProducerConfig {
             acks: Acks::All,
             compression: Compression::None,
             compression_level: None,
-            batch_bytes: 256 << 10,
+            batch_bytes: 1_000_000,
             linger: Duration::ZERO,
             buffer_bytes: 64 << 20,
             record_bytes_max: 1 << 20,
@@ -59,7 +60,15 @@ impl Default for ProducerConfig {
     }
 }
 
+/// A batch of so many bytes waits for no more records: larger ones are still in the cores' caches when they are sent, no longer then.
+const SENT_AT_BYTES: usize = 256 << 10;
+
 impl ProducerConfig {
+    /// A batch of so many bytes goes as soon as it may.
+    pub(super) fn sent_at_bytes(&self) -> usize {
+        self.batch_bytes.min(SENT_AT_BYTES)
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         // A broker remembers the last five batches of a producer: a sixth could not be told from a new one.
         if self.is_idempotent && !(1..=5).contains(&self.in_flight_max) || self.in_flight_max == 0 {

@@ -150,8 +150,9 @@ impl Partition {
         let mut state = self.state.lock();
         let state = &mut *state;
         let mut is_due = false;
-        if state.open.as_ref().is_some_and(|open| open.builder.size_bytes() + size_bytes > config.batch_bytes)
-        {
+        // Where nothing can be sent, what comes makes this batch larger instead of the next one.
+        let limit_bytes = if state.has_room(config) { config.sent_at_bytes() } else { config.batch_bytes };
+        if state.open.as_ref().is_some_and(|open| open.builder.size_bytes() + size_bytes > limit_bytes) {
             state.close_open(config);
             is_due = true;
         }
@@ -280,6 +281,11 @@ impl Partition {
 }
 
 impl State {
+    /// Whether a batch could be sent at once.
+    fn has_room(&self, config: &ProducerConfig) -> bool {
+        self.queue.is_empty() && self.returned.is_empty() && self.flying.len() < config.in_flight_max
+    }
+
     /// The batch being filled takes no more.
     fn close_open(&mut self, config: &ProducerConfig) {
         let Some(open) = self.open.take() else { return };
@@ -351,7 +357,8 @@ impl State {
         };
         let due = open.opened_at + config.linger;
         let lingers = config.linger > Duration::ZERO;
-        let is_due = if lingers { due <= now } else { self.flying.is_empty() };
+        let is_full = open.builder.size_bytes() >= config.sent_at_bytes();
+        let is_due = is_full || if lingers { due <= now } else { self.flying.is_empty() };
         if !is_due && !open.is_flushed {
             return Err(if lingers { Step::Wait(due) } else { Step::Blocked });
         }

@@ -249,3 +249,34 @@ async fn sequences_wrap_to_zero() {
     sent(&partition, &config);
     assert_eq!(partition.state.lock().next_sequence, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_grows_while_as_many_are_under_way_as_may_be() {
+    const LARGE: usize = 50_000;
+    let config = ProducerConfig::default();
+    let backoff = Backoff::new(&ClientConfig::new(["a:1"]));
+    let partition = Partition::new(Arc::from("t"), 0, Arc::new(Buffer::new(8 << 20)), backoff);
+    let append = || {
+        let record = BatchRecord { value: Some(&[b'v'; LARGE - 100]), ..BatchRecord::default() };
+        partition.state.lock().buffer.try_take(LARGE).unwrap();
+        drop(partition.append(&config, &record, LARGE).unwrap());
+    };
+    let mut orders = Vec::new();
+    while orders.len() < config.in_flight_max {
+        append();
+        if let Step::Send { order, bytes } = partition.next(&config, identity(), Instant::now()) {
+            assert!(bytes.len() <= config.sent_at_bytes());
+            orders.push(order);
+        }
+    }
+    (0..12).for_each(|_| append());
+    assert!(is_blocked(&partition, &config));
+    partition.on_reply(&config, orders[0], placed(0), Instant::now());
+    let (_, header) = sent(&partition, &config);
+    assert!(header.record_count >= 12, "{header:?}");
+    // And no further than it may.
+    (0..25).for_each(|_| append());
+    partition.on_reply(&config, orders[1], placed(1), Instant::now());
+    let (_, header) = sent(&partition, &config);
+    assert!(header.size_bytes() <= config.batch_bytes && header.size_bytes() > config.batch_bytes - LARGE);
+}
