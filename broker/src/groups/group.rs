@@ -169,6 +169,8 @@ pub struct Group {
     pub(super) members: BTreeMap<MemberId, Member>,
     /// Instance id to member id.
     pub(super) static_members: HashMap<Arc<str>, MemberId>,
+    /// Static members that came back, whose new ids did not get into the log, and in whose place others had come by then.
+    pub(super) unwritten_rejoins: Vec<StaticRejoin>,
     /// Ids that were given out and not joined with yet, and until when they may be.
     pub(super) pending_joins: BTreeMap<MemberId, i64>,
     /// Members that have not asked for the assignment of this generation yet.
@@ -198,6 +200,7 @@ impl Group {
             leader: None,
             members: BTreeMap::new(),
             static_members: HashMap::new(),
+            unwritten_rejoins: Vec::new(),
             pending_joins: BTreeMap::new(),
             pending_syncs: BTreeSet::new(),
             sync_until: None,

@@ -282,9 +282,19 @@ impl Group {
         now_ms: i64,
         effects: &mut Vec<Effect>,
     ) {
-        let still_waits = self.members.get(&rejoin.new_id).is_some_and(|m| m.join == Some(rejoin.request));
-        if !still_waits || self.phase != Phase::Stable || self.generation != rejoin.generation {
-            // Fenced by a newer process, gone, or answered by the rebalance that has begun since.
+        if result.is_ok() {
+            self.unwritten_rejoins.retain(|other| other.instance_id != rejoin.instance_id);
+        }
+        if self.phase != Phase::Stable || self.generation != rejoin.generation {
+            // Answered by the rebalance that has begun since.
+            return;
+        }
+        if self.members.get(&rejoin.new_id).is_none_or(|m| m.join != Some(rejoin.request)) {
+            // Fenced by a newer process, or gone. Whoever came in its place may have to give way to what the log has.
+            if result.is_err() {
+                self.unwritten_rejoins.retain(|other| other.generation == rejoin.generation);
+                self.unwritten_rejoins.push(rejoin.clone());
+            }
             return;
         }
         let Err(error) = result else {
@@ -305,14 +315,23 @@ impl Group {
             let refused = JoinRefused { error, member_id: MemberId::default() };
             answer_join(member, effects, |_| Err(refused));
         }
-        self.replace_member(&rejoin.new_id, &rejoin.old_id, effects);
-        if let Some(mut member) = self.take_member(&rejoin.old_id) {
-            member.protocols.clone_from(&rejoin.old_protocols);
-            member.rebalance_timeout_ms = rejoin.old_rebalance_timeout_ms;
-            member.session_timeout_ms = rejoin.old_session_timeout_ms;
+        let written = self.before_unwritten(rejoin.clone());
+        self.replace_member(&rejoin.new_id, &written.old_id, effects);
+        if let Some(mut member) = self.take_member(&written.old_id) {
+            member.protocols = written.old_protocols;
+            member.rebalance_timeout_ms = written.old_rebalance_timeout_ms;
+            member.session_timeout_ms = written.old_session_timeout_ms;
             self.insert_member(member);
         }
-        self.refresh_session(&rejoin.old_id, now_ms);
+        self.refresh_session(&written.old_id, now_ms);
+    }
+
+    /// Of several that came one after the other, none of them written, the first: it replaced the one that the log has.
+    fn before_unwritten(&mut self, mut rejoin: StaticRejoin) -> StaticRejoin {
+        while let Some(at) = self.unwritten_rejoins.iter().position(|r| r.new_id == rejoin.old_id) {
+            rejoin = self.unwritten_rejoins.swap_remove(at);
+        }
+        rejoin
     }
 }
 

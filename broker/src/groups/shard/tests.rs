@@ -476,40 +476,71 @@ fn run(desk: &mut Desk, op: Op, n: i64) {
     }
 }
 
+/// Does what is told, and holds what is known in the end against the log.
+fn holds(ops: Vec<Op>) {
+    let mut desk = Desk::new();
+    for (n, op) in (1..).zip(ops) {
+        run(&mut desk, op, n);
+        let scheduled = |(id, entry): (&Arc<str>, &Entry)| Some((entry.scheduled_at?, Arc::clone(id)));
+        assert_eq!(desk.shard.deadlines, desk.shard.groups.iter().filter_map(scheduled).collect());
+        for entry in desk.shard.groups.values() {
+            let deadline = entry.group.deadline();
+            assert!(deadline.is_none_or(|at| entry.scheduled_at.is_some_and(|scheduled| scheduled <= at)));
+        }
+        assert_eq!(desk.shard.groups_in_all.load(Ordering::Relaxed), desk.shard.groups.len());
+    }
+    desk.write_all();
+    let replayed = desk.replayed();
+    for (id, entry) in &desk.shard.groups {
+        let found = replayed.get(id);
+        let offsets = found.map(|found| found.offsets.clone()).unwrap_or_default();
+        assert_eq!(entry.offsets, offsets, "{}", id);
+        let is_written = entry.group.state() == GroupState::Stable
+            || (entry.group.state() == GroupState::Empty && entry.has_record);
+        if is_written && let Some(found) = found.filter(|found| found.has_record) {
+            let (known, read) = (entry.group.snapshot(), found.group.snapshot());
+            // Generations that nobody was assigned anything in are not written.
+            if known.generation == read.generation {
+                assert_eq!(known.members, read.members);
+                assert_eq!(known.leader, read.leader);
+            }
+        }
+    }
+    for id in replayed.keys() {
+        assert!(desk.shard.groups.contains_key(id), "{id} comes back from the dead");
+    }
+}
+
 proptest! {
     /// Offsets and the last generation that was written are what reading the log gives, whatever was refused on the way.
     #[test]
     fn what_is_known_is_what_the_log_says(ops in prop::collection::vec(op(), 1..150)) {
-        let mut desk = Desk::new();
-        for (n, op) in (1..).zip(ops) {
-            run(&mut desk, op, n);
-            let scheduled = |(id, entry): (&Arc<str>, &Entry)| Some((entry.scheduled_at?, Arc::clone(id)));
-            assert_eq!(desk.shard.deadlines, desk.shard.groups.iter().filter_map(scheduled).collect());
-            for entry in desk.shard.groups.values() {
-                let deadline = entry.group.deadline();
-                assert!(deadline.is_none_or(|at| entry.scheduled_at.is_some_and(|scheduled| scheduled <= at)));
-            }
-            assert_eq!(desk.shard.groups_in_all.load(Ordering::Relaxed), desk.shard.groups.len());
-        }
-        desk.write_all();
-        let replayed = desk.replayed();
-        for (id, entry) in &desk.shard.groups {
-            let found = replayed.get(id);
-            let offsets = found.map(|found| found.offsets.clone()).unwrap_or_default();
-            assert_eq!(entry.offsets, offsets, "{}", id);
-            let is_written = entry.group.state() == GroupState::Stable
-                || (entry.group.state() == GroupState::Empty && entry.has_record);
-            if is_written && let Some(found) = found.filter(|found| found.has_record) {
-                let (known, read) = (entry.group.snapshot(), found.group.snapshot());
-                // Generations that nobody was assigned anything in are not written.
-                if known.generation == read.generation {
-                    assert_eq!(known.members, read.members);
-                    assert_eq!(known.leader, read.leader);
-                }
-            }
-        }
-        for id in replayed.keys() {
-            assert!(desk.shard.groups.contains_key(id), "{id} comes back from the dead");
-        }
+        holds(ops);
     }
+}
+
+#[test]
+fn a_static_member_that_came_back_twice_unwritten_is_the_one_that_the_log_has() {
+    let join = || Op::Join { group: 0, is_static: true };
+    let refused = || Op::Write { takes: false };
+    holds(vec![
+        join(),
+        Op::SyncAll { group: 0 },
+        Op::Write { takes: true },
+        join(),
+        join(),
+        refused(),
+        refused(),
+    ]);
+    holds(vec![
+        join(),
+        Op::SyncAll { group: 0 },
+        Op::Write { takes: true },
+        join(),
+        join(),
+        join(),
+        refused(),
+        refused(),
+        refused(),
+    ]);
 }
