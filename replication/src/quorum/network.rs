@@ -83,9 +83,14 @@ impl Peer {
         within: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, CallError> {
+        #[cfg(test)]
+        let deaths = self.network.peers.deaths(broker_id(self.target));
         let outcome = match timeout(within, call).await {
             #[cfg(test)]
-            Ok(_) if !self.network.peers.hears(broker_id(self.target)) => {
+            Ok(_)
+                if !self.network.peers.hears(broker_id(self.target))
+                    || self.network.peers.deaths(broker_id(self.target)) != deaths =>
+            {
                 Err(PeerError::Cut(broker_id(self.target)).into())
             }
             Ok(Ok(response)) => Ok(response.into_inner()),

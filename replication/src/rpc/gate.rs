@@ -12,6 +12,7 @@ static GATES: LazyLock<Mutex<BTreeMap<[u8; 16], Gate>>> = LazyLock::new(Mutex::d
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gate {
     cut: Arc<Mutex<BTreeSet<(BrokerId, BrokerId)>>>,
+    deaths: Arc<Mutex<BTreeMap<BrokerId, u64>>>,
 }
 
 impl Gate {
@@ -34,6 +35,15 @@ impl Gate {
             self.cut(broker, other);
             self.cut(other, broker);
         }
+    }
+
+    /// Nothing that it has said and that is still on its way is heard.
+    pub(crate) fn died(&self, broker: i32) {
+        *self.deaths.lock().entry(BrokerId(broker)).or_default() += 1;
+    }
+
+    pub(crate) fn deaths(&self, broker: BrokerId) -> u64 {
+        self.deaths.lock().get(&broker).copied().unwrap_or_default()
     }
 
     /// Everything gets to and from this one again.

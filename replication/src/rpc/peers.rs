@@ -181,6 +181,12 @@ impl Peers {
     pub(crate) fn hears(&self, broker: BrokerId) -> bool {
         !self.inner.gate.is_cut(broker, self.inner.identity.broker)
     }
+
+    /// How often a broker was killed: what one that is gone has said is heard by nobody, however late it is looked at.
+    #[cfg(test)]
+    pub(crate) fn deaths(&self, broker: BrokerId) -> u64 {
+        self.inner.gate.deaths(broker)
+    }
 }
 
 fn registered(image: &ClusterImage, broker: BrokerId) -> Option<Address> {

@@ -183,7 +183,9 @@ impl Cluster {
     pub(super) async fn kill(&mut self, id: i32) -> SimDisk {
         let node = self.nodes.remove(&id).unwrap();
         // Nothing that it says from here on counts.
-        Gate::of(node.quorum.image().cluster_id()).isolate(id, 1..10);
+        let gate = Gate::of(node.quorum.image().cluster_id());
+        gate.isolate(id, 1..10);
+        gate.died(id);
         let left = node.disk.image().power_cut(7);
         drop(node.quorum);
         node.server.stop().await;
