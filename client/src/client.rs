@@ -216,7 +216,15 @@ impl Client {
             self.forget_topic(topic);
             return Err(no_leader(topic, partition));
         };
-        Ok((leader, self.broker(leader).await?))
+        match self.broker(leader).await {
+            Ok(peer) => Ok((leader, peer)),
+            // It is down, and what is known of the topic is older than that.
+            Err(Error::Invalid(_)) => {
+                self.forget_topic(topic);
+                Err(no_leader(topic, partition))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How to reach a broker.
