@@ -231,8 +231,12 @@ impl PartitionHandle {
                 }
             }
         }
-        match &*self.0.progress.part.lock() {
-            Part::Follows(following, _) => Ok(self.0.progress.with_view(|log| following.position(log))),
+        match &mut *self.0.progress.part.lock() {
+            Part::Follows(following, position) => {
+                // Kept before it is told: who is told asks on from there, and must not be shown where the log was before a cut.
+                *position = self.0.progress.with_view(|log| following.position(log));
+                Ok(*position)
+            }
             Part::Leads(_) | Part::Idles => Err(self.not_leader()),
         }
     }
