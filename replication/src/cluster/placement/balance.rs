@@ -56,8 +56,13 @@ pub fn place_onto(image: &ClusterImage, broker: BrokerId) -> Result<Vec<Command>
         !target.contains(&broker) && topic.partition(*index).is_some_and(|p| !p.is_moving())
     };
     all.retain(free);
-    for wants_leaders in [true, false] {
+    // Followers before leaders: a partition can be taken once, and one that has a leader alone gives nothing else.
+    let followers = share.replicas.saturating_sub(share.leaders);
+    for (wants_leaders, up_to) in [(false, followers), (true, share.replicas), (false, share.replicas)] {
         all.retain(|(topic, index, target)| {
+            if plan.loads.get(&broker).is_none_or(|own| own.replicas >= up_to) {
+                return true;
+            }
             let Some(place) = plan.surplus(target, broker, share, wants_leaders) else { return true };
             plan.replace(topic.id, *index, target, place, broker);
             false
@@ -101,7 +106,7 @@ impl<'a> Plan<'a> {
         wants_leaders: bool,
     ) -> Option<usize> {
         let own = self.loads.get(&broker)?;
-        if own.replicas >= share.replicas || wants_leaders && own.leaders >= share.leaders {
+        if wants_leaders && own.leaders >= share.leaders {
             return None;
         }
         let gives = |(place, replica): &(usize, &BrokerId)| {
