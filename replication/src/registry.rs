@@ -14,6 +14,7 @@ mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ struct Shared {
     unusable: Mutex<BTreeMap<PartitionId, LogError>>,
     /// The image that the partitions are as. One at a time changes them, and this lock is what makes it so.
     image: Mutex<Arc<ClusterImage>>,
+    /// From here on nothing is opened any more: nobody would close it.
+    is_closing: AtomicBool,
     reconciled: watch::Sender<u64>,
     /// Partitions whose logs were made anew when the registry was opened; `None` once somebody has asked.
     made: Mutex<Option<Vec<(TopicId, u32)>>>,
@@ -111,6 +114,7 @@ impl Registry {
             held: RwLock::default(),
             unusable: Mutex::default(),
             image: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
+            is_closing: AtomicBool::new(false),
             reconciled: watch::Sender::new(0),
             made: Mutex::new(Some(Vec::new())),
             upkeep: Upkeep::new(options.periods),

@@ -36,7 +36,7 @@ impl Shared {
     /// Makes the partitions what `image` says; tells which of them cannot be had, of those that could or should until now.
     pub(super) fn follow(&self, image: &Arc<ClusterImage>) -> Vec<UnusablePartition> {
         let mut present = self.image.lock();
-        if image.version() < present.version() {
+        if image.version() < present.version() || self.is_closing.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let plan = self.viewer.plan(&present, image);
@@ -211,6 +211,9 @@ impl Shared {
     pub(super) fn close(&self, timeout: Duration) -> Closed {
         let begun = Stopwatch::start();
         self.upkeep.stop(timeout);
+        self.is_closing.store(true, Ordering::Relaxed);
+        // What is being opened now is among those that are closed.
+        drop(self.image.try_lock_for(timeout.saturating_sub(begun.elapsed())));
         let partitions: Arc<[PartitionHandle]> = self.all_with(|_| true).into();
         let next = Arc::new(AtomicUsize::new(0));
         let (tell, told) = sync_channel(partitions.len());

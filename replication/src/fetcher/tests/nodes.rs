@@ -209,7 +209,7 @@ impl Node {
         };
         let options = RegistryOptions {
             node: id,
-            data_dirs: vec![DataDir::open(context, Path::new("d")).unwrap()],
+            data_dirs: vec![open_once_free(&context).await],
             disk_threads: 2,
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),
@@ -280,6 +280,20 @@ impl Node {
     pub(super) async fn partition(&self, cluster: &Cluster, topic: TopicId, index: i32) -> PartitionHandle {
         self.registry.reconciled(cluster.image().version()).await;
         self.registry.get(topic, index).expect("it holds the partition")
+    }
+}
+
+/// Opens the data directory of a broker, of whose former life a task may be about to end: its lock goes with the last one.
+async fn open_once_free(context: &LogContext) -> DataDir {
+    let begun = Stopwatch::start();
+    loop {
+        match DataDir::open(context.clone(), Path::new("d")) {
+            Err(e) if begun.elapsed() < PATIENCE => {
+                tracing::debug!(error = %e, "not free yet");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            opened => return opened.unwrap(),
+        }
     }
 }
 
