@@ -1,22 +1,19 @@
 //! Brokers in one process that form a cluster, and those that must not be in it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+mod free_ports;
+
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use floodmark_broker::{Broker, BrokerConfig, HostPort, StartError, VoterAddress};
+use free_ports::free_ports;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
-
-/// Ports that were free a moment ago.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
-}
 
 fn voters(ports: &[u16]) -> Vec<VoterAddress> {
     (1..).zip(ports).map(|(id, port)| VoterAddress { id, address: HostPort::loopback(*port) }).collect()

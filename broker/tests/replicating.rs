@@ -2,14 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 #![allow(clippy::disallowed_methods, reason = "real clocks, from outside the brokers")]
 
+mod free_ports;
 mod kafka_client;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use floodmark_broker::{Broker, BrokerConfig, HostPort, VoterAddress};
 use floodmark_proto::kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use free_ports::free_ports;
 use kafka_client::{Kafka, batch};
 
 const TOPIC: &str = "t";
@@ -17,10 +19,9 @@ const TOPIC: &str = "t";
 /// Patience of the tests; nothing takes as long that goes well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Brokers 1 to 3, on ports that were free a moment ago.
+/// Brokers 1 to 3.
 fn configs() -> Vec<BrokerConfig> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    let ports = listeners.map(|listener| listener.local_addr().unwrap().port());
+    let ports = free_ports::<3>();
     let voter = |(id, port): (i32, &u16)| VoterAddress { id, address: HostPort::loopback(*port) };
     let voters: Vec<_> = (1..).zip(&ports).map(voter).collect();
     let config = |(id, port): (i32, &u16)| {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may panic")]
 
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,11 @@ use floodmark_proto::kafka::messages::offset_fetch::{
     OffsetFetchRequest, OffsetFetchRequestTopic, OffsetFetchResponse,
 };
 use floodmark_storage::clock::Stopwatch;
+use free_ports::free_ports;
 use kafka_client::Kafka;
 
+#[path = "../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 #[path = "../../broker/tests/kafka_client/mod.rs"]
 mod kafka_client;
 
@@ -54,11 +57,9 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Three brokers that form a cluster, on ports that were free a moment ago.
+/// Three brokers that form a cluster; what goes wrong in them is told.
 fn start(dir: &std::path::Path) -> Vec<Node> {
-    let held: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let at: Vec<SocketAddr> = held.iter().map(|port| port.local_addr().unwrap()).collect();
-    drop(held);
+    let at = free_ports::<6>().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let voters: Vec<String> = (1..).zip(&at[..3]).map(|(id, at)| format!("{id}@{at}")).collect();
     let node = |n: usize| {
         let (id, dir) = ((n + 1).to_string(), dir.join(n.to_string()));
@@ -66,10 +67,9 @@ fn start(dir: &std::path::Path) -> Vec<Node> {
         let process = Command::new(env!("CARGO_BIN_EXE_floodmark"))
             .args(["serve", "--node-id", &id, "--data-dir", dir.to_str().unwrap()])
             .args(["--kafka-listen", &kafka, "--grpc-listen", "off", "--http-listen", "off"])
-            .args(["--cluster-listen", &cluster, "--voters", &voters])
+            .args(["--cluster-listen", &cluster, "--voters", &voters, "--log-filter", "error"])
             .env("FLOODMARK_OFFSETS_TOPIC_NUM_PARTITIONS", "3")
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         Node { process, kafka: at[n + 3] }

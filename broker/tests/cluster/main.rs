@@ -9,6 +9,8 @@ mod moves;
 mod replicas;
 mod setup;
 
+#[path = "../free_ports/mod.rs"]
+mod free_ports;
 #[path = "../kafka_client/mod.rs"]
 mod kafka_client;
 

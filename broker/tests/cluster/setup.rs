@@ -1,7 +1,7 @@
 //! The brokers, each with an address of its own for the others, and what tests ask of them.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use floodmark_proto::kafka::messages::metadata::{
 use floodmark_storage::clock::Stopwatch;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::free_ports::free_ports;
 use crate::kafka_client::Kafka;
 
 /// A test that waits longer has failed.
@@ -39,10 +40,7 @@ impl Three {
     /// Each with settings of its own, by its number.
     pub(crate) fn start_with(set: impl Fn(i32, &mut BrokerConfig)) -> Three {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        // Held until all are known, so that no two are the same.
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
-        drop(held);
+        let ports = free_ports::<3>();
         let voters: Vec<String> =
             (1..).zip(&ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let config = |(id, port): (i32, &u16)| {
@@ -50,10 +48,14 @@ impl Three {
             let listen = format!("127.0.0.1:{port}");
             let voters = voters.join(",");
             let id_text = id.to_string();
+            // The same addresses when it starts again.
+            let [kafka, grpc] = free_ports::<2>().map(|port| format!("127.0.0.1:{port}"));
             for (key, value) in [
                 ("node.id", &*id_text),
                 ("cluster.listen", &listen),
                 ("cluster.voters", &voters),
+                ("kafka.listen", &kafka),
+                ("grpc.listen", &grpc),
                 ("group.initial.rebalance.delay.ms", "0"),
                 ("offsets.topic.num.partitions", "6"),
             ] {
@@ -62,7 +64,7 @@ impl Three {
             set(id, &mut config);
             config
         };
-        let mut configs: Vec<BrokerConfig> = (1..).zip(&ports).map(config).collect();
+        let configs: Vec<BrokerConfig> = (1..).zip(&ports).map(config).collect();
         // None of them is there before a majority is.
         let starting: Vec<_> = configs
             .iter()
@@ -74,11 +76,6 @@ impl Three {
             })
             .collect();
         let brokers: Vec<Broker> = starting.into_iter().map(|starting| starting.join().unwrap()).collect();
-        for (config, broker) in configs.iter_mut().zip(&brokers) {
-            // The same addresses when it starts again.
-            config.set("kafka.listen", &broker.kafka_address().to_string()).unwrap();
-            config.set("grpc.listen", &broker.grpc_address().unwrap().to_string()).unwrap();
-        }
         let three = Three { configs, brokers: brokers.into_iter().map(Some).collect(), _turn: turn };
         // A broker is not counted among those that can hold replicas before it has said that it serves.
         for id in 1..=3 {

@@ -4,6 +4,8 @@
 
 mod dev;
 mod elections;
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 mod members;
 mod moves;
 mod nodes;

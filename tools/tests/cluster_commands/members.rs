@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Stdio;
 
-use crate::nodes::{Nodes, Process, eventually, floodmark, free_ports};
+use crate::free_ports::free_ports;
+use crate::nodes::{Nodes, Process, eventually, floodmark};
 
 #[test]
 fn a_fourth_broker_joins_takes_its_share_votes_and_leaves() {

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::free_ports::free_ports;
 
 /// How often something that must come true is looked at, and how many times before a test gives up.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -25,22 +26,6 @@ pub(crate) fn floodmark() -> Command {
         }
     }
     command
-}
-
-/// Free ports that no other test is given, from below those that the system gives to connections that go out: one of these might take a
-/// port before its broker does.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    static GIVEN: AtomicU16 = AtomicU16::new(0);
-    std::array::from_fn(|_| {
-        loop {
-            let place =
-                std::process::id().wrapping_mul(211) + u32::from(GIVEN.fetch_add(1, Ordering::Relaxed));
-            let port = 10_000 + (place % 22_000) as u16;
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return port;
-            }
-        }
-    })
 }
 
 /// What came of a command.

@@ -1,11 +1,12 @@
 //! Three brokers, and clients of them.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
 use floodmark_broker::{Broker, BrokerConfig};
 use floodmark_client::{Client, ClientConfig};
 use tokio::sync::{Mutex, MutexGuard};
+
+use crate::free_ports::free_ports;
 
 /// Longer than anything takes, so that a test that hangs fails.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,9 +24,7 @@ pub(crate) struct Three {
 impl Three {
     pub(crate) async fn start() -> Three {
         let turn = TURN.lock().await;
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|port| port.local_addr().unwrap().port()).collect();
-        drop(held);
+        let ports = free_ports::<3>();
         let voters: Vec<String> =
             (1..).zip(&ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
         let mut configs = Vec::new();
@@ -35,6 +34,8 @@ impl Three {
                 ("node.id", i32::to_string(&id)),
                 ("cluster.listen", format!("127.0.0.1:{port}")),
                 ("cluster.voters", voters.join(",")),
+                // The same address when it starts again.
+                ("grpc.listen", format!("127.0.0.1:{}", free_ports::<1>()[0])),
                 ("group.initial.rebalance.delay.ms", "0".to_owned()),
                 ("offsets.topic.num.partitions", "6".to_owned()),
             ] {
@@ -50,11 +51,8 @@ impl Three {
             })
             .collect();
         let mut brokers = Vec::new();
-        for (config, starting) in configs.iter_mut().zip(starting) {
-            let broker = starting.await.unwrap();
-            // The same address when it starts again.
-            config.set("grpc.listen", &broker.grpc_address().unwrap().to_string()).unwrap();
-            brokers.push(Some(broker));
+        for starting in starting {
+            brokers.push(Some(starting.await.unwrap()));
         }
         let three = Three { configs, brokers, _turn: turn };
         let client = three.client(&[1]).await;

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests, which may panic")]
 
 mod cluster;
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 
 use std::collections::BTreeMap;
 
