@@ -31,7 +31,7 @@ use crate::rpc::replica_server::ReplicaService;
 use crate::rpc::{BROKER_LISTENER, IdentityCheck, PeerIdentity, Peers};
 
 /// Patience of tests; nothing takes as long that goes well.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn cluster_id() -> ClusterId {
     ClusterId::from_bytes([0xfe; 16])
@@ -279,7 +279,8 @@ impl Node {
 
     pub(super) async fn partition(&self, cluster: &Cluster, topic: TopicId, index: i32) -> PartitionHandle {
         self.registry.reconciled(cluster.image().version()).await;
-        self.registry.get(topic, index).expect("it holds the partition")
+        let why = || panic!("it holds no partition {index}: {:?}", self.registry.unusable(topic, index));
+        self.registry.get(topic, index).unwrap_or_else(why)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::nodes::{Cluster, Node, Setup, append, run, until};
+use super::nodes::{Cluster, Node, PATIENCE, Setup, append, run, until};
 use crate::cluster::Command;
 use crate::partition::PartitionHandle;
 use crate::rpc::generated::replica::replica_server::{Replica, ReplicaServer};
@@ -43,7 +43,7 @@ impl Replica for Script {
 
 impl Conversation {
     async fn next(&mut self) -> FetchRequest {
-        let next = tokio::time::timeout(Duration::from_secs(30), self.requests.message()).await;
+        let next = tokio::time::timeout(PATIENCE, self.requests.message()).await;
         next.expect("the follower says nothing").unwrap().expect("the follower ended the call")
     }
 
@@ -75,7 +75,7 @@ async fn start(cluster: &Cluster) -> (mpsc::Receiver<Conversation>, Node) {
 }
 
 async fn call(calls: &mut mpsc::Receiver<Conversation>) -> Conversation {
-    tokio::time::timeout(Duration::from_secs(30), calls.recv()).await.expect("nobody calls").unwrap()
+    tokio::time::timeout(PATIENCE, calls.recv()).await.expect("nobody calls").unwrap()
 }
 
 fn stored(base: i64, epoch: i32, value: &[u8]) -> Bytes {

@@ -7,7 +7,7 @@ use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position, Re
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
-use super::nodes::{Cluster, Node, Setup, append, run, until, value};
+use super::nodes::{Cluster, Node, PATIENCE, Setup, append, run, until, value};
 use crate::fetcher::part::bytes_of;
 use crate::rpc::{PeerIdentity, Peers, replica_client};
 
@@ -51,7 +51,7 @@ impl Follower {
     }
 
     async fn hear(&mut self) -> Result<FetchReply, Status> {
-        let next = tokio::time::timeout(Duration::from_secs(30), self.replies.message()).await;
+        let next = tokio::time::timeout(PATIENCE, self.replies.message()).await;
         next.expect("the leader says nothing").map(|reply| reply.expect("the leader ended the call"))
     }
 
@@ -207,11 +207,12 @@ fn a_partition_far_behind_stops_where_its_grant_ends() {
                 assert!(reply.parts.iter().all(|part| part.is_catchup || part.batches.is_empty()));
                 let bytes: usize = reply.parts.iter().map(bytes_of).sum();
                 got += bytes as u64;
-                if bytes == 0 {
+                // An answer may also be empty because a disk was slow.
+                if bytes == 0 && got + 21_000 >= granted {
                     break;
                 }
             }
-            assert!(got <= granted + 21_000 && got + 21_000 >= granted, "{got} of {granted}");
+            assert!(got <= granted + 21_000, "{got} of {granted}");
         }
     });
 }
