@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use floodmark_proto::batch::{BatchBuilder, EndTransactionMarker, NewRecord, Reco
 use floodmark_proto::ids::{LeaderEpoch, ProducerId};
 use floodmark_storage::clock::Clock;
 use floodmark_storage::compaction::choose::CompactWhen;
-use floodmark_storage::fs::{Disk, SimDisk, SyncPoint};
+use floodmark_storage::fs::{Disk, OpenMode, SimDisk, SyncPoint, read_small_file, write_all_at};
+use floodmark_storage::key_index::WholeKeyIndex;
 use floodmark_storage::log::append::AppendAs;
 use floodmark_storage::log::{CompactionControl, Log, LogContext};
 use floodmark_storage::producers::Origin;
@@ -20,7 +22,7 @@ use floodmark_storage::{CompactionConfig, LogConfig, TailBudget};
 
 const DIR: &str = "logs/t-0";
 
-fn open(disk: &SimDisk) -> Log {
+fn open(disk: &SimDisk, key_index: bool) -> Log {
     disk.create_dir_all(Path::new("logs")).unwrap();
     disk.sync_dir(Path::new("."), SyncPoint::DataDirCreated).unwrap();
     let context = LogContext {
@@ -33,6 +35,7 @@ fn open(disk: &SimDisk) -> Log {
         segment_bytes: 1_200,
         index_interval_bytes: 150,
         prewrite_bytes: 0,
+        key_index,
         compaction: Some(CompactionConfig { min_dirty_ratio: 0.0, map_bytes: 1 << 20, ..Default::default() }),
         ..LogConfig::default()
     };
@@ -114,7 +117,8 @@ impl Writer {
 
 fn run(seed: u64, steps: usize) {
     let disk = SimDisk::new();
-    let mut log = open(&disk);
+    let has_keys = seed.is_multiple_of(2);
+    let mut log = open(&disk, has_keys);
     let mut writer =
         Writer { dice: SplitMix::new(seed), sequences: [0; 3], is_open: false, epoch: 1, time: 1_000 };
     for step in 0..steps {
@@ -137,13 +141,18 @@ fn run(seed: u64, steps: usize) {
             5 => writer.epoch += 1,
             6 => {
                 log.close().unwrap();
-                log = open(&disk);
+                log = open(&disk, has_keys);
             }
             7 => {
                 drop(log);
-                log = open(&disk);
+                log = open(&disk, has_keys);
             }
             8 if step % 5 == 0 => log.reset_to(log.end() + 7).unwrap(),
+            9 => {
+                while let Some(job) = log.key_index_job() {
+                    job.run().unwrap();
+                }
+            }
             _ => writer.append(&mut log),
         }
         let summary = assert_whole(&disk, &format!("seed {seed}, step {step}, choice {choice}"));
@@ -152,7 +161,7 @@ fn run(seed: u64, steps: usize) {
     // Whatever a power cut leaves is whole once it is recovered.
     for cut in 0..6 {
         let left = disk.image().power_cut(cut);
-        let log = open(&left);
+        let log = open(&left, has_keys);
         assert_whole(&left, &format!("seed {seed}, power cut {cut}"));
         log.close().unwrap();
         assert_whole(&left, &format!("seed {seed}, power cut {cut}, closed"));
@@ -164,4 +173,78 @@ fn no_state_of_a_log_looks_damaged() {
     for seed in 0..60 {
         run(seed, 120);
     }
+}
+
+#[test]
+fn a_key_index_that_leads_astray_is_damage_and_one_that_is_rebuilt_a_warning() {
+    let disk = SimDisk::new();
+    let mut log = open(&disk, true);
+    for n in 0..60 {
+        let mut builder = BatchBuilder::new();
+        let key = [b'a' + n % 7];
+        builder
+            .push(&NewRecord {
+                timestamp: i64::from(n),
+                key: Some(&key),
+                value: Some(&[n; 40]),
+                headers: &[],
+            })
+            .unwrap();
+        let append_as = AppendAs::Leader { epoch: LeaderEpoch(1), origin: Origin::Client };
+        log.append([builder.build().unwrap()], append_as).unwrap()[0].as_ref().unwrap();
+        while let Some(job) = log.key_index_job() {
+            job.run().unwrap();
+        }
+    }
+    log.close().unwrap();
+    let entries = disk.list(Path::new(DIR)).unwrap();
+    let mut files: Vec<_> = entries.into_iter().filter(|e| e.name.ends_with(".keyindex")).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(files.len() > 2, "{files:?}");
+    let (first, second) = (Path::new(DIR).join(&files[0].name), Path::new(DIR).join(&files[1].name));
+    let findings = || {
+        let found = verify(&disk).1;
+        found.into_iter().filter(|f| f.path == first).map(|f| (f.severity, f.byte)).collect::<Vec<_>>()
+    };
+    assert_eq!(findings(), []);
+    let right = read(&disk, &first);
+    let index = WholeKeyIndex::parse(right.clone()).unwrap();
+    let (_, end, _) = index.tells_of();
+    let mut offsets: Vec<_> = index.places().unwrap().iter().map(|place| place.offset.0).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..end.0).collect::<Vec<_>>(), "each record has a key");
+    // That of another segment.
+    write(&disk, &first, &read(&disk, &second));
+    assert_eq!(findings(), [(Severity::Warning, Some(0))]);
+    // A bit that flipped: in the first block, then in one behind it.
+    for (at, byte) in [(30, None), (1024 + 17, Some(1024))] {
+        let mut flipped = right.clone();
+        flipped[at] ^= 1;
+        write(&disk, &first, &flipped);
+        assert_eq!(findings(), [(Severity::Warning, byte)]);
+    }
+    // A record is missing, and the checksum says that this is right.
+    let mut lacks = right.clone();
+    let keys = right.len() - 1024 * (1 + usize::from(right.len() > 3 * 1024));
+    let block = &mut lacks[keys..keys + 1024];
+    block[2..18].rotate_left(4);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&right[1020..1024]);
+    hasher.update(&u32::try_from(keys / 1024).unwrap().to_be_bytes());
+    hasher.update(&block[..1020]);
+    block[1020..].copy_from_slice(&hasher.finalize().to_be_bytes());
+    write(&disk, &first, &lacks);
+    assert_eq!(findings(), [(Severity::Damage, Some(keys as u64))]);
+    write(&disk, &first, &right);
+    assert_eq!(findings(), []);
+}
+
+fn read(disk: &SimDisk, path: &Path) -> Vec<u8> {
+    read_small_file(disk, path, 1 << 20).unwrap().unwrap()
+}
+
+fn write(disk: &SimDisk, path: &Path, bytes: &[u8]) {
+    let file = disk.open(path, OpenMode::Write).unwrap();
+    file.set_size(bytes.len() as u64).unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).unwrap();
 }

@@ -11,6 +11,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use floodmark_storage::LogConfig;
 use floodmark_storage::data_dir::DataDir;
 use log_fixture::Content;
 use serde_json::Value;
@@ -253,6 +254,37 @@ fn every_file_beside_the_batches_is_shown() {
 }
 
 #[test]
+fn a_key_index_is_shown_and_verified() {
+    let root = tempfile::tempdir().unwrap();
+    let data = log_fixture::data_dir(root.path());
+    let (mut log, dir) = log_fixture::open(&data, "keyed");
+    log.set_config(LogConfig { key_index: true, ..log_fixture::config() });
+    log_fixture::fill(&mut log);
+    while let Some(job) = log.key_index_job() {
+        job.run().unwrap();
+    }
+    log.close().unwrap();
+    log_fixture::let_go(data);
+    let first = dir.join("00000000000000000000.keyindex");
+    let shown = |args: &[&str]| {
+        let args = [&["log", "dump", first.to_str().unwrap(), "--output", "json"], args].concat();
+        floodmark(&args).with_code(0).objects()
+    };
+    let rows = shown(&[]);
+    assert!(rows.len() > 1 && rows.iter().all(|row| row["kind"] == "key_index_entry"), "{rows:?}");
+    let one = shown(&["--from", "1", "--to", "2"]);
+    assert!(one.len() == 1 && one[0]["offset"] == 1, "{one:?}");
+    let verify =
+        |code| floodmark(&["log", "verify", dir.to_str().unwrap(), "--output", "json"]).with_code(code);
+    let found =
+        |rows: Vec<Value>| rows.into_iter().filter(|row| row["kind"] == "finding").collect::<Vec<_>>();
+    assert_eq!(found(verify(0).objects()), Vec::<Value>::new());
+    flip(&first, 1030, 1);
+    let found = found(verify(0).objects());
+    assert!(found.len() == 1 && found[0]["severity"] == "warning", "{found:?}");
+}
+
+#[test]
 fn a_clean_log_verifies_and_a_golden_of_kafkas_too() {
     let fixture = Fixture::new();
     for path in [fixture.dir.clone(), fixture.data()] {
@@ -269,6 +301,8 @@ fn a_clean_log_verifies_and_a_golden_of_kafkas_too() {
         floodmark(&["log", "verify", golden.to_str().unwrap(), "--output", "json"]).with_code(0).objects();
     assert!(rows.iter().all(|row| row["kind"] != "finding"), "{rows:?}");
     assert_eq!((&rows[0]["segments"], &rows[0]["records"]), (&2.into(), &54.into()));
+    let told = floodmark(&["log", "verify", golden.to_str().unwrap()]).with_code(0);
+    told.says(&["1 of the partitions have no log.manifest"]);
 }
 
 #[test]

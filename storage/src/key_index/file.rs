@@ -203,6 +203,16 @@ impl KeyIndex {
         (base, end, bytes): (Offset, Offset, u64),
         cost: &mut ReadCost,
     ) -> Result<KeyIndex, Unusable> {
+        let index = KeyIndex::open_any(blocks, cost)?;
+        let is = &index.indexed;
+        if (is.base, is.end, is.bytes) != (base, end, bytes) {
+            return Err(out_of_range("the segment's end", is.end.0));
+        }
+        Ok(index)
+    }
+
+    /// Opens an index whatever it tells of. Reads one block.
+    pub(super) fn open_any(blocks: Blocks, cost: &mut ReadCost) -> Result<KeyIndex, Unusable> {
         let mut head = [0; BLOCK_BYTES];
         read_block(&blocks, 0, 0, &mut head, cost)?;
         if &head[..8] != MAGIC {
@@ -232,19 +242,13 @@ impl KeyIndex {
             postings: u32_at(&head, 80),
             blocks,
         };
-        index.check(base, end, bytes)?;
+        index.check_size()?;
         Ok(index)
     }
 
-    fn check(&self, base: Offset, end: Offset, bytes: u64) -> Result<(), Unusable> {
-        let is = &self.indexed;
-        let wrong =
-            |field, value: i64| FormatError::OutOfRange { file: FILE, place: Place::Byte(0), field, value };
-        if (is.base, is.end, is.bytes) != (base, end, bytes) {
-            return Err(wrong("the segment's end", is.end.0).into());
-        }
+    fn check_size(&self) -> Result<(), Unusable> {
         if self.lines == 0 || self.buckets == 0 || self.key_blocks < self.buckets {
-            return Err(wrong("number of key blocks", i64::from(self.key_blocks)).into());
+            return Err(out_of_range("number of key blocks", i64::from(self.key_blocks)));
         }
         let need_blocks = 1
             + u64::from(self.filter_blocks())
@@ -288,6 +292,11 @@ impl KeyIndex {
         Ok(block)
     }
 
+    /// True where the checksum of a block is right.
+    pub(super) fn passes(&self, number: u64) -> bool {
+        self.block(number, &mut ReadCost::default()).is_ok()
+    }
+
     fn find(&self, hash: u64, cost: &mut ReadCost) -> Result<Option<Found>, Unusable> {
         let line = line_of(hash, u64::from(self.lines));
         let block = self.block(1 + line / LINES_A_BLOCK as u64, cost)?;
@@ -311,6 +320,28 @@ impl KeyIndex {
             }
         }
         Ok(None)
+    }
+
+    /// Every place that it names, with the tag of its key, in the order in which they lie.
+    pub(super) fn all(&self) -> Result<Vec<(u32, Posting)>, Unusable> {
+        let mut cost = ReadCost::default();
+        let mut places = Vec::new();
+        let mut reading = Reading { index: self, block: [0; BLOCK_BYTES], number: None, cost: &mut cost };
+        for number in 0..u64::from(self.key_blocks) {
+            let block = self.block(self.first_key_block() + number, reading.cost)?;
+            let count = usize::from(u16::from_be_bytes([block[0], block[1]])).min(KEYS_A_BLOCK);
+            for key in block[2..2 + count * KEY_BYTES].as_chunks::<KEY_BYTES>().0 {
+                let [tag, count, a, b] = [0, 4, 8, 12].map(|at| u32_at(key, at));
+                if count == 1 {
+                    places.push((tag, Posting { offset: a, position: b }));
+                    continue;
+                }
+                for n in (a..self.postings).take(count as usize) {
+                    places.push((tag, reading.posting(n)?));
+                }
+            }
+        }
+        Ok(places)
     }
 
     /// Places of records whose key may have this hash, with relative offsets in `within`: `max` of them, the first or the last.
@@ -338,6 +369,10 @@ impl KeyIndex {
             Direction::Backward => (to - wanted..to).rev().map(|n| reading.posting(n)).collect(),
         }
     }
+}
+
+fn out_of_range(field: &'static str, value: i64) -> Unusable {
+    FormatError::OutOfRange { file: FILE, place: Place::Byte(0), field, value }.into()
 }
 
 /// Reads postings, each block of them once in a row.

@@ -7,13 +7,19 @@
 //! - this file: hashes, and what of a batch goes into an index
 //! - `map`: the index of the segment being written, in memory
 //! - `file`: the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it
+//! - `whole`: such a file read from end to end, for who looks at it from outside
 
 pub(crate) mod file;
 mod filter;
 pub(crate) mod map;
+mod whole;
 
 use floodmark_proto::batch::{BatchError, BatchHeader, DecompressLimits, Records};
+use floodmark_proto::ids::Offset;
 use siphasher::sip::SipHasher13;
+
+pub(crate) use whole::{KeyIndexCheck, Verdict};
+pub use whole::{KeyPlace, WholeKeyIndex};
 
 /// What a batch may become when its keys are looked at. Past this nobody could read it through this broker either.
 pub(crate) const LOOK_INTO: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
@@ -69,6 +75,21 @@ impl BatchKeys {
         let mut keys = BatchKeys::default();
         keys.gather(batch, header, seed)?;
         Ok(keys)
+    }
+
+    /// What goes into the index of a segment with this base, of a batch with these keys that lies there.
+    pub(crate) fn entries(
+        &self,
+        segment_base: Offset,
+        batch_base: Offset,
+        position: u64,
+    ) -> impl Iterator<Item = Entry> {
+        let first = u32::try_from(batch_base - segment_base).unwrap_or(u32::MAX);
+        let position = u32::try_from(position).unwrap_or(u32::MAX);
+        self.hashes.iter().map(move |(hash, delta)| Entry {
+            hash: *hash,
+            posting: Posting { offset: first.saturating_add(*delta), position },
+        })
     }
 
     /// The same of a batch that is in the log already: where its records end to make sense, nobody can read on.

@@ -20,7 +20,7 @@ use crate::error::LogError;
 use crate::fs::{DiskFile, OpenMode, read_full_at};
 use crate::key_index::file::{Blocks, Indexed, KeyIndex, ReadCost, encode};
 use crate::key_index::map::KeyMap;
-use crate::key_index::{BatchKeys, Direction, Entry, KeySeed, Posting};
+use crate::key_index::{BatchKeys, Direction, KeySeed, Posting};
 
 /// First read of a batch whose size is not known yet: most events fit, and one more read fetches what does not.
 const FIRST_READ_BYTES: u64 = 1024;
@@ -266,12 +266,7 @@ impl Segment {
             let Some(batch) = scan.step()? else { break };
             last = (batch.position, batch.header.crc);
             let keys = BatchKeys::of_stored(batch.bytes, &batch.header, seed);
-            let first = u32::try_from(batch.header.base_offset - self.base).unwrap_or(u32::MAX);
-            let position = u32::try_from(batch.position).unwrap_or(u32::MAX);
-            let posting = |delta: u32| Posting { offset: first.saturating_add(delta), position };
-            entries.extend(
-                keys.hashes.iter().map(|(hash, delta)| Entry { hash: *hash, posting: posting(*delta) }),
-            );
+            entries.extend(keys.entries(self.base, batch.header.base_offset, batch.position));
         }
         if scan.position() != bytes {
             return Err(LogError::damaged(&path, scan.position(), scan.end().to_string()));

@@ -3,6 +3,7 @@
 
 mod facts;
 mod indexes;
+mod keys;
 mod order;
 mod partition;
 mod producers;

@@ -12,6 +12,7 @@ use super::{Finding, Severity, Summary, Watch};
 use crate::error::LogError;
 use crate::fs::{Disk, OpenMode, read_small_file};
 use crate::index::{TimestampOffset, transaction_index};
+use crate::key_index::KeyIndexCheck;
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::MANIFEST_FILE;
 use crate::log::append::end_marker;
@@ -25,7 +26,7 @@ use crate::segment::survey::{BadBytes, Piece, Survey};
 
 pub(super) const SMALL_FILE_BYTES_MAX: u64 = 64 << 20;
 /// Kafka fills an index with zeros to `segment.index.bytes`, 10 MiB unless set; entries beyond this are not looked at.
-const INDEX_BYTES_MAX: u64 = 1 << 30;
+pub(super) const INDEX_BYTES_MAX: u64 = 1 << 30;
 /// Far more than any batch a broker takes unpacks to; it only keeps hostile bytes from taking all memory.
 const UNPACKED: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
 
@@ -59,6 +60,7 @@ pub(super) struct Walk {
     /// Offset at which the durable part of the segment ends, once met.
     pub(super) end_of_durable: Option<Offset>,
     has_damage: bool,
+    keys: Option<KeyIndexCheck>,
 }
 
 impl<'a> PartitionCheck<'a> {
@@ -222,6 +224,7 @@ impl<'a> PartitionCheck<'a> {
             position: 0,
             end_of_durable: None,
             has_damage: false,
+            keys: self.begin_keys(member)?,
         })
     }
 
@@ -270,6 +273,9 @@ impl<'a> PartitionCheck<'a> {
         }
         self.check_epoch(member, position, header);
         walk.indexes.on_batch(position, header, &mut self.findings);
+        if let Some(keys) = &mut walk.keys {
+            keys.on_batch(position, header, batch.bytes);
+        }
         self.check_snapshots(header.base_offset)?;
         self.replay.on_batch(position, header, marker.as_ref());
         note_largest(&mut walk.largest, header);
@@ -340,6 +346,7 @@ impl<'a> PartitionCheck<'a> {
         let end = walk.position;
         self.at_durable_end(member, &mut walk, end);
         walk.indexes.finish(walk.has_damage, &mut self.findings);
+        self.end_keys(member, walk.keys.take(), walk.has_damage);
         let path = path_of(self.dir, member.base, FileKind::TransactionIndex);
         if !member.is_swap_under_way {
             let content = self.read(&path, transaction_index::BYTES_MAX)?;

@@ -16,6 +16,7 @@ pub(crate) enum FileKind {
     OffsetIndex,
     TimeIndex,
     TransactionIndex,
+    KeyIndex,
     Snapshot,
     LeaderEpochs,
     PartitionMetadata,
@@ -41,7 +42,7 @@ pub(crate) fn find(disk: &dyn Disk, path: &Path) -> anyhow::Result<Place> {
     match kind_of(name) {
         Some((kind, base)) => Ok(Place::File(path, kind, base)),
         None => bail!(
-            "{} is no file of a log; name a partition's directory, or a .log, .index, .timeindex, .txnindex, .snapshot or checkpoint file in it",
+            "{} is no file of a log; name a partition's directory, or a .log, .index, .timeindex, .txnindex, .keyindex, .snapshot or checkpoint file in it",
             path.display()
         ),
     }
@@ -113,6 +114,7 @@ fn kind_of(name: &str) -> Option<(FileKind, Offset)> {
         "index" => FileKind::OffsetIndex,
         "timeindex" => FileKind::TimeIndex,
         "txnindex" => FileKind::TransactionIndex,
+        "keyindex" => FileKind::KeyIndex,
         "snapshot" => FileKind::Snapshot,
         _ => return None,
     };

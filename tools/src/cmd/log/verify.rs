@@ -107,6 +107,7 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<Outcome> {
         pages: Pages::new(&COLUMNS),
         bar: progress_bar(bytes),
         total: Total { kind: "summary", ..Total::default() },
+        without_manifest: 0,
     };
     for dir in &partitions {
         verify.partition(&disk, dir)?;
@@ -120,6 +121,8 @@ struct Verify {
     pages: Pages,
     bar: ProgressBar,
     total: Total,
+    /// Partitions with batches and no manifest.
+    without_manifest: u64,
 }
 
 impl Verify {
@@ -153,6 +156,7 @@ impl Verify {
         self.total.batch_bytes += summary.batch_bytes;
         self.total.damage += summary.damage;
         self.total.warnings += summary.warnings;
+        self.without_manifest += u64::from(!summary.has_manifest && summary.batches > 0);
         if self.format == Format::Json {
             return Ok(self.sink.json(&PartitionObject {
                 kind: "partition",
@@ -203,6 +207,12 @@ impl Verify {
     fn finish(mut self) -> anyhow::Result<Outcome> {
         self.bar.finish_and_clear();
         self.pages.flush(&mut self.sink)?;
+        if self.without_manifest > 0 {
+            note(&format!(
+                "note: {} of the partitions have no log.manifest, as Kafka's have none: whether batches are missing at their end cannot be told",
+                self.without_manifest
+            ));
+        }
         let total = &self.total;
         match self.format {
             Format::Json => self.sink.json(total)?,
