@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,6 +75,32 @@ pub struct Server {
     pub grpc: Option<SocketAddr>,
     /// What each of its threads had used when it was last seen: threads end, and what they used counts all the same.
     cpu_seen: RefCell<BTreeMap<OsString, u64>>,
+}
+
+/// Which `floodmark` is started.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BrokerProgram {
+    /// The broker's program; the one beside this where nobody says
+    #[arg(long)]
+    program: Option<PathBuf>,
+}
+
+impl BrokerProgram {
+    /// Where it is. Fails where it has not been built.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        let path = match &self.program {
+            Some(program) => program.clone(),
+            None => {
+                std::env::current_exe()?.parent().context("a program lies in a folder")?.join("floodmark")
+            }
+        };
+        anyhow::ensure!(
+            path.is_file(),
+            "there is no {}: build it by `cargo build --release -p floodmark-tools`, or name one with --program",
+            path.display()
+        );
+        Ok(path)
+    }
 }
 
 impl Server {

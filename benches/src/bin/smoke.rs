@@ -12,6 +12,9 @@ const BENCHES: &[(&str, &str)] = &[
     ("read", "--pairs 2 --mib 24 --segment-mib 8"),
     ("compaction", "--pairs 1 --bytes 4194304"),
     ("events", "--pairs 1 --events 20000 --streams 500 --appends 4000"),
+    ("door", "throughput --pairs 1 --mib 8"),
+    ("door", "latency --pairs 1 --round-trips 50 --placement free"),
+    ("door", "footprint --pairs 1 --partitions 200 --connections 200"),
     ("replication", "--pairs 1 --mib 6 --batch-kib 64 --lacks-mib 96"),
     ("native", "throughput --pairs 1 --mib 8 --batch-kib 64 --placement free"),
     ("native", "latency --pairs 1 --round-trips 50 --placement free"),
@@ -31,7 +34,7 @@ fn main() -> anyhow::Result<()> {
 fn run(program: &Path, arguments: &str) -> anyhow::Result<()> {
     let status = Command::new(program).args(arguments.split(' ')).status().with_context(|| {
         format!(
-            "start {}; build all with `cargo build --release -p floodmark-benches -p floodmark-tools --bins`",
+            "start {}; build all with `cargo build --profile smoke -p floodmark-benches -p floodmark-tools --bins`",
             program.display()
         )
     })?;

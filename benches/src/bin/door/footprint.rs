@@ -34,7 +34,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
         let scratch = self.common.setup.scratch()?;
-        let program = &self.common.program;
+        let program = &self.common.program.path()?;
         let template = Template::of_records(200, 100)?;
         let (mut ready, mut first) = (Vec::new(), Vec::new());
         for n in 0..=self.common.setup.pairs {

@@ -42,7 +42,7 @@ impl Args {
         for &placement in &self.placement {
             let scratch = self.common.setup.scratch()?;
             let sides = placement.serve(|| {
-                let broker = Server::floodmark(&self.common.program, &scratch.path().join("data"))?;
+                let broker = Server::floodmark(&self.common.program.path()?, &scratch.path().join("data"))?;
                 Ok((broker, bare::start("echo", scratch.path())?))
             });
             let (broker, echo) = sides?;

@@ -9,10 +9,9 @@ mod footprint;
 mod latency;
 mod throughput;
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
 use floodmark_benches::report::Report;
+use floodmark_benches::server::BrokerProgram;
 use floodmark_benches::workload::Setup;
 
 /// The broker's side of the socket over bare servers that move the same bytes.
@@ -40,9 +39,8 @@ enum What {
 struct Common {
     #[command(flatten)]
     setup: Setup,
-    /// The broker's program
-    #[arg(long, default_value = "target/release/floodmark")]
-    program: PathBuf,
+    #[command(flatten)]
+    program: BrokerProgram,
 }
 
 fn main() -> anyhow::Result<()> {

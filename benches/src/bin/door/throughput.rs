@@ -64,7 +64,7 @@ impl Args {
         // On cores of their own: what one side has just written lies in the caches of the other where they share one.
         let sides = Placement::TwoCores.serve(|| {
             Ok(Sides {
-                broker: Server::floodmark(&self.common.program, &scratch.path().join("data"))?,
+                broker: Server::floodmark(&self.common.program.path()?, &scratch.path().join("data"))?,
                 sink: bare::start("sink", &sunk)?,
                 sunk,
                 sendfile: bare::start("sendfile", &filled)?,
@@ -77,7 +77,7 @@ impl Args {
             self.compare_fetch(&mut sides, report)
         })?;
         drop(sides);
-        let mut broker = Server::floodmark(&self.common.program, &scratch.path().join("synced"))?;
+        let mut broker = Server::floodmark(&self.common.program.path()?, &scratch.path().join("synced"))?;
         let template = Template::of_records(BATCH_BYTES, LARGE)?;
         let rate = |broker: &mut Server, sync| Ok(self.produce(broker, "synced", &template, sync)?.1);
         let pairs = self.common.setup.pairs;

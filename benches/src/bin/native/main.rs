@@ -10,12 +10,9 @@ mod load;
 mod throughput;
 mod verbatim;
 
-use std::path::PathBuf;
-
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use floodmark_benches::report::Report;
-use floodmark_benches::server::Server;
+use floodmark_benches::server::{BrokerProgram, Server};
 use floodmark_benches::workload::Setup;
 
 /// The native door and the native client beside Kafka's.
@@ -46,21 +43,13 @@ enum What {
 struct Common {
     #[command(flatten)]
     setup: Setup,
-    /// The broker's program; the one beside this where nobody says
-    #[arg(long)]
-    program: Option<PathBuf>,
+    #[command(flatten)]
+    program: BrokerProgram,
 }
 
 impl Common {
     fn broker(&self, scratch: &std::path::Path) -> anyhow::Result<Server> {
-        let program = match &self.program {
-            Some(program) => program.clone(),
-            None => {
-                std::env::current_exe()?.parent().context("a program lies in a folder")?.join("floodmark")
-            }
-        };
-        Server::floodmark(&program, &scratch.join("data"))
-            .context("the broker's program is built by `cargo build --release -p floodmark-tools`")
+        Server::floodmark(&self.program.path()?, &scratch.join("data"))
     }
 }
 

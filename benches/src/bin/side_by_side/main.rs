@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use floodmark_benches::measure::Compared;
 use floodmark_benches::report::{Aim, Report};
+use floodmark_benches::server::BrokerProgram;
 use floodmark_benches::workload::Setup;
 
 use brokers::Broker;
@@ -21,9 +22,8 @@ use clients::{Clients, Latency};
 struct Args {
     #[command(flatten)]
     setup: Setup,
-    /// The broker's program
-    #[arg(long, default_value = "target/release/floodmark")]
-    program: PathBuf,
+    #[command(flatten)]
+    program: BrokerProgram,
     /// Folder with the jars of Kafka's broker and tools; `cargo test -p floodmark-tools --test kafka_interop` leaves one
     #[arg(long, default_value = "target/kafka-4.3.1/lib")]
     kafka: PathBuf,
@@ -113,7 +113,7 @@ fn in_turns(args: &Args, scratch: &Path, figure: &Figure<'_>) -> anyhow::Result<
     for pair in 0..args.setup.pairs {
         let ours = || -> anyhow::Result<f64> {
             let dir = scratch.join("floodmark");
-            let figure = figure(&Broker::floodmark(&args.program, &dir)?, "bench")?;
+            let figure = figure(&Broker::floodmark(&args.program.path()?, &dir)?, "bench")?;
             std::fs::remove_dir_all(dir)?;
             Ok(figure)
         };
