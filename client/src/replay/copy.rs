@@ -4,14 +4,14 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Progress, Replay, ReplayConfig, Span};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::message::new_id;
 use crate::producer::{Delivery, Producer, ProducerConfig, partition_of_key};
-use crate::record::{Header, NewRecord, Record, TopicPartition};
+use crate::record::{Header, NewRecord, Record};
 
 /// Topic, partition and offset that a copied record comes from, with colons between them.
 pub const SOURCE_HEADER: &str = "floodmark-source";
@@ -22,6 +22,8 @@ pub const COPY_HEADER: &str = "floodmark-copy";
 const UNDER_WAY_MAX: usize = 100_000;
 /// What a copy that was killed had under way may still arrive. It has, once nothing came for so long.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
+/// A target that does not stand still for so long has other writers.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is copied, and where to.
 #[derive(Debug, Clone)]
@@ -133,35 +135,69 @@ impl Copy {
 
     /// Reads what lies in the target from `from` on.
     async fn find_copied(&mut self, from: &[i64]) -> Result<()> {
-        let mut ends = self.ends().await?;
-        loop {
-            sleep(SETTLED_AFTER).await;
-            let now = self.ends().await?;
-            if std::mem::replace(&mut ends, now) == ends {
-                break;
-            }
+        let ends = self.settled_ends().await?;
+        if let Some((partition, (end, from))) =
+            (0_i32..).zip(ends.iter().zip(from)).find(|(_partition, (end, from))| end < from)
+        {
+            return Err(Error::Invalid(format!(
+                "{}-{partition} ends at {end} and held {from} when the copy was stopped: what was copied is gone, so begin anew",
+                self.into
+            )));
         }
-        let spans = (0..).zip(from.iter().zip(&ends)).map(|(partition, (from, to))| {
-            let to = (*to).max(*from);
-            Span { partition, from: *from, to }
+        let spans = (0..).zip(from.iter().zip(&ends)).map(|(partition, (from, to))| Span {
+            partition,
+            from: *from,
+            to: *to,
         });
         let mut tail = self.client.replay_spans(ReplayConfig::of(self.into.as_str()), spans.collect())?;
         while let Some(record) = tail.next().await? {
             if record.header_str(COPY_HEADER) == Some(&self.id) {
                 let source = record.header_str(SOURCE_HEADER).and_then(parse);
-                self.copied.extend(source);
+                // What lies before the point is not met again, and would be held for good.
+                let is_left = |(partition, offset): &(i32, i64)| {
+                    let holds =
+                        |span: &Span| span.partition == *partition && (span.from..span.to).contains(offset);
+                    self.replay.spans().iter().any(holds)
+                };
+                self.copied.extend(source.filter(is_left));
             }
         }
         Ok(())
     }
 
-    async fn ends(&self) -> Result<Vec<i64>> {
-        let mut ends = Vec::new();
-        for partition in 0..self.partitions {
-            let at = TopicPartition::new(self.into.as_str(), partition);
-            ends.push(self.client.admin().offsets(&at, None).await?.high_watermark);
+    /// Where the target ends once whatever was under way has arrived: it stands still, and all that is written is committed, which a disk or
+    /// a replica that is slow can hold up for long. Where others write to it, it never stands still; then what is written by the end of the
+    /// wait has to be committed.
+    async fn settled_ends(&self) -> Result<Vec<i64>> {
+        let limit = self.client.config().operation_timeout;
+        let began = Instant::now();
+        let mut written = self.written_and_committed().await?.0;
+        let mut is_settled = false;
+        loop {
+            sleep(SETTLED_AFTER).await;
+            let (now, committed) = self.written_and_committed().await?;
+            if !is_settled {
+                is_settled = now == written || began.elapsed() >= SETTLED_WITHIN;
+                written = now;
+            }
+            if is_settled && written.iter().zip(&committed).all(|(written, committed)| committed >= written) {
+                return Ok(written);
+            }
+            if began.elapsed() >= limit {
+                let what = "waiting until what a copy had written is committed";
+                return Err(Error::Deadline { what, limit, last: None });
+            }
         }
-        Ok(ends)
+    }
+
+    /// For each partition of the target.
+    async fn written_and_committed(&self) -> Result<(Vec<i64>, Vec<i64>)> {
+        let offsets = self.client.admin().topic_offsets(&self.into, None).await?;
+        Ok(offsets.iter().map(|offsets| (offsets.end, offsets.high_watermark)).unzip())
+    }
+
+    async fn ends(&self) -> Result<Vec<i64>> {
+        Ok(self.written_and_committed().await?.1)
     }
 
     /// Copies the next record, when it is due; false at the end of the range, once everything is acknowledged. Dropped before it is ready, it

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use pb::subscribe_request::Request;
 use tokio::sync::mpsc;
@@ -74,6 +75,9 @@ impl Lane {
                 }
                 Err(error) => {
                     self.open = None;
+                    if error.code() == Some(ErrorCode::OffsetOutOfRange) {
+                        return Err(self.gone());
+                    }
                     if !error.is_retryable() {
                         return Err(error);
                     }
@@ -90,6 +94,17 @@ impl Lane {
     /// Where reading goes on.
     pub(super) fn position(&self) -> i64 {
         self.position
+    }
+
+    fn gone(&self) -> Error {
+        Error::NoPosition {
+            topic: self.partition.topic.to_string(),
+            partition: self.partition.partition,
+            reason: format!(
+                "offset {} is not there, because records were deleted or the topic was made anew",
+                self.position
+            ),
+        }
     }
 
     async fn delivery(&mut self, client: &Client, config: &ReplayConfig) -> Result<pb::Delivery> {

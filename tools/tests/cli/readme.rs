@@ -33,7 +33,7 @@ fn commands(readme: &str) -> Vec<String> {
 }
 
 /// The commands as one script of a shell. Somebody else's terminal runs the server, nobody looks at `top` for long, a conflict is what is
-/// wanted, and who types is slower than a group.
+/// wanted, and on a machine that does much else a group may take longer than the README waits.
 fn script(commands: &[String], ports: &str) -> String {
     let mut script = String::from("set -e -o pipefail\n");
     for command in commands {
@@ -44,7 +44,8 @@ fn script(commands: &[String], ports: &str) -> String {
                 )
             }
             "floodmark top" => "floodmark top --samples 2 --interval 200ms --output json".to_owned(),
-            described if described.starts_with("floodmark group describe") => {
+            described if described.contains("floodmark group describe") => {
+                let described = described.trim_start_matches("sleep 10; ");
                 format!(
                     "until {described} | grep -q 'Stable, 2 members.* lag'; do sleep 0.1; done; {described}"
                 )

@@ -7,6 +7,7 @@ mod events;
 mod group;
 mod producer;
 mod replay;
+mod selection;
 
 use std::time::Duration;
 

@@ -166,4 +166,54 @@ async fn what_cannot_be_a_copy_is_refused() {
     let point =
         CopyPoint { id: "x".to_owned(), left: vec![Span { partition: 0, from: 0, to: 1 }], target: vec![0] };
     assert!(matches!(client.resume_copy(copy_of("t"), point).await, Err(Error::Invalid(_))));
+    // Somebody has made the target anew, or the source.
+    let mut copy = client.copy(copy_of("t")).await.unwrap();
+    while in_time(copy.advance()).await.unwrap() {}
+    let point = copy.point().await.unwrap();
+    client.admin().delete_topic("copy").await.unwrap();
+    served.topic("copy", 3).await;
+    let error = client.resume_copy(copy_of("t"), point).await.unwrap_err();
+    assert!(matches!(&error, Error::Invalid(reason) if reason.contains("is gone")), "{error}");
+    let span = Span { partition: 1, from: 7, to: 9 };
+    let mut replay = client.replay_spans(ReplayConfig::of("t"), vec![span]).unwrap();
+    let error = in_time(replay.next()).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::NoPosition { partition: 1, reason, .. } if reason.contains("offset 7")),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_resumed_though_others_write_to_its_target() {
+    let served = Served::start().await;
+    fill(&served, "t", 3000).await;
+    served.topic("copy", 3).await;
+    let client = &served.client;
+    let mut copy = client.copy(copy_of("t")).await.unwrap();
+    let point = copy.point().await.unwrap();
+    for _ in 0..1500 {
+        assert!(in_time(copy.advance()).await.unwrap());
+    }
+    drop(copy);
+    let producer = served.producer();
+    let writing = tokio::spawn(async move {
+        for number in 0_u32.. {
+            let value = number.to_string();
+            let record = NewRecord::to("copy").partition(0).key("another's").value(&value);
+            producer.deliver(record).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let mut copy = in_time(client.resume_copy(copy_of("t"), point)).await.unwrap();
+    while in_time(copy.advance()).await.unwrap() {}
+    writing.abort();
+    let mut sources: Vec<String> = read(client, ReplayConfig::of("copy"))
+        .await
+        .iter()
+        .filter_map(|record| record.header_str(SOURCE_HEADER).map(str::to_owned))
+        .collect();
+    let count = sources.len();
+    sources.sort_unstable();
+    sources.dedup();
+    assert_eq!((count, sources.len()), (3000, 3000));
 }
