@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Where the two sides of a socket run. A system left to itself puts them on one core in one run and on two in the next, and a round trip
@@ -126,17 +127,47 @@ impl Server {
         Server::start(command, address)
     }
 
-    fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Server> {
-        let started = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    fn start(command: Command, address: SocketAddr) -> anyhow::Result<Server> {
+        let mut server = Server::spawn(command, address, Stdio::null())?;
+        server.wait_listening(READY_WITHIN)?;
+        Ok(server)
+    }
+
+    /// Starts a program that will listen on `address`, and does not wait for that. What it says goes to `log`.
+    pub(crate) fn spawn(mut command: Command, address: SocketAddr, log: Stdio) -> anyhow::Result<Server> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let child = child.with_context(|| format!("start {command:?}"))?;
-        let mut server = Server { child, address, grpc: None, cpu_seen: RefCell::default() };
-        while TcpStream::connect(address).is_err() {
-            ensure!(started.elapsed() < READY_WITHIN, "{command:?} does not listen on {address}");
-            ensure!(server.child.try_wait()?.is_none(), "{command:?} has ended; run it by hand to see why");
+        Ok(Server { child, address, grpc: None, cpu_seen: RefCell::default() })
+    }
+
+    /// Returns once it takes connections.
+    pub(crate) fn wait_listening(&mut self, within: Duration) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            let (id, address) = (self.child.id(), self.address);
+            ensure!(begun.elapsed() < within, "process {id} does not listen on {address}");
+            let ended = self.child.try_wait()?;
+            ensure!(
+                ended.is_none(),
+                "the server for {address} has ended ({ended:?}); run it by hand to see why"
+            );
             thread::sleep(Duration::from_millis(1));
         }
-        Ok(server)
+        Ok(())
+    }
+
+    /// Asks it to end, and returns once it has: after how long, and whether it says that all went well.
+    pub fn terminate(mut self, within: Duration) -> anyhow::Result<(Duration, bool)> {
+        let begun = Instant::now();
+        let process = Pid::from_child(&self.child);
+        kill_process(process, Signal::TERM).context("tell a server to end")?;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((begun.elapsed(), status.success()));
+            }
+            ensure!(begun.elapsed() < within, "a server does not end within {within:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// CPU time of all its threads so far, to the nanosecond.
@@ -150,6 +181,20 @@ impl Server {
             seen.insert(task.file_name(), nanos);
         }
         Ok(Duration::from_nanos(seen.values().sum()))
+    }
+
+    /// CPU time of the whole process so far as the system counts it, in ticks of 10 ms; of threads that have ended, too.
+    pub fn cpu_ticked(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Behind the name, which may hold anything: the 12th and 13th field from there are user and system time.
+        let (_, fields) = stat.rsplit_once(") ").context("a stat without a name")?;
+        let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()))
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 
     /// Resident memory in MiB.
@@ -169,6 +214,6 @@ impl Drop for Server {
 }
 
 /// A loopback port that nobody has now.
-fn free_address() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

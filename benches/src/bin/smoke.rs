@@ -16,6 +16,8 @@ const BENCHES: &[(&str, &str)] = &[
     ("door", "latency --pairs 1 --round-trips 50 --placement free"),
     ("door", "footprint --pairs 1 --partitions 200 --connections 200"),
     ("replication", "--pairs 1 --mib 6 --batch-kib 64 --lacks-mib 96"),
+    ("cluster", "size --partitions 12 --of-a-topic 6 --idle-seconds 1 --kill-controller false"),
+    ("cluster", "latency --pairs 1 --round-trips 50 --placement free"),
     ("native", "throughput --pairs 1 --mib 8 --batch-kib 64 --placement free"),
     ("native", "latency --pairs 1 --round-trips 50 --placement free"),
     ("native", "client --pairs 1 --mib 4"),

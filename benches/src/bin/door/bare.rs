@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use floodmark_benches::echo;
 use floodmark_benches::server::Server;
 use floodmark_proto::batch::crc32c;
 use floodmark_storage::fs::{Disk as _, OpenMode, RealDisk};
@@ -46,7 +47,7 @@ pub(crate) fn start(kind: &str, file: &Path) -> anyhow::Result<Server> {
 impl Bare {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match self.kind {
-            Kind::Echo => echo(self.address),
+            Kind::Echo => echo::serve(self.address),
             Kind::Sink => each_connection(self.address, |stream| sink(stream, &self.file)),
             Kind::Sendfile => each_connection(self.address, |stream| sendfile(stream, &self.file)),
             Kind::Mapped => each_connection(self.address, |stream| mapped(stream, &self.file)),
@@ -105,24 +106,4 @@ fn mapped(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
             .write_all(map.as_ref().get(from..from + SOURCE_BYTES).context("the file ends before that")?)?;
     }
     Ok(())
-}
-
-fn echo(address: SocketAddr) -> anyhow::Result<()> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(address).await?;
-        loop {
-            let (mut stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                let mut buffer = vec![0; 64 << 10];
-                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                    if stream.write_all(&buffer[..count]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    })
 }

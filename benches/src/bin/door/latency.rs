@@ -1,9 +1,5 @@
 //! One record at a time: how long until it is answered, and until a consumer has it.
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -11,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use floodmark_benches::kafka_wire as wire;
-use floodmark_benches::measure::Compared;
 use floodmark_benches::report::{Aim, Report};
+use floodmark_benches::round_trips::{RoundTrips, Times, WARM_UP, row, times_of};
 use floodmark_benches::server::{Placement, Server};
-use floodmark_benches::workload::{Template, prewrite};
+use floodmark_benches::workload::Template;
 use hdrhistogram::Histogram;
 
 use crate::{Common, bare};
@@ -30,12 +26,6 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["one-core", "two-cores", "free"])]
     placement: Vec<Placement>,
 }
-
-const WARM_UP: usize = 200;
-const BARE_FILE_BYTES: u64 = 64 << 20;
-
-/// p50 and p99 in microseconds.
-type Times = (f64, f64);
 
 impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
@@ -67,10 +57,11 @@ impl Args {
         }
         let (mut plain, mut synced, mut end_to_end) = (Vec::new(), Vec::new(), Vec::new());
         for pair in 0..=self.common.setup.pairs {
-            let echoed = self.echo(echo, template.size_bytes())?;
-            let answered = self.produce(broker, "plain", 1, &template)?;
-            let answered_synced = self.produce(broker, "synced", -1, &template)?;
-            let on_disk = self.sync(dir, &template)?;
+            let trips = RoundTrips(self.round_trips);
+            let echoed = trips.echo(echo.address, template.size_bytes())?;
+            let answered = trips.produce(broker.address, "plain", 1, &template)?;
+            let answered_synced = trips.produce(broker.address, "synced", -1, &template)?;
+            let on_disk = trips.sync(&dir.join("bare"), &template)?;
             let consumed = self.consume(broker, "plain", &template)?;
             if pair > 0 {
                 plain.push((answered, echoed));
@@ -81,38 +72,10 @@ impl Args {
         // Where nobody says who runs where, a side that happens to be placed better wins.
         let aim = |limit| if placement == Placement::Free { Aim::None } else { Aim::AtMost(limit) };
         let name = placement.name();
-        row(report, format!("{name}: produce, acks=1, over an echo"), aim(1.5), &plain);
-        row(report, format!("{name}: produce, synced, over fdatasync + echo"), aim(1.3), &synced);
-        row(report, format!("{name}: producer to consumer, over an echo"), aim(2.0), &end_to_end);
+        row(report, &format!("{name}: produce, acks=1, over an echo"), aim(1.5), &plain);
+        row(report, &format!("{name}: produce, synced, over fdatasync + echo"), aim(1.3), &synced);
+        row(report, &format!("{name}: producer to consumer, over an echo"), aim(2.0), &end_to_end);
         Ok(())
-    }
-
-    fn produce(&self, broker: &Server, topic: &str, acks: i16, template: &Template) -> anyhow::Result<Times> {
-        let mut connection = wire::Connection::open(broker.address)?;
-        let frame = wire::produce(topic, 0, acks, template.as_bytes());
-        self.times(|| wire::produced_at(topic, connection.ask(&frame)?).map(|_| ()))
-    }
-
-    fn echo(&self, echo: &Server, bytes: usize) -> anyhow::Result<Times> {
-        let mut stream = TcpStream::connect(echo.address)?;
-        stream.set_nodelay(true)?;
-        let (frame, mut answer) = (vec![1; bytes], vec![0; bytes]);
-        self.times(|| {
-            stream.write_all(&frame)?;
-            Ok(stream.read_exact(&mut answer)?)
-        })
-    }
-
-    fn sync(&self, dir: &Path, template: &Template) -> anyhow::Result<Times> {
-        let path = dir.join("bare");
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        prewrite(&file, 0, BARE_FILE_BYTES)?;
-        let mut at = 0;
-        self.times(|| {
-            file.write_all_at(template.as_bytes(), at)?;
-            at = (at + template.size_bytes() as u64) % (BARE_FILE_BYTES / 2);
-            Ok(file.sync_data()?)
-        })
     }
 
     /// From the call that sends a record to the moment a consumer has it that had asked before.
@@ -149,30 +112,4 @@ impl Args {
             Ok(times_of(&histogram))
         })
     }
-
-    fn times(&self, mut round_trip: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Times> {
-        for _ in 0..WARM_UP {
-            round_trip()?;
-        }
-        let mut histogram = Histogram::<u64>::new(3)?;
-        for _ in 0..self.round_trips {
-            let start = Instant::now();
-            round_trip()?;
-            histogram.record(start.elapsed().as_nanos() as u64)?;
-        }
-        Ok(times_of(&histogram))
-    }
-}
-
-fn times_of(histogram: &Histogram<u64>) -> Times {
-    let micros = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    (micros(0.5), micros(0.99))
-}
-
-fn row(report: &mut Report, name: String, aim: Aim, pairs: &[(Times, Times)]) {
-    let of = |part: fn(&Times) -> f64| {
-        Compared::of_pairs(&pairs.iter().map(|(ours, bare)| (part(ours), part(bare))).collect::<Vec<_>>())
-    };
-    report.compared(format!("{name}: p50"), aim, &of(|t| t.0), "us");
-    report.compared(format!("{name}: p99"), Aim::None, &of(|t| t.1), "us");
 }

@@ -6,10 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use floodmark_benches::kafka::Kafka;
 use floodmark_broker::{Broker, BrokerConfig, HostPort, VoterAddress};
 use floodmark_storage::clock::Stopwatch;
-
-use crate::kafka::Kafka;
 
 /// The topic of all runs.
 pub(crate) const TOPIC: &str = "bench";

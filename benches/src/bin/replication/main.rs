@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "the bare copy reads and writes files itself")]
 
 mod brokers;
-mod kafka;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -12,13 +11,13 @@ use std::thread;
 
 use anyhow::Context as _;
 use clap::Parser;
+use floodmark_benches::kafka::Kafka;
 use floodmark_benches::measure::{Compared, take_turns};
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::workload::{Setup, Template};
 use floodmark_storage::clock::Stopwatch;
 
 use brokers::{Brokers, TOPIC};
-use kafka::Kafka;
 
 /// Partitions of the topic: one for each broker to lead.
 const PARTITIONS: i32 = 3;

@@ -1,15 +1,16 @@
-//! The few Kafka calls that a run makes, each over its own connection.
+//! The few Kafka calls with which a run makes topics, looks at them and fills them, one at a time on a connection. Not for what is timed
+//! to the microsecond: that is `kafka_wire`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use floodmark_benches::workload::Template;
 use floodmark_proto::kafka::header::decode_response_header;
 use floodmark_proto::kafka::messages::create_topics::{
-    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
+    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, CreateTopicsResponse,
 };
 use floodmark_proto::kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
 use floodmark_proto::kafka::messages::produce::{
@@ -17,26 +18,61 @@ use floodmark_proto::kafka::messages::produce::{
 };
 use floodmark_proto::kafka::{ApiKey, Decoder, Encoder, Message, RequestHeader};
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+use crate::workload::Template;
+
+/// A broker that was killed answers once it has checked what its logs hold.
+const ANSWER_WITHIN: Duration = Duration::from_secs(180);
 const CREATE_VERSION: i16 = 7;
 const METADATA_VERSION: i16 = 12;
 const PRODUCE_VERSION: i16 = 9;
 
-pub(crate) struct Kafka {
+/// A connection to one broker.
+#[derive(Debug)]
+pub struct Kafka {
     socket: TcpStream,
     encoder: Encoder,
     next_id: i32,
 }
 
 /// A partition as a broker tells it.
-pub(crate) struct Partition {
-    pub(crate) index: i32,
-    pub(crate) leader: Option<SocketAddr>,
-    pub(crate) in_sync: usize,
+#[derive(Debug)]
+pub struct Partition {
+    /// Its number.
+    pub index: i32,
+    /// Where its leader is, if it has one.
+    pub leader: Option<SocketAddr>,
+    /// How many replicas are in sync.
+    pub in_sync: usize,
+}
+
+/// Which partition of which topic.
+pub type PartitionOf = (Arc<str>, i32);
+
+/// All partitions, as a broker tells them.
+#[derive(Debug)]
+pub struct Everything {
+    /// The broker that decides for the cluster.
+    pub controller: i32,
+    /// All of them.
+    pub partitions: Vec<Placed>,
+}
+
+/// A partition by the ids of brokers.
+#[derive(Debug)]
+pub struct Placed {
+    /// Which.
+    pub of: PartitionOf,
+    /// The broker that leads it, if any does.
+    pub leader: Option<i32>,
+    /// The first of its replicas.
+    pub preferred: Option<i32>,
+    /// How many replicas are in sync.
+    pub in_sync: usize,
 }
 
 impl Kafka {
-    pub(crate) fn connect(address: SocketAddr) -> anyhow::Result<Kafka> {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> anyhow::Result<Kafka> {
         let socket = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
@@ -67,9 +103,26 @@ impl Kafka {
         Ok(frame)
     }
 
-    pub(crate) fn create(&mut self, name: &str, partitions: i32) -> anyhow::Result<()> {
-        let topic =
-            CreatableTopic { name, num_partitions: partitions, replication_factor: -1, ..Default::default() };
+    /// Makes a topic, with as many copies as brokers make unless told.
+    pub fn create(&mut self, name: &str, partitions: i32) -> anyhow::Result<()> {
+        self.create_with(name, partitions, &[])
+    }
+
+    /// The same with settings.
+    pub fn create_with(
+        &mut self,
+        name: &str,
+        partitions: i32,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let config = |&(name, value)| CreatableTopicConfig { name, value: Some(value) };
+        let topic = CreatableTopic {
+            name,
+            num_partitions: partitions,
+            replication_factor: -1,
+            configs: settings.iter().map(config).collect(),
+            ..Default::default()
+        };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
         self.send(ApiKey::CreateTopics, CREATE_VERSION, &request)?;
         let frame = self.receive()?;
@@ -79,7 +132,8 @@ impl Kafka {
         Ok(())
     }
 
-    pub(crate) fn partitions(&mut self, name: &str) -> anyhow::Result<Vec<Partition>> {
+    /// The partitions of one topic.
+    pub fn partitions(&mut self, name: &str) -> anyhow::Result<Vec<Partition>> {
         let topics = Some(vec![MetadataRequestTopic { name: Some(name), ..Default::default() }]);
         let request = MetadataRequest { topics, ..Default::default() };
         self.send(ApiKey::Metadata, METADATA_VERSION, &request)?;
@@ -96,8 +150,65 @@ impl Kafka {
         Ok(topic.partitions.iter().map(partition).collect())
     }
 
+    /// The partitions of all topics.
+    pub fn everything(&mut self) -> anyhow::Result<Everything> {
+        let request = MetadataRequest { topics: None, ..Default::default() };
+        self.send(ApiKey::Metadata, METADATA_VERSION, &request)?;
+        let frame = self.receive()?;
+        let answer: MetadataResponse<'_> = read(&frame, ApiKey::Metadata, METADATA_VERSION)?;
+        let mut partitions = Vec::new();
+        for topic in answer.topics {
+            let name: Arc<str> = topic.name.context("a topic without a name")?.into();
+            partitions.extend(topic.partitions.iter().map(|p| Placed {
+                of: (Arc::clone(&name), p.partition_index),
+                leader: Some(p.leader_id).filter(|id| *id >= 0),
+                preferred: p.replica_nodes.first().copied(),
+                in_sync: p.isr_nodes.len(),
+            }));
+        }
+        Ok(Everything { controller: answer.controller_id, partitions })
+    }
+
+    /// Sends the batch to each partition in one request; gives those that took it not, with the codes.
+    pub fn produce_each(
+        &mut self,
+        parts: &[PartitionOf],
+        acks: i16,
+        template: &Template,
+    ) -> anyhow::Result<Vec<(PartitionOf, i16)>> {
+        let mut by_topic: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+        for (topic, index) in parts {
+            by_topic.entry(topic).or_default().push(*index);
+        }
+        let data = |index| PartitionProduceData { index, records: Some(template.as_bytes()) };
+        let topic_data = by_topic.into_iter().map(|(name, indexes)| TopicProduceData {
+            name,
+            partition_data: indexes.into_iter().map(data).collect(),
+            ..Default::default()
+        });
+        let topic_data = topic_data.collect();
+        let request = ProduceRequest { acks, timeout_ms: 30_000, topic_data, ..Default::default() };
+        self.send(ApiKey::Produce, PRODUCE_VERSION, &request)?;
+        let frame = self.receive()?;
+        let answer: ProduceResponse<'_> = read(&frame, ApiKey::Produce, PRODUCE_VERSION)?;
+        let mut codes = BTreeMap::new();
+        for topic in &answer.responses {
+            for partition in &topic.partition_responses {
+                codes.insert((topic.name, partition.index), partition.error_code);
+            }
+        }
+        let mut refused = Vec::new();
+        for part in parts {
+            let code = codes.get(&(&*part.0, part.1)).copied().context("a partition without an answer")?;
+            if code != 0 {
+                refused.push((part.clone(), code));
+            }
+        }
+        Ok(refused)
+    }
+
     /// Sends the batch so often, with so many under way; returns when all replicas in sync have all of them.
-    pub(crate) fn produce_all(
+    pub fn produce_all(
         &mut self,
         topic: &str,
         index: i32,
