@@ -34,7 +34,7 @@ impl Args {
         for &placement in &self.placement {
             let scratch = self.common.setup.scratch()?;
             let (nodes, echo) = placement.serve(|| {
-                let mut nodes = Nodes::new(&self.common.program, &scratch.path().join("nodes"), &[])?;
+                let mut nodes = Nodes::new(&self.common.program.path()?, &scratch.path().join("nodes"), &[])?;
                 nodes.start_missing()?;
                 Ok((nodes, Server::bare(&["echo"], &[])?))
             })?;

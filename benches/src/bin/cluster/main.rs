@@ -5,11 +5,11 @@ mod latency;
 mod size;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use floodmark_benches::echo;
 use floodmark_benches::report::Report;
+use floodmark_benches::server::BrokerProgram;
 use floodmark_benches::workload::Setup;
 
 /// A cluster of three processes on loopback.
@@ -38,9 +38,8 @@ enum What {
 struct Common {
     #[command(flatten)]
     setup: Setup,
-    /// The broker's program
-    #[arg(long, default_value = "target/release/floodmark")]
-    program: PathBuf,
+    #[command(flatten)]
+    program: BrokerProgram,
 }
 
 fn main() -> anyhow::Result<()> {

@@ -44,7 +44,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(5);
 impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
         let scratch = self.common.setup.scratch()?;
-        let mut nodes = Nodes::new(&self.common.program, &scratch.path().join("nodes"), &[])?;
+        let mut nodes = Nodes::new(&self.common.program.path()?, &scratch.path().join("nodes"), &[])?;
         self.run_on(report, &mut nodes).map_err(|e| {
             // What the brokers said tells more.
             let kept = scratch.keep();
