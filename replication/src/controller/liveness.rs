@@ -10,6 +10,8 @@ use crate::cluster::ClusterImage;
 
 /// Moments that are remembered of the image, in one session.
 const MOMENTS: u32 = 64;
+/// Of a session that everybody has to find a new controller, however long it cannot have had a lease.
+const TIMES_TO_FIND: u32 = 8;
 
 /// What a broker wants of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +85,8 @@ struct Moments {
 }
 
 impl Liveness {
-    /// A controller begins. Everybody has a whole session to find it; the one that led before has been silent for as long as it
-    /// takes to elect another.
+    /// A controller begins. Everybody has a whole session to find it. The one that led before was given up by a majority: it has the rest
+    /// of a session, given how long ago any controller before this one can have granted a lease.
     pub(crate) fn begin(
         image: &ClusterImage,
         session: Duration,
@@ -94,7 +96,7 @@ impl Liveness {
         let heard = |broker| {
             let silent =
                 led_before.filter(|(led, _)| *led == broker).map_or(Duration::ZERO, |(_, for_)| for_);
-            now.checked_sub(silent.min(session)).unwrap_or(now)
+            now.checked_sub(silent.min(session - session / TIMES_TO_FIND)).unwrap_or(now)
         };
         let of = |broker: &crate::cluster::Broker| Session {
             epoch: broker.epoch,
@@ -174,6 +176,15 @@ impl Liveness {
         self.sessions
             .get(&broker)
             .is_some_and(|session| session.is_given_up || session.heard + self.session <= now)
+    }
+
+    /// When the next broker will have been silent for a session, unless it says something.
+    pub(crate) fn next_end(&self, image: &ClusterImage) -> Option<Instant> {
+        let waited_for = |id: &BrokerId, session: &Session| {
+            !session.is_given_up && image.broker(*id).is_some_and(|broker| !broker.fenced)
+        };
+        let sessions = self.sessions.iter().filter(|(id, session)| waited_for(id, session));
+        sessions.map(|(_, session)| session.heard + self.session).min()
     }
 
     /// What a broker that lives said last to this controller.

@@ -67,8 +67,8 @@ struct Shared {
 struct State {
     /// While this broker decides.
     active: Option<Active>,
-    /// The leader that was known last, and its term.
-    led: Option<(BrokerId, u64)>,
+    /// The leader that was known last.
+    led: Option<BrokerId>,
 }
 
 /// What is known in one term.
@@ -173,15 +173,14 @@ impl Shared {
     fn decide<'a>(&self, state: &'a mut State, now: Instant) -> Option<(&'a mut Active, Arc<ClusterImage>)> {
         let Some(Leadership { term }) = *self.leadership.borrow() else {
             state.active = None;
-            state.led = self.quorum.known_leader().or(state.led);
+            // Elected, and not there yet: what counts is who led before.
+            state.led = self.quorum.leader().filter(|leader| *leader != self.rules.own).or(state.led);
             return None;
         };
         let image = self.quorum.image();
         if state.active.as_ref().is_none_or(|active| active.term != term) {
-            // Only of the term right before it is sure that nobody else led since, who would have let the old leader trust for
-            // longer.
-            let led_before = state.led.filter(|(_, led_term)| led_term + 1 == term).map(|(led, _)| led);
-            let led_before = led_before.map(|led| (led, self.quorum.leader_lease()));
+            let since = self.quorum.followed_before(term).map(|at| now.saturating_duration_since(at));
+            let led_before = state.led.zip(since);
             state.active = Some(Active {
                 term,
                 liveness: Liveness::begin(&image, self.rules.session, led_before, now),
@@ -215,7 +214,8 @@ impl Shared {
             active.next_scan = now + period;
             commands.append(&mut active.for_partitions(&image, &self.rules, now));
         }
-        (commands, active.next_scan)
+        let next_end = active.liveness.next_end(&image).unwrap_or(active.next_scan);
+        (commands, active.next_scan.min(next_end))
     }
 
     async fn carry_out(&self, commands: Vec<Command>) {

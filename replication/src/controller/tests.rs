@@ -161,20 +161,28 @@ fn the_broker_that_decides_is_never_silent() {
 }
 
 #[test]
-fn only_the_leader_of_the_term_before_has_a_shorter_session() {
+fn the_leader_before_has_the_rest_of_a_session_since_it_was_followed_last() {
     block_on(async {
         let quorum = quorum().await;
         let epoch = register(&quorum, 2).await;
         quorum.propose(Command::UnfenceBroker { broker: BrokerId(2), epoch }).await.unwrap();
-        for (led_term, is_shorter) in [(8, true), (7, false)] {
-            let (_leads, leadership) = watch::channel(Some(Leadership { term: 9 }));
+        let silent = SESSION / 3;
+        let contact = quorum.contact();
+        assert!(contact.stands(9, Instant::now() + 10 * SESSION));
+        let followed = quorum.followed_before(9).unwrap() + SESSION;
+        contact.granted(9, followed);
+        let fence = Command::FenceBroker { broker: BrokerId(2), epoch };
+        // The one that led; another; and where nobody knows when a leader was followed last.
+        for (led, term, is_shorter) in [(2, 9, true), (3, 9, false), (2, 8, false)] {
+            let (_leads, leadership) = watch::channel(Some(Leadership { term }));
             let controller = by_hand(&quorum, leadership);
-            controller.state.lock().led = Some((BrokerId(2), led_term));
-            let start = Instant::now();
-            controller.round(start);
-            let (commands, _) = controller.round(start + SESSION - quorum.leader_lease());
-            let fence = Command::FenceBroker { broker: BrokerId(2), epoch };
-            assert_eq!(commands.contains(&fence), is_shorter, "of term {led_term}");
+            controller.state.lock().led = Some(BrokerId(led));
+            let (_, next) = controller.round(followed + silent);
+            assert!(next <= followed + SESSION, "it is looked at no later than it matters");
+            let early = controller.round(followed + SESSION - Duration::from_millis(1)).0;
+            assert!(!early.contains(&fence), "broker {led} in term {term} may still trust in its lease");
+            let commands = controller.round(followed + SESSION).0;
+            assert_eq!(commands.contains(&fence), is_shorter, "broker {led} in term {term}");
         }
         quorum.shutdown().await.unwrap();
     });

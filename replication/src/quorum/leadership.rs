@@ -4,15 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::BrokerId;
 use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::QuorumHandle;
 use super::acks::Acks;
+use super::contact::Contact;
 use super::silence::Silence;
-use super::types::{Node, NodeId, TypeConfig, broker_id};
+use super::types::{Node, NodeId, TypeConfig};
 
 /// This node leads the metadata quorum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,20 +20,12 @@ pub struct Leadership {
     pub term: u64,
 }
 
-impl QuorumHandle {
-    /// The broker that leads as far as this one has heard, and its term.
-    pub(crate) fn known_leader(&self) -> Option<(BrokerId, u64)> {
-        let metrics = self.shared.raft.metrics();
-        let metrics = metrics.borrow();
-        metrics.current_leader.map(|leader| (broker_id(leader), metrics.current_term))
-    }
-}
-
 /// What is watched.
 pub(crate) struct Watched {
     pub(crate) raft: Raft<TypeConfig>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) silence: Arc<Silence>,
+    pub(crate) contact: Arc<Contact>,
     /// The last entry that was there when this node started. A leader that comes back in its old term may have answered up to it.
     pub(crate) settled: Option<u64>,
     /// Without a majority for so long, another may lead.
@@ -69,6 +60,10 @@ pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadersh
             }
             watched.leads(&metrics, now)
         };
+        if leads.is_some() || told.borrow().is_some() {
+            // Before anybody is told that this node does not lead any more, and so might help another.
+            watched.contact.note(Instant::now());
+        }
         let has_changed = told.send_if_modified(|was| std::mem::replace(was, leads) != leads);
         if has_changed {
             match leads {

@@ -268,13 +268,20 @@ impl Shared {
             })
         };
         let nodes = voters.iter().map(node).collect::<Result<BTreeSet<NodeId>, _>>()?;
+        let before: BTreeSet<NodeId> = membership.voter_ids().collect();
+        for newcomer in nodes.difference(&before) {
+            self.catch_up(*newcomer).await?;
+        }
         if !nodes.contains(&self.node) {
+            // So that one of those that stay leads next, and not another that has to go.
+            let mut candidates = nodes;
+            candidates.insert(self.node);
+            if candidates != before {
+                self.change_membership(ChangeMembers::ReplaceAllVoters(candidates)).await?;
+            }
             // Whoever leads next makes the change: a leader outside the voters would keep them from electing another.
             self.step_aside();
             return Err(ChangeError::NotTaken(NotTaken::NotLeader(None)));
-        }
-        for newcomer in nodes.difference(&membership.voter_ids().collect()) {
-            self.catch_up(*newcomer).await?;
         }
         self.change_membership(ChangeMembers::ReplaceAllVoters(nodes)).await
     }

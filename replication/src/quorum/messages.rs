@@ -1,5 +1,7 @@
 //! Raft's calls as the messages of `quorum.proto`.
 
+use std::time::Duration;
+
 use floodmark_proto::pb::quorum as pb;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
@@ -81,21 +83,24 @@ pub(crate) fn vote_request_from_pb(message: &pb::VoteRequest) -> Result<VoteRequ
     Ok(VoteRequest::new(vote_from_pb(vote), message.last.as_ref().map(log_id_from_pb)))
 }
 
-pub(crate) fn voted_to_pb(response: &VoteResponse<NodeId>) -> pb::VoteReply {
+pub(crate) fn voted_to_pb(response: &VoteResponse<NodeId>, silent: Duration) -> pb::VoteReply {
     pb::VoteReply {
+        silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
         vote: Some(vote_to_pb(&response.vote)),
         granted: response.vote_granted,
         last: response.last_log_id.as_ref().map(log_id_to_pb),
     }
 }
 
-pub(crate) fn voted_from_pb(message: &pb::VoteReply) -> Result<VoteResponse<NodeId>, WireError> {
+/// The answer, and how long ago the voter had heard a leader.
+pub(crate) fn voted_from_pb(message: &pb::VoteReply) -> Result<(VoteResponse<NodeId>, Duration), WireError> {
     let vote = message.vote.as_ref().ok_or(WireError::Missing { what: "a voter's vote" })?;
-    Ok(VoteResponse {
+    let response = VoteResponse {
         vote: vote_from_pb(vote),
         vote_granted: message.granted,
         last_log_id: message.last.as_ref().map(log_id_from_pb),
-    })
+    };
+    Ok((response, Duration::from_millis(message.silent_ms)))
 }
 
 #[cfg(test)]
@@ -129,7 +134,8 @@ mod tests {
             let request = VoteRequest::new(Vote::new(5, 1), last);
             assert_eq!(vote_request_from_pb(&vote_request_to_pb(1, &request)), Ok(request));
             let response = VoteResponse { vote: Vote::new(5, 1), vote_granted: true, last_log_id: last };
-            assert_eq!(voted_from_pb(&voted_to_pb(&response)), Ok(response));
+            let silent = Duration::from_millis(7);
+            assert_eq!(voted_from_pb(&voted_to_pb(&response, silent)), Ok((response, silent)));
         }
     }
 

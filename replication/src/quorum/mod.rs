@@ -7,10 +7,13 @@
 //! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
 //! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
 //! - `forming`: how a broker comes to a cluster; `members`: who is in it
-//! - `leadership`, `acks`: whether this node may decide; `silence`: how it lets others lead; `reach`: who does not answer
+//! - `candidacy`: when it wants to lead; `leadership`, `acks`: whether it may decide; `silence`: how it lets others lead
+//! - `contact`: when leaders were followed last; `reach`: who does not answer
 //! - `types`, `sealed_file`, `disk_pressure`, `error`
 
 mod acks;
+mod candidacy;
+mod contact;
 mod disk_pressure;
 mod error;
 mod forming;
@@ -48,12 +51,13 @@ use openraft::{Config, Raft, ServerState, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
 use crate::cluster::{ClusterImage, Command, CommandError};
 use crate::rpc::{Address, PeerIdentity, Peers};
 use acks::Acks;
+use contact::Contact;
 use disk_pressure::DiskPressure;
 pub use error::{MembershipError, ProposeError, QuorumError};
 pub use leadership::Leadership;
@@ -190,8 +194,8 @@ pub(crate) struct Shared {
     receiving: tokio::sync::Mutex<()>,
     /// The last entry that was there at the start.
     settled: Option<u64>,
-    /// Until then this voter helps nobody to lead.
-    still_until: Instant,
+    contact: Arc<Contact>,
+    election_timeout: Duration,
 }
 
 impl QuorumHandle {
@@ -371,25 +375,27 @@ impl Shared {
         let peers = Peers::new(identity, options.voters.iter().cloned().collect());
         peers.follow(images.clone());
         let (acks, silence) = (Arc::new(Acks::default()), Arc::new(Silence::default()));
+        let lease = options.timing.lease();
+        let contact = Arc::new(Contact::new(Instant::now(), has_voted, lease));
         let random = options.context.random.clone();
         let network = Network {
             peers: peers.clone(),
             acks: Arc::clone(&acks),
             silence: Arc::clone(&silence),
+            contact: Arc::clone(&contact),
+            lease,
             reach: Arc::default(),
             random: random.clone(),
         };
         let config = Arc::new(config(cluster_id, options));
         let raft = Raft::new(node, config, network, store, machine).await.map_err(stopped)?;
-        // A leader may count on a voter that was there a moment ago; one that never voted has promised nothing.
-        let lease = options.timing.lease();
-        let still_until = Instant::now() + if has_voted { lease } else { Duration::ZERO };
         let (waiting, inbox) = mpsc::channel(WAITING_MAX);
         let (told, leadership) = watch::channel(None);
         let watched = Watched {
             raft: raft.clone(),
             acks: Arc::clone(&acks),
             silence: Arc::clone(&silence),
+            contact: Arc::clone(&contact),
             settled,
             lease,
             period: options.timing.heartbeat,
@@ -399,7 +405,12 @@ impl Shared {
             tokio::spawn(build_snapshots(raft.clone(), is_large)),
             tokio::spawn(leadership::follow(watched, told)),
             tokio::spawn(members::note_addresses(raft.clone(), peers.clone())),
-            tokio::spawn(stand_still(raft.clone(), still_until)),
+            tokio::spawn(candidacy::stand(
+                raft.clone(),
+                Arc::clone(&contact),
+                options.timing,
+                random.clone(),
+            )),
         ];
         Ok(Shared {
             raft,
@@ -419,7 +430,8 @@ impl Shared {
             changes: tokio::sync::Mutex::default(),
             receiving: tokio::sync::Mutex::default(),
             settled,
-            still_until,
+            contact,
+            election_timeout: options.timing.election_timeout,
         })
     }
 
@@ -480,9 +492,14 @@ impl Shared {
         Duration::from_millis(self.raft.config().election_timeout_max)
     }
 
-    /// True while this voter helps nobody to lead: it may have promised so to a leader before it was started again, or leads a majority.
+    /// True while this voter helps nobody to lead: a leader may count on it, or it leads a majority itself.
     fn holds_still(&self) -> bool {
-        Instant::now() < self.still_until || self.leadership.borrow().is_some()
+        self.leadership.borrow().is_some() || self.contact.is_bound(Instant::now())
+    }
+
+    /// How long it is since any leader could count on this voter.
+    fn silent(&self) -> Duration {
+        if self.leadership.borrow().is_some() { Duration::ZERO } else { self.contact.silent(Instant::now()) }
     }
 
     /// Has another node become leader, without waiting for it.
@@ -547,15 +564,10 @@ fn config(cluster_id: ClusterId, options: &QuorumOptions) -> Config {
         // Entries differ in size by a factor of a thousand, so bytes decide, not their number.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: options.snapshots.keep_entries,
+        // `candidacy` says when.
         enable_elect: false,
         ..Config::default()
     }
-}
-
-/// From `until` on this voter may want to lead. One that is alone, or forms its cluster, does so at once.
-async fn stand_still(raft: Raft<TypeConfig>, until: Instant) {
-    sleep_until(until).await;
-    raft.runtime_config().elect(true);
 }
 
 /// Has a snapshot built each time the log has grown enough; openraft removes the log behind it.

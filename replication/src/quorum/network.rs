@@ -19,6 +19,7 @@ use tonic::{Response, Status};
 
 use super::MESSAGE_BYTES_MAX;
 use super::acks::Acks;
+use super::contact::Contact;
 use super::generated::quorum_client::QuorumClient;
 use super::messages::{append_to_pb, appended_from_pb, vote_request_to_pb, voted_from_pb};
 use super::reach::Reach;
@@ -42,6 +43,9 @@ pub(crate) struct Network {
     pub(crate) peers: Peers,
     pub(crate) acks: Arc<Acks>,
     pub(crate) silence: Arc<Silence>,
+    pub(crate) contact: Arc<Contact>,
+    /// For so long a voter helps nobody to lead after it heard a leader.
+    pub(crate) lease: Duration,
     pub(crate) reach: Arc<Reach>,
     pub(crate) random: Random,
 }
@@ -66,6 +70,8 @@ pub(crate) enum CallError {
     TimedOut(Duration),
     #[error("this node lets others lead, and does not keep them from it")]
     Silent,
+    #[error("a leader was heard a moment ago")]
+    Bound,
 }
 
 type Error<E = std::convert::Infallible> = RPCError<NodeId, Node, E>;
@@ -147,10 +153,22 @@ impl Peer {
         rpc: &VoteRequest<NodeId>,
         within: Duration,
     ) -> Result<VoteResponse<NodeId>, CallError> {
+        let (contact, term) = (&self.network.contact, rpc.vote.leader_id.term);
+        if !contact.stands(term, Instant::now()) {
+            return Err(CallError::Bound);
+        }
         let mut client = self.client()?;
         let request = self.request(vote_request_to_pb(self.target, rpc));
         let reply = self.call(within, client.request_vote(request)).await?;
-        Ok(voted_from_pb(&reply)?)
+        let (response, silent) = voted_from_pb(&reply)?;
+        let now = Instant::now();
+        if response.vote_granted {
+            contact.granted(term, now.checked_sub(silent).unwrap_or(now));
+        } else if response.last_log_id > rpc.last_log_id {
+            // The one who knows more is to lead.
+            contact.rest_until(now + self.network.lease * 2);
+        }
+        Ok(response)
     }
 
     async fn send_snapshot(&self, vote: Vote, file: Bytes, within: Duration) -> Result<Vote, CallError> {

@@ -133,6 +133,8 @@ impl Quorum for QuorumService {
         if broker_id(append.vote.leader_id.node_id) != from {
             return Err(Status::failed_precondition("one broker leads in the name of another"));
         }
+        // First, so that whatever Raft has taken in is noted.
+        quorum.shared.contact.note(Instant::now());
         let response = quorum.shared.raft.append_entries(append).await.map_err(ended)?;
         Ok(Response::new(appended_to_pb(&response)))
     }
@@ -144,12 +146,16 @@ impl Quorum for QuorumService {
         let message = request.into_inner();
         let quorum = self.as_node(message.to_node)?;
         if quorum.shared.holds_still() {
-            return Err(Status::unavailable("this voter has just started; a leader may still count on it"));
+            return Err(Status::unavailable("a leader may still count on this voter"));
         }
         let vote = vote_request_from_pb(&message).map_err(unreadable)?;
         debug_assert_eq!(vote_request_to_pb(message.to_node, &vote), message);
-        let response = quorum.shared.raft.vote(vote).await.map_err(ended)?;
-        Ok(Response::new(voted_to_pb(&response)))
+        let shared = &quorum.shared;
+        let response = shared.raft.vote(vote).await.map_err(ended)?;
+        if response.vote_granted {
+            shared.contact.rest_until(Instant::now() + shared.election_timeout);
+        }
+        Ok(Response::new(voted_to_pb(&response, shared.silent())))
     }
 
     async fn install_snapshot(

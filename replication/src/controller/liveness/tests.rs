@@ -62,6 +62,24 @@ fn everybody_has_a_session_to_find_a_new_controller_and_the_one_before_a_shorter
     assert!(!silent(1, SESSION - LEASE - ms(1)) && silent(1, SESSION - LEASE));
     assert!(!silent(2, SESSION - ms(1)) && silent(2, SESSION));
     assert!(!silent(9, SESSION), "who is not registered is not missed");
+    assert_eq!(liveness.next_end(&image), Some(start + SESSION - LEASE));
+    // However long it cannot have had a lease, one that lives after all gets to say so.
+    let liveness = Liveness::begin(&image, SESSION, Some((BrokerId(1), 2 * SESSION)), start);
+    let silent = |after| liveness.is_silent(BrokerId(1), start + after);
+    assert!(!silent(SESSION / 8 - ms(1)) && silent(SESSION / 8));
+}
+
+#[test]
+fn who_has_spoken_is_waited_for_anew_and_who_is_given_up_is_not() {
+    let (image, start) = (cluster(), Instant::now());
+    let mut liveness = Liveness::begin(&image, SESSION, None, start);
+    for broker in [1, 2, 3] {
+        let at = start + ms(100) * broker;
+        liveness.on_heartbeat(&image, &beat(&image, broker.cast_signed()), ms(0), at).unwrap();
+    }
+    assert_eq!(liveness.next_end(&image), Some(start + ms(100) + SESSION));
+    liveness.give_up(BrokerId(1));
+    assert_eq!(liveness.next_end(&image), Some(start + ms(200) + SESSION));
 }
 
 #[test]

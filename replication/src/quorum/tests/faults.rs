@@ -266,13 +266,62 @@ fn a_voter_that_was_started_again_stands_still_for_a_lease() {
         join(cluster.any()).await;
         let leader = cluster.leader().await;
         let voter = (1..=3).find(|id| *id != leader).unwrap();
-        assert!(!cluster.at(voter).shared.holds_still(), "it never promised anything before");
         let disk = cluster.kill(voter).await;
         cluster.start(voter, disk).await.unwrap();
+        cluster.gate().isolate(voter, (1..=3).filter(|id| *id != voter));
         let shared = &cluster.at(voter).shared;
         assert!(shared.holds_still());
         eventually("the end of the lease", || (!shared.holds_still()).then_some(())).await;
-        assert_eq!(cluster.leader().await, leader);
+        cluster.gate().heal();
+        agree(&cluster, []).await;
+        cluster.stop().await;
+    });
+}
+
+/// Leases of brokers rest on it: what the next leader takes for the last moment must not be before it.
+#[test]
+fn whoever_leads_next_knows_when_the_one_before_was_followed_last() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        for is_killed in [true, false, true, false] {
+            let leader = cluster.leader().await;
+            let others: BTreeSet<i32> = (1..=3).filter(|id| *id != leader).collect();
+            let deaf = *others.first().unwrap();
+            let mut disk = None;
+            let before = cluster.at(leader).leadership().borrow().unwrap().term;
+            let mut followed = Instant::now() - cluster.at(leader).since_quorum_ack().unwrap();
+            if is_killed {
+                disk = Some(cluster.kill(leader).await);
+            } else {
+                // One that hears nothing wants to lead; the leader goes when it meets a higher term, with a majority behind it.
+                for other in (1..=3).filter(|id| *id != deaf) {
+                    cluster.gate().cut(other, deaf);
+                }
+                let metrics = cluster.at(deaf).shared.raft.metrics();
+                eventually("a candidacy", || (metrics.borrow().current_term > before).then_some(())).await;
+                followed = Instant::now() - cluster.at(leader).since_quorum_ack().unwrap();
+                cluster.gate().heal();
+            }
+            let (next, term) = eventually("another term", || {
+                cluster.nodes.values().find_map(|node| {
+                    let leads = (*node.quorum.leadership().borrow())?;
+                    (leads.term > before).then_some((node.id, leads.term))
+                })
+            })
+            .await;
+            let elected = Instant::now();
+            let known = cluster.at(next).followed_before(term).expect("it was elected by others");
+            assert!(known >= followed, "{:?} too early", followed - known);
+            assert!(
+                elected - followed >= cluster.at(next).leader_lease(),
+                "nobody is elected within a lease"
+            );
+            if let Some(disk) = disk {
+                cluster.start(leader, disk).await.unwrap();
+            }
+            agree(&cluster, []).await;
+        }
         cluster.stop().await;
     });
 }

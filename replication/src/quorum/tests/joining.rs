@@ -85,6 +85,26 @@ fn changes_of_voters_that_cannot_be_are_refused() {
     });
 }
 
+/// A leader that is to go gives way to one that stays, not to another that has to go, which would give way to it again.
+#[test]
+fn each_voter_that_does_not_lead_can_become_the_only_one() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        for goes_by_way_of_three in [true, false] {
+            for stays in 1..=3 {
+                let asked = cluster.at(stays % 3 + 1);
+                asked.change_voters(brokers([stays])).await.unwrap();
+                assert_eq!(voters_of(asked), [stays]);
+                if goes_by_way_of_three {
+                    asked.change_voters(brokers([1, 2, 3])).await.unwrap();
+                }
+            }
+        }
+        cluster.stop().await;
+    });
+}
+
 #[test]
 fn obligation_8_an_empty_disk_under_an_old_id_is_refused_until_the_old_one_is_removed() {
     block_on_cluster(async {
