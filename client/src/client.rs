@@ -219,7 +219,7 @@ impl Client {
         match self.broker(leader).await {
             Ok(peer) => Ok((leader, peer)),
             // It is down, and what is known of the topic is older than that.
-            Err(Error::Invalid(_)) => {
+            Err(Error::Invalid(_) | Error::Unreachable { .. }) => {
                 self.forget_topic(topic);
                 Err(no_leader(topic, partition))
             }
@@ -235,6 +235,10 @@ impl Client {
         let cluster = self.admin().cluster().await?;
         self.inner.metadata.address(broker).map_or_else(
             || {
+                if cluster.brokers.iter().any(|other| other.id == broker) {
+                    let reason = "it is down, as the others say, or about to start".to_owned();
+                    return Err(Error::Unreachable { address: format!("broker {broker}"), reason });
+                }
                 let others: Vec<String> = cluster.brokers.iter().map(|other| other.id.to_string()).collect();
                 Err(Error::Invalid(format!("no broker {broker} is there, only {}", others.join(", "))))
             },
@@ -242,9 +246,16 @@ impl Client {
         )
     }
 
-    /// The same on a connection of its own, for a stream that carries much.
+    /// The same on a connection of its own, for a stream that carries much. Who asks was told of the broker by others: where it is not there
+    /// any more, that passes.
     pub(crate) async fn broker_apart(&self, broker: i32) -> Result<Peer> {
-        let address = self.broker(broker).await?.address;
+        let address = match self.broker(broker).await {
+            Ok(peer) => peer.address,
+            Err(Error::Invalid(reason)) => {
+                return Err(Error::Unreachable { address: format!("broker {broker}"), reason });
+            }
+            Err(error) => return Err(error),
+        };
         Channels::apart(&self.inner.config, &address)
     }
 

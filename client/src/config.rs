@@ -50,7 +50,8 @@ impl ClientConfig {
             request_timeout: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(60),
             backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(2),
+            // Leaders are elected within seconds, and everybody who writes waits for the news.
+            backoff_max: Duration::from_millis(250),
             metadata_age_max: Duration::from_secs(300),
             keep_alive: Duration::from_secs(3),
             keep_alive_timeout: Duration::from_secs(5),

@@ -205,7 +205,7 @@ impl Consumer {
                 self.committing = None;
                 if let Err(error) = committed {
                     // Not handed out, so fetched once more.
-                    let wait = self.shared.client.config().backoff_max / 4;
+                    let wait = self.shared.client.config().backoff_max;
                     self.shared.positions.retry(&delivered.partition, delivered.epoch, wait);
                     return Poll::Ready(Err(error));
                 }

@@ -330,7 +330,7 @@ impl Feed<'_> {
                 self.shared.positions.lose(&wanted.partition, wanted.epoch);
             } else if error.is_retryable() {
                 self.shared.client.forget_topic(&failure.topic);
-                let wait = self.shared.client.config().backoff_max / 4;
+                let wait = self.shared.client.config().backoff_max;
                 self.shared.positions.retry(&wanted.partition, wanted.epoch, wait);
             } else {
                 self.shared.fail(&wanted, error.clone()).await;
