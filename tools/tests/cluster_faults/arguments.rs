@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::failover::Case;
 use crate::faults::Fault;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub(crate) enum Mode {
     Gate,
     /// Every kind at least once, for minutes.
     Soak,
-    /// One kind again and again, for its figures.
+    /// Deaths of leaders, again and again, for their figures.
     Failover,
     /// Nothing but what does not belong to the cluster.
     Strangers,
@@ -29,11 +30,13 @@ pub(crate) struct Arguments {
     /// At most so many faults.
     pub(crate) times: Option<u32>,
     pub(crate) faults: Vec<Fault>,
+    /// Whose deaths.
+    pub(crate) cases: Vec<Case>,
     /// Brokers that wait shorter for each other than they do unless told.
     pub(crate) is_fast: bool,
 }
 
-const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--replicas N] [--only KIND,KIND] [--fast]";
+const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--replicas N] [--only KIND,KIND] [--case CASE,CASE] [--fast]";
 
 impl Arguments {
     /// Nothing where other tests are asked for, by a filter as test harnesses take it.
@@ -47,6 +50,7 @@ impl Arguments {
             time: Duration::from_secs(75),
             times: None,
             faults: Fault::ALL.to_vec(),
+            cases: Case::ALL.to_vec(),
             is_fast: false,
         };
         let mut given = std::env::args().skip(1);
@@ -56,9 +60,7 @@ impl Arguments {
             match argument.as_str() {
                 "soak" => (arguments.mode, arguments.time) = (Mode::Soak, Duration::from_secs(30 * 60)),
                 "failover" => {
-                    arguments.mode = Mode::Failover;
-                    (arguments.faults, arguments.times) = (vec![Fault::KillLeader], Some(10));
-                    arguments.time = Duration::from_secs(15 * 60);
+                    (arguments.mode, arguments.times) = (Mode::Failover, Some(10));
                 }
                 "strangers" => arguments.mode = Mode::Strangers,
                 "rolling" => (arguments.mode, arguments.time) = (Mode::Rolling, Duration::from_secs(60)),
@@ -67,7 +69,8 @@ impl Arguments {
                 "--times" => arguments.times = Some(number() as u32),
                 "--brokers" => arguments.brokers = number() as usize,
                 "--replicas" => arguments.replicas = number() as usize,
-                "--only" => arguments.faults = faults_named(&given.next().unwrap_or_default()),
+                "--only" => arguments.faults = named(&Fault::ALL, &given.next().unwrap_or_default()),
+                "--case" => arguments.cases = named(&Case::ALL, &given.next().unwrap_or_default()),
                 "--fast" => arguments.is_fast = true,
                 "--list" => {
                     println!("cluster_faults: test");
@@ -95,11 +98,7 @@ impl Arguments {
     }
 }
 
-fn faults_named(names: &str) -> Vec<Fault> {
-    let named =
-        |name: &str| Fault::ALL.into_iter().find(|fault| format!("{fault:?}").eq_ignore_ascii_case(name));
-    names
-        .split(',')
-        .map(|name| named(name).unwrap_or_else(|| panic!("no fault {name:?}: {:?}", Fault::ALL)))
-        .collect()
+fn named<T: Copy + std::fmt::Debug>(all: &[T], names: &str) -> Vec<T> {
+    let find = |name: &str| all.iter().find(|one| format!("{one:?}").eq_ignore_ascii_case(name));
+    names.split(',').map(|name| *find(name).unwrap_or_else(|| panic!("no {name:?} among {all:?}"))).collect()
 }

@@ -137,7 +137,7 @@ impl Nemesis {
         Ok(())
     }
 
-    fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         thread::sleep(Duration::from_millis(300 + self.random.below(2_500)));
     }
 
@@ -307,12 +307,14 @@ impl Nemesis {
 
     /// Waits until each partition has taken records and each group has committed.
     pub(crate) fn await_progress(&mut self, after: impl std::fmt::Debug) -> Result<(), String> {
-        let before = (self.load.acks(), self.load.commits());
+        let before = (self.load.acks(), self.load.commits(), self.load.recorder.begin());
         let since = Instant::now();
         let mut stuck = (Vec::new(), Vec::new());
         let is_moving = wait_until(PROGRESS_WITHIN, || {
             stuck = (behind(&before.0, &self.load.acks()), behind(&before.1, &self.load.commits()));
-            (stuck.0.is_empty() && stuck.1.is_empty()) || !self.load.complaints().is_empty()
+            let [_, native] = self.load.goes_on_since(before.2);
+            let goes_on = stuck.0.is_empty() && stuck.1.is_empty() && !native.contains(&false);
+            goes_on || !self.load.complaints().is_empty()
         });
         if !self.load.complaints().is_empty() {
             return Err(format!("after {after:?}: {:#?}", self.load.complaints()));
@@ -320,8 +322,10 @@ impl Nemesis {
         if !is_moving {
             let routes = self.load.routes(&mut self.random);
             return Err(format!(
-                "after {after:?} no progress for {PROGRESS_WITHIN:?} in partitions {:?}, groups {:?}; {routes:?}",
-                stuck.0, stuck.1
+                "after {after:?} no progress for {PROGRESS_WITHIN:?} in partitions {:?}, groups {:?}, of the native producer {:?}; {routes:?}",
+                stuck.0,
+                stuck.1,
+                self.load.goes_on_since(before.2)[1]
             ));
         }
         self.tell(&format!("  all clients got on {} ms after its end", since.elapsed().as_millis()));

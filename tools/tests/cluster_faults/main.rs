@@ -14,6 +14,7 @@
 mod adapter;
 mod arguments;
 mod brokers;
+mod failover;
 mod faults;
 mod ground;
 #[allow(dead_code, reason = "shared with the tests of clients, which use the rest of it")]
@@ -40,7 +41,7 @@ use floodmark_tools::history::Recorder;
 use arguments::{Arguments, Mode};
 use brokers::Brokers;
 use faults::Nemesis;
-use ground::{Ground, tell, wait_until};
+use ground::{Ground, Place, tell, wait_until};
 use load::{Load, PARTITIONS, TOPIC};
 
 fn main() -> ExitCode {
@@ -70,8 +71,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     println!("cluster_faults {arguments:?}");
     // One place more is for strangers.
     let ground = Ground::for_brokers(arguments.brokers + 1, dir.path());
-    let bootstrap = ground.places[..arguments.brokers].iter().map(|place| place.kafka()).collect();
-    let load = Load::new(Recorder::new(Box::new(File::create(&history).unwrap())), bootstrap, since);
+    let places = &ground.places[..arguments.brokers];
+    let doors = (places.iter().map(Place::kafka).collect(), places.iter().map(Place::grpc).collect());
+    let load = Load::new(Recorder::new(Box::new(File::create(&history).unwrap())), doors, since);
     let brokers = Brokers::new(ground, arguments.brokers, logs, &settings(arguments));
     let random = SplitMix::new(arguments.seed);
     let (done, failovers) = (BTreeMap::new(), Vec::new());
@@ -90,6 +92,10 @@ fn settings(arguments: &Arguments) -> Vec<(&'static str, String)> {
     let replicas = arguments.replicas.min(arguments.brokers).to_string();
     if arguments.brokers > 1 {
         settings.extend([("replica.lag.time.max.ms", "3000"), ("default.replication.factor", &replicas)]);
+    }
+    if arguments.mode == Mode::Failover {
+        // Leaders stay where they were put.
+        settings.push(("leader.rebalance.interval.ms", "0"));
     }
     if arguments.is_fast && arguments.brokers > 1 {
         settings.extend([
@@ -132,8 +138,10 @@ fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path)
 fn work_under_faults(nemesis: &mut Nemesis, arguments: &Arguments) -> Result<(), String> {
     let threads = nemesis.load.begin(arguments.seed);
     nemesis.await_progress("the start")?;
-    if arguments.mode != Mode::Strangers {
-        inflict_all(nemesis, arguments)?;
+    match arguments.mode {
+        Mode::Strangers => {}
+        Mode::Failover => nemesis.fail_over(&arguments.cases, arguments.times.unwrap_or(10))?,
+        _ => inflict_all(nemesis, arguments)?,
     }
     if nemesis.brokers.count() > 1 && matches!(arguments.mode, Mode::Gate | Mode::Strangers) {
         nemesis.meet_strangers()?;

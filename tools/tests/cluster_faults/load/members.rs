@@ -22,7 +22,9 @@ use floodmark_tools::history::{Op, Partition};
 use super::{Load, PARTITIONS, TOPIC, values_from};
 use crate::kafka_client::{FetchOf, Kafka};
 
-pub(crate) const GROUPS: [&str; 2] = ["readers", "others"];
+pub(crate) const GROUPS: [&str; 3] = ["readers", "others", NATIVE_GROUP];
+/// That of the native client's members; the others have members that are made here.
+pub(crate) const NATIVE_GROUP: &str = "natives";
 const PROTOCOL_TYPE: &str = "cluster-faults";
 const PROTOCOL: &str = "round-robin";
 /// Long enough to outlast a leader change, and shorter than a pause.

@@ -2,6 +2,7 @@
 //! commit. What they ask and are told is recorded. They know addresses of brokers and nothing else.
 
 mod members;
+mod native;
 mod producers;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ use floodmark_tools::history::{Recorder, Value};
 
 use crate::kafka_client::Kafka;
 
-pub(crate) use members::GROUPS;
+pub(crate) use members::{GROUPS, NATIVE_GROUP};
 pub(crate) use producers::value_in;
 
 pub(crate) const TOPIC: &str = "faults";
@@ -53,9 +54,13 @@ pub(crate) struct Load {
     pub(crate) recorder: Recorder,
     /// Addresses that brokers had at the start.
     bootstrap: Arc<[SocketAddr]>,
+    /// Those of their doors for the native client.
+    grpc: Arc<[SocketAddr]>,
     is_over: Arc<AtomicBool>,
     /// Batches acknowledged, by partition.
     acks: Arc<[AtomicU64]>,
+    /// When what was acknowledged last was sent, by partition: of Kafka's clients, and of the native one.
+    sent: [Arc<[AtomicU64]>; 2],
     /// Commits acknowledged, by group.
     commits: Arc<[AtomicU64]>,
     readers: Arc<AtomicU32>,
@@ -67,12 +72,19 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn new(recorder: Recorder, bootstrap: Vec<SocketAddr>, since: Instant) -> Load {
+    pub(crate) fn new(
+        recorder: Recorder,
+        (bootstrap, grpc): (Vec<SocketAddr>, Vec<SocketAddr>),
+        since: Instant,
+    ) -> Load {
+        let by_partition = || (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect();
         Load {
             recorder,
             bootstrap: bootstrap.into(),
+            grpc: grpc.into(),
             is_over: Arc::default(),
-            acks: (0..PARTITIONS).map(|_| AtomicU64::new(0)).collect(),
+            acks: by_partition(),
+            sent: [by_partition(), by_partition()],
             commits: GROUPS.iter().map(|_| AtomicU64::new(0)).collect(),
             readers: Arc::default(),
             complaints: Arc::default(),
@@ -91,9 +103,12 @@ impl Load {
                 threads.push(producers::spawn(self, (producer, partition), random.next_u64()));
             }
         }
-        for group in 0..GROUPS.len() {
-            threads.extend((0..2).map(|_| members::spawn(self, group, random.next_u64())));
+        for (group, name) in GROUPS.iter().enumerate() {
+            if *name != NATIVE_GROUP {
+                threads.extend((0..2).map(|_| members::spawn(self, group, random.next_u64())));
+            }
         }
+        threads.push(native::spawn(self, &self.grpc, random.next_u64()));
         threads
     }
 
@@ -135,6 +150,30 @@ impl Load {
 
     pub(crate) fn acks(&self) -> Vec<u64> {
         self.acks.iter().map(|count| count.load(Ordering::Acquire)).collect()
+    }
+
+    /// A batch of a Kafka client was acknowledged, the attempt of which began then.
+    fn acked(&self, partition: u32, begun: u64) {
+        self.acks[partition as usize].fetch_add(1, Ordering::AcqRel);
+        self.sent[0][partition as usize].fetch_max(begun, Ordering::AcqRel);
+    }
+
+    fn native_acked(&self, partition: u32, begun: u64) {
+        self.sent[1][partition as usize].fetch_max(begun, Ordering::AcqRel);
+    }
+
+    /// For each partition whether something was acknowledged that was sent after `moment`: to Kafka's clients, and to the native one.
+    pub(crate) fn goes_on_since(&self, moment: u64) -> [Vec<bool>; 2] {
+        let goes_on = |sent: &Arc<[AtomicU64]>| {
+            sent.iter().map(|sent| sent.load(Ordering::Acquire) > moment).collect::<Vec<_>>()
+        };
+        [goes_on(&self.sent[0]), goes_on(&self.sent[1])]
+    }
+
+    fn native_committed(&self) {
+        if let Some(at) = GROUPS.iter().position(|group| *group == NATIVE_GROUP) {
+            self.commits[at].fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     pub(crate) fn commits(&self) -> Vec<u64> {

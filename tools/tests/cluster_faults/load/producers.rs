@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -132,7 +131,7 @@ impl Lane {
         let Some(batch) = self.pending.pop_front() else { return Ok(()) };
         self.on_their_way -= 1;
         self.record(&batch, begun, Some(outcome.base_offset));
-        self.load.acks[self.partition as usize].fetch_add(1, Ordering::AcqRel);
+        self.load.acked(self.partition, begun);
         Ok(())
     }
 
@@ -160,15 +159,18 @@ impl Lane {
             builder = builder.producer(ProducerId(id), epoch, i32::try_from(first).unwrap());
         }
         let values: Vec<Vec<u8>> = (first..first + count)
-            .map(|n| {
-                let mut bytes = [&self.number.to_be_bytes()[..], &n.to_be_bytes()].concat();
-                bytes.resize(VALUE_BYTES_MIN + self.random.below(400) as usize, b'.');
-                bytes
-            })
+            .map(|n| value_of(self.number, n, self.random.below(400) as usize))
             .collect();
         let bytes = batch_of(builder, &values.iter().map(Vec::as_slice).collect::<Vec<_>>());
         Batch { first, count, bytes, attempt: None }
     }
+}
+
+/// A value, and so many bytes more.
+pub(crate) fn value_of(producer: u32, n: u64, more: usize) -> Vec<u8> {
+    let mut bytes = [&producer.to_be_bytes()[..], &n.to_be_bytes()].concat();
+    bytes.resize(VALUE_BYTES_MIN + more, b'.');
+    bytes
 }
 
 /// What a record holds.
