@@ -177,6 +177,11 @@ impl Shared {
             state.led = self.quorum.leader().filter(|leader| *leader != self.rules.own).or(state.led);
             return None;
         };
+        // It may have stood still since it led: whom it has not heard of since then may live, and trust in another's word.
+        let since_quorum_ack = self.quorum.since_quorum_ack()?;
+        if since_quorum_ack > self.quorum.leader_lease() {
+            return None;
+        }
         let image = self.quorum.image();
         if state.active.as_ref().is_none_or(|active| active.term != term) {
             let since = self.quorum.followed_before(term).map(|at| now.saturating_duration_since(at));
@@ -224,7 +229,7 @@ impl Shared {
         for command in commands {
             tell(&command);
             let (quorum, within) = (self.quorum.clone(), self.rules.session);
-            under_way.spawn(async move { quorum.propose_within(command, within).await });
+            under_way.spawn(async move { quorum.propose_as_leader(command, within).await });
         }
         let mut failed = None;
         while let Some(outcome) = under_way.join_next().await {

@@ -134,6 +134,26 @@ impl QuorumHandle {
         }
     }
 
+    /// As [`QuorumHandle::propose_within`], but only while this broker leads: what a leader has decided is not for another to carry out, who
+    /// has granted what this one knows nothing of.
+    pub async fn propose_as_leader(
+        &self,
+        command: Command,
+        deadline: Duration,
+    ) -> Result<Output, ProposeError> {
+        let bytes = command_len(&command);
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(ProposeError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
+        }
+        match self.shared.try_here(command, bytes, Instant::now() + deadline).await {
+            Tried::Done(output) => Ok(output),
+            Tried::Failed(ProposeError::TimedOut(_)) | Tried::Unknown => {
+                Err(ProposeError::TimedOut(deadline))
+            }
+            Tried::Again(e) | Tried::Failed(e) => Err(e),
+        }
+    }
+
     /// An image with everything that was acknowledged to anybody before this was called.
     pub async fn read_barrier(&self) -> Result<Arc<ClusterImage>, ProposeError> {
         self.read_barrier_within(self.shared.deadline).await

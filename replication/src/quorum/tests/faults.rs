@@ -259,6 +259,25 @@ fn r41_commands_under_way_are_answered_while_the_log_is_replaced_by_snapshots() 
     });
 }
 
+/// A controller that stood still for a while and takes everybody for dead would else have its successor fence brokers that live.
+#[test]
+fn what_a_leader_decides_is_not_carried_out_by_another() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let other = (1..=3).find(|id| *id != leader).unwrap();
+        let within = Duration::from_secs(5);
+        let passed_on = cluster.at(other).propose_as_leader(create_topic(1), within).await;
+        assert!(matches!(passed_on, Err(ProposeError::NotLeader { .. })), "{passed_on:?}");
+        cluster.at(leader).propose_as_leader(create_topic(2), within).await.unwrap();
+        create(cluster.at(other), 3).await;
+        agree(&cluster, [2, 3]).await;
+        assert!(cluster.any().image().topic_by_id(topic_id(1)).is_none());
+        cluster.stop().await;
+    });
+}
+
 #[test]
 fn a_voter_that_was_started_again_stands_still_for_a_lease() {
     block_on_cluster(async {
