@@ -270,11 +270,15 @@ impl Positions {
         self.parts.lock().get(partition).map(|part| Arc::clone(&part.progress))
     }
 
-    /// What is to be committed: everything handed out, or only what is done; without what was committed already.
+    /// What is to be committed: everything handed out, which is done with that, or only what is done; without what was committed already.
     pub(super) fn uncommitted(&self, only_done: bool) -> Vec<(TopicPartition, i64)> {
         let parts = self.parts.lock();
         let offset = |part: &Part| {
-            if only_done { part.progress.done.load(Ordering::Acquire) } else { part.progress.position() }
+            if !only_done {
+                // Or the next commit, which comes by itself, would go back behind this one.
+                part.progress.finish();
+            }
+            part.progress.done.load(Ordering::Acquire)
         };
         let news = parts.iter().filter(|(_, part)| part.committed != Some(offset(part)));
         news.map(|(partition, part)| (partition.clone(), offset(part))).collect()

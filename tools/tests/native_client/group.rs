@@ -184,3 +184,62 @@ async fn a_topic_that_comes_later_is_found_and_a_coordinator_that_restarts_keeps
     }
     assert!(seen.ends_with(&numbers(10, 20)), "{seen:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_member_comes_back_to_its_partitions_and_nobody_else_notices() {
+    let served = Served::start().await;
+    served.topic("t", 4).await;
+    let named = |name: &str| ConsumerConfig { instance_id: Some(name.to_owned()), ..member("g") };
+    let heard: Arc<Mutex<Vec<RebalanceChange>>> = Arc::default();
+    let config = named("a").on_rebalance({
+        let heard = Arc::clone(&heard);
+        move |rebalance: Rebalance| {
+            heard.lock().unwrap().push(rebalance.change);
+            async {}
+        }
+    });
+    let mut first = served.client.consumer(config).await.unwrap();
+    until_assigned(&mut first, 4).await;
+    let mut second = served.client.consumer(named("b")).await.unwrap();
+    until_assigned(&mut second, 2).await;
+    until_assigned(&mut first, 2).await;
+    let of_second = second.handle().assignment();
+    let of_first = first.handle().assignment();
+    assert!(!heard.lock().unwrap().is_empty());
+    heard.lock().unwrap().clear();
+    for (from, to) in [(0, 20), (20, 40)] {
+        for partition in &of_second {
+            served.write("t", partition.partition, numbers(from, to)).await;
+        }
+        assert_eq!(receive(&mut second, 40).await.len(), 40);
+        // It goes with a word and with none; the group keeps its place either way.
+        if from == 0 {
+            in_time(second.close()).await.unwrap();
+        } else {
+            second.handle().commit().await.unwrap();
+            drop(second);
+        }
+        let group = served.client.admin().group("g").await.unwrap();
+        let mut instances: Vec<_> = group.members.iter().filter_map(|m| m.instance_id.as_deref()).collect();
+        instances.sort_unstable();
+        assert_eq!((group.state.as_str(), instances), ("Stable", vec!["a", "b"]));
+        second = served.client.consumer(named("b")).await.unwrap();
+        until_assigned(&mut second, 2).await;
+        assert_eq!(second.handle().assignment(), of_second);
+    }
+    for partition in &of_second {
+        served.write("t", partition.partition, numbers(40, 50)).await;
+    }
+    let again = receive(&mut second, 20).await;
+    assert!(again.iter().all(|record| record.offset >= 40), "it goes on where it stopped: {again:?}");
+    assert_eq!((heard.lock().unwrap().as_slice(), first.handle().assignment()), (&[][..], of_first));
+
+    // Two under one name: the older one is told, and reads no more.
+    let mut third = served.client.consumer(named("b")).await.unwrap();
+    until_assigned(&mut third, 2).await;
+    assert_eq!(third.handle().assignment(), of_second);
+    let error = in_time(second.recv()).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.name()), Some("FENCED_INSTANCE_ID"), "{error}");
+    assert_eq!(second.handle().assignment(), []);
+    assert!(heard.lock().unwrap().is_empty());
+}
