@@ -59,7 +59,7 @@ fn no_power_cut_loses_or_invents_a_record() {
 }
 
 /// Syncs of calls that this workload does not make, and the tests that leave them out instead.
-const PROVEN_ELSEWHERE: [(SyncPoint, &str); 11] = [
+const PROVEN_ELSEWHERE: [(SyncPoint, &str); 12] = [
     (SyncPoint::Prewritten, "for speed alone: nothing is promised by it"),
     (SyncPoint::IdentityData, "data directory: data_dir/tests.rs"),
     (SyncPoint::IdentityRenamed, "data directory: data_dir/tests.rs"),
@@ -69,6 +69,7 @@ const PROVEN_ELSEWHERE: [(SyncPoint, &str); 11] = [
     (SyncPoint::MetadataDirCreated, "metadata: replication/src/quorum/tests/raft_log.rs"),
     (SyncPoint::NodeStateData, "metadata: replication/src/quorum/tests/raft_log.rs"),
     (SyncPoint::NodeStateRenamed, "metadata: replication/src/quorum/tests/raft_log.rs"),
+    (SyncPoint::NodeStateFound, "metadata: replication/src/quorum/tests/raft_log.rs"),
     (SyncPoint::ImageSnapshotData, "metadata: replication/src/quorum/tests/crash.rs"),
     (SyncPoint::ImageSnapshotRenamed, "metadata: replication/src/quorum/tests/crash.rs"),
 ];

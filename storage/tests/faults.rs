@@ -502,6 +502,45 @@ fn a_sync_that_succeeds_after_another_has_failed_makes_nothing_durable() {
     assert_eq!(log.durable(), Offset(0));
 }
 
+/// Fails when recovery trusts what it reads: what a failed sync could not write is still in the memory of the system, which takes it for
+/// written, and what is appended and synced behind it is gone with a power cut.
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_again_by_the_next_opening() {
+    for (path_ends, restarts) in [(".log", 1), (".log", 3), (".txnindex", 1)] {
+        let disk = disk();
+        let (mut log, mut sent) = (open(&disk).unwrap(), Vec::new());
+        fill(&mut log, &mut sent, 7);
+        log.checkpoint().unwrap();
+        fill(&mut log, &mut sent, 11);
+        disk.inject(Fault { path_ends: path_ends.to_owned(), ..fault(FaultOn::Sync, FaultKind::Eio, 0, 1) });
+        assert!(matches!(log.checkpoint(), Err(LogError::Poisoned(_))), "{path_ends}");
+        drop(log);
+        let mut disk = disk.image().killed();
+        // The system may tell the next one of the failure, too, and nobody after that.
+        for _ in 1..restarts {
+            disk.inject(Fault {
+                path_ends: path_ends.to_owned(),
+                ..fault(FaultOn::Sync, FaultKind::Eio, 0, 1)
+            });
+            assert!(open(&disk).is_err());
+            disk = disk.image().killed();
+        }
+        let mut log = open(&disk).unwrap();
+        let kept = read_all(&log.reader()).unwrap().len();
+        sent.truncate(kept);
+        let more = 5;
+        fill(&mut log, &mut sent, more);
+        log.checkpoint().unwrap();
+        assert!(!disk.files().keys().any(|path| path.ends_with("write.failed")));
+        drop(log);
+        for seed in [0, 1, 4, 5] {
+            let log = open(&disk.image().power_cut(seed)).unwrap_or_else(|e| panic!("{path_ends}: {e}"));
+            assert_eq!(read_all(&log.reader()).unwrap(), bytes_of(&sent), "{path_ends}, cut {seed}");
+            replay(sent.iter()).compare(log.producers()).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_range_that_cannot_be_read_fails_the_reads_that_touch_it() {
     for sealed in [false, true] {

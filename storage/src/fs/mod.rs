@@ -76,6 +76,8 @@ pub enum SyncPoint {
     NodeStateData,
     /// The rename of the file with the vote.
     NodeStateRenamed,
+    /// The name of the file with the vote as it was found, before anybody is told what is in it.
+    NodeStateFound,
     /// A snapshot of cluster metadata.
     ImageSnapshotData,
     /// The snapshot's rename, before the log that it stands for is removed.
@@ -84,7 +86,7 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 27] = [
+    pub const ALL: [SyncPoint; 28] = [
         SyncPoint::AppendData,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
@@ -110,6 +112,7 @@ impl SyncPoint {
         SyncPoint::MetadataDirCreated,
         SyncPoint::NodeStateData,
         SyncPoint::NodeStateRenamed,
+        SyncPoint::NodeStateFound,
         SyncPoint::ImageSnapshotData,
         SyncPoint::ImageSnapshotRenamed,
     ];

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,14 +11,21 @@ use floodmark_proto::ids::Offset;
 use super::MANIFEST_FILE;
 use crate::error::LogError;
 use crate::fs::{
-    DirEntry, Disk, DiskFile, OpenMode, ReplaceSyncs, SyncPoint, remove_if_present, replace_file,
-    write_all_at,
+    DirEntry, Disk, DiskFile, OpenMode, ReplaceSyncs, SyncPoint, read_full_at, remove_if_present,
+    replace_file, write_all_at,
 };
 use crate::manifest::Manifest;
 use crate::segment::name::{self, FileKind};
 
 /// Suffix of a file that was not finished before it got its name.
 pub(super) const TEMPORARY: &str = ".tmp";
+
+/// Stands in a log's directory from a failed write or sync until the log was recovered. Never synced: it has to last as long as the memory
+/// of the system in which it is told, no longer.
+const FAILED_FILE: &str = "write.failed";
+
+/// How much is written again at a time.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// Names of one listing, sorted by what they are.
 #[derive(Debug, Default)]
@@ -35,6 +43,8 @@ pub(crate) struct Found {
     pub(crate) cleaned: BTreeMap<Offset, u64>,
     pub(crate) cleaned_transactions: BTreeMap<Offset, u64>,
     pub(crate) temporary: Vec<String>,
+    /// A write or sync has failed since the log was recovered last, in a process of this run of the system.
+    pub(crate) has_failed: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,6 +66,7 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
             found.temporary.push(entry.name);
             continue;
         }
+        found.has_failed |= entry.name == FAILED_FILE;
         match name::parse(&entry.name) {
             Some((base, FileKind::Data)) => {
                 found.data.insert(base, entry.bytes);
@@ -122,6 +133,36 @@ pub(super) fn write_snapshot(
 /// Returns once removed names cannot come back, and new ones cannot go.
 pub(super) fn settle_names(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     disk.sync_dir(dir, SyncPoint::SegmentsRemoved).map_err(LogError::io("sync", dir))
+}
+
+/// Leaves word of a failed write or sync for whoever opens the log next.
+pub(super) fn note_failure(disk: &dyn Disk, dir: &Path) {
+    // Where not even a name can be noted the disk is not going to take anything else.
+    let _ = disk.open(&dir.join(FAILED_FILE), OpenMode::Create);
+}
+
+/// What was left by [`note_failure`] has been seen to.
+pub(super) fn forget_failure(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    let path = dir.join(FAILED_FILE);
+    remove_if_present(disk, &path).map_err(LogError::io("remove", &path))
+}
+
+/// Writes a part of a file once more as it reads. A system takes for written what it could not write: reads give it, no later sync
+/// brings it to the disk.
+pub(super) fn write_again(file: &dyn DiskFile, path: &Path, part: Range<u64>) -> Result<(), LogError> {
+    let mut piece =
+        vec![0; usize::try_from(PIECE_BYTES.min(part.end.saturating_sub(part.start))).unwrap_or(0)];
+    let mut at = part.start;
+    while at < part.end {
+        let len = piece.len().min(usize::try_from(part.end - at).unwrap_or(usize::MAX));
+        let read = read_full_at(file, &mut piece[..len], at).map_err(LogError::io("read", path))?;
+        if read == 0 {
+            return Ok(());
+        }
+        write_all_at(file, &mut [IoSlice::new(&piece[..read])], at).map_err(LogError::io("write", path))?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 /// Makes `manifest` the durable truth about the log in `dir`.

@@ -269,7 +269,7 @@ impl Log {
     }
 
     fn poison(&self, error: LogError) -> LogError {
-        self.shared.poison(error)
+        self.shared.poison(&*self.context.disk, error)
     }
 
     /// Answers an error of a call that may be made again once there is space, or descriptors, where want of them is all that it was.

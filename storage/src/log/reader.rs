@@ -16,9 +16,11 @@ use parking_lot::Mutex;
 
 pub use stream::{LANDED_RECORDS_MAX, StreamQuery, StreamRead, StreamRecord};
 
+use super::files;
 use super::keys::LogKeys;
 use super::tail_cache::Tail;
 use crate::error::{LogError, Poison};
+use crate::fs::Disk;
 use crate::index::{AbortedTransaction, transaction_index};
 use crate::leader_epochs::LeaderEpochs;
 use crate::segment::{ReadLimits, Segment};
@@ -61,8 +63,11 @@ impl LogShared {
         }
     }
 
-    /// Stops the log for good: after a failed write or sync nobody can say what the disk holds.
-    pub(crate) fn poison(&self, error: LogError) -> LogError {
+    /// Stops the log for good: after a failed write or sync nobody can say what the disk holds. Whoever opens it next is told.
+    pub(crate) fn poison(&self, disk: &dyn Disk, error: LogError) -> LogError {
+        if self.poison.get().is_none() {
+            files::note_failure(disk, &self.dir);
+        }
         let poison = match error {
             LogError::Io { action, path, source } => Poison { action, path, source },
             LogError::Poisoned(poison) => poison,

@@ -91,20 +91,13 @@ impl Log {
             touched: false,
             removed: false,
         };
-        opening.read_manifest()?;
-        opening.finish_changes()?;
-        opening.check_durable_part()?;
-        opening.check_transaction_indexes()?;
-        opening.read_epochs()?;
-        opening.recover_tail(&config)?;
-        opening.settle_start_by_epochs();
-        opening.complete_epochs();
-        opening.sweep_indexes()?;
-        opening.sweep_key_indexes(&config)?;
-        opening.report.was_clean = !opening.touched && opening.manifest.as_ref().is_some_and(|m| m.is_closed);
-        opening.check_indexes(&config)?;
-        opening.read_producers()?;
-        opening.into_log(context, config)
+        let noting = (Arc::clone(&opening.disk), Arc::clone(&opening.dir));
+        opening.recover(&config).and_then(|()| opening.into_log(context, config)).inspect_err(|e| {
+            // A sync failed, perhaps: the next opening must not find it forgotten.
+            if matches!(e, LogError::Io { .. }) {
+                files::note_failure(&*noting.0, &noting.1);
+            }
+        })
     }
 }
 
@@ -137,6 +130,23 @@ struct Opening {
 }
 
 impl Opening {
+    fn recover(&mut self, config: &LogConfig) -> Result<(), LogError> {
+        self.read_manifest()?;
+        self.finish_changes()?;
+        self.check_durable_part()?;
+        self.check_transaction_indexes()?;
+        self.read_epochs()?;
+        self.recover_tail(config)?;
+        self.settle_start_by_epochs();
+        self.complete_epochs();
+        self.sweep_indexes()?;
+        self.sweep_key_indexes(config)?;
+        self.report.was_clean = !self.touched && self.manifest.as_ref().is_some_and(|m| m.is_closed);
+        self.check_indexes(config)?;
+        self.read_producers()?;
+        Ok(())
+    }
+
     fn path(&self, base: Offset, kind: FileKind) -> PathBuf {
         path_of(&self.dir, base, kind)
     }
@@ -239,6 +249,9 @@ impl Opening {
         log.publish_first_unstable();
         if self.touched {
             log.checkpoint()?;
+        }
+        if self.found.has_failed {
+            files::forget_failure(&*log.context.disk, &self.dir)?;
         }
         Ok((log, self.report))
     }

@@ -55,7 +55,7 @@ impl SyncJob {
             if let Some(poison) = self.shared.poison.get() {
                 return Err(LogError::Poisoned(poison.clone()));
             }
-            self.sync_batches().map_err(|e| self.shared.poison(e))?;
+            self.sync_batches().map_err(|e| self.shared.poison(&*self.disk, e))?;
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| {

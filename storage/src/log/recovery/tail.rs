@@ -130,6 +130,10 @@ impl Opening {
         }
         self.touched = true;
         let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+        if self.found.has_failed {
+            // First, so that what is checked is what will be on the disk.
+            files::write_again(&*file, &path, from.size_bytes..size)?;
+        }
         let mut scan = BatchScan::new(Arc::clone(&file), &path, from.size_bytes, from.end_offset)?;
         let mut largest = from.largest_timestamp;
         while let Some(batch) = scan.step()? {
@@ -182,6 +186,10 @@ impl Opening {
         let entries = transaction_index::parse(&content[..whole])
             .map_err(|source| LogError::BadFile { path: path.clone(), source })?;
         let kept = transaction_index::entries_before(&entries, end) * transaction_index::ENTRY_LEN;
+        if self.found.has_failed {
+            let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
+            files::write_again(&*file, &path, 0..kept as u64)?;
+        }
         if kept < content.len() {
             let file = self.disk.open(&path, OpenMode::Write).map_err(LogError::io("open", &path))?;
             file.set_size(kept as u64).map_err(LogError::io("cut", &path))?;
