@@ -55,12 +55,14 @@ pub(crate) struct Claim {
 }
 
 impl NodeStateFile {
-    /// The file in `dir`, where there is one.
+    /// The file in `dir`, where there is one. Durable as it was read, also where a process was killed before it had seen to that: a vote is
+    /// told again without being written again.
     pub(crate) fn read(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<NodeStateFile>, QuorumError> {
         let path = dir.join(FILE);
         let content =
             read_small_file(&**disk, &path, FILE_BYTES_MAX).map_err(QuorumError::io("read", &path))?;
         let Some(content) = content else { return Ok(None) };
+        disk.sync_dir(dir, SyncPoint::NodeStateFound).map_err(QuorumError::io("sync", dir))?;
         let message = sealed_file::open(KIND, content.into())
             .map_err(|source| QuorumError::BadFile { path: path.clone(), source })?;
         let state =
