@@ -189,7 +189,7 @@ impl Cluster {
 
     /// Asks to be let in, and returns once this broker may lead and its partitions know, however long that takes.
     pub(crate) async fn serve(&self, readiness: &Readiness) -> Result<(), StartError> {
-        let made = self.registry.take_made().into_iter().collect();
+        let made = self.registry.take_made();
         let (id, has_lost_directory) = (self.member.id, self.member.has_lost_directory);
         let is_held = |topic, index| self.registry.get(topic, index).is_some();
         let lost = lost_replicas::at_start(&self.image(), id, &made, has_lost_directory, is_held);

@@ -29,8 +29,9 @@ pub(crate) fn at_start(
 ) -> Vec<(TopicId, u32)> {
     let is_lost = |(topic, index, partition): &InSync<'_>| {
         if made.contains(&(*topic, *index)) {
-            // A partition on this broker alone may be new: the broker ended before it had made the log.
-            partition.replicas.len() > 1 || has_lost_directory
+            // A partition on this broker alone may be new: the broker ended before it had made the log. Then nobody has ever led it but
+            // when it was made, and all that came to it since is that this broker has registered again.
+            partition.replicas.len() > 1 || has_lost_directory || partition.partition_epoch > 1
         } else {
             has_other(partition) && i32::try_from(*index).is_ok_and(|index| !is_held(*topic, index))
         }
@@ -141,6 +142,34 @@ mod tests {
         assert_eq!(lost(false), [(id(SHARED), 0), (id(LAST), 0)]);
         assert_eq!(lost(true), [(id(SHARED), 0), (id(ALONE), 0), (id(LAST), 0)]);
         assert_eq!(at_start(&image, BrokerId(1), &BTreeSet::new(), true, |_, _| true), []);
+    }
+
+    /// A directory that vanished is not what a new partition looks like: this broker has led it since it was made.
+    #[test]
+    fn a_log_that_was_led_before_is_lost_also_where_nobody_else_has_a_copy() {
+        let mut image = image();
+        let made: BTreeSet<_> = [(id(ALONE), 0)].into();
+        let restart = |image: &mut ClusterImage, n, serves| {
+            let register = Command::RegisterBroker {
+                broker: BrokerId(1),
+                incarnation: uuid::Uuid::from_u128(n),
+                rack: None,
+                endpoints: Vec::new(),
+                feature_levels: (1, 2),
+                directories: Vec::new(),
+            };
+            let Output::BrokerRegistered { epoch } = done(image, &register) else { panic!() };
+            let lost = at_start(image, BrokerId(1), &made, false, |_, _| true);
+            if serves {
+                done(image, &Command::UnfenceBroker { broker: BrokerId(1), epoch });
+            }
+            lost
+        };
+        // However often it starts before it comes to make the log.
+        assert_eq!(restart(&mut image, 2, false), []);
+        assert_eq!(restart(&mut image, 3, false), []);
+        assert_eq!(restart(&mut image, 4, true), []);
+        assert_eq!(restart(&mut image, 5, true), [(id(ALONE), 0)]);
     }
 
     #[test]

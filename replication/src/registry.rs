@@ -12,7 +12,7 @@ mod places;
 mod reconcile;
 mod upkeep;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
@@ -74,8 +74,8 @@ struct Shared {
     /// From here on nothing is opened any more: nobody would close it.
     is_closing: AtomicBool,
     reconciled: watch::Sender<u64>,
-    /// Partitions whose logs were made anew when the registry was opened; `None` once somebody has asked.
-    made: Mutex<Option<Vec<(TopicId, u32)>>>,
+    /// Partitions of which no disk had a log when the registry was opened, made since or not; `None` once somebody has asked.
+    made: Mutex<Option<BTreeSet<(TopicId, u32)>>>,
     upkeep: Upkeep,
 }
 
@@ -116,7 +116,7 @@ impl Registry {
             image: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             is_closing: AtomicBool::new(false),
             reconciled: watch::Sender::new(0),
-            made: Mutex::new(Some(Vec::new())),
+            made: Mutex::new(Some(BTreeSet::new())),
             upkeep: Upkeep::new(options.periods),
         });
         let unusable = shared.follow(image);
@@ -161,10 +161,10 @@ impl Registry {
         found.map(|(id, reason)| UnusablePartition { name: id.to_string(), source: reason.clone() })
     }
 
-    /// Partitions that were not on any disk until now, though the image gave them to this broker before it was opened. Told once; what
-    /// is made later is not told.
+    /// Partitions that were not on any disk until now, though the image gave them to this broker before it was opened, also where there was no
+    /// room to make them yet. Told once; what is made for later images is not told.
     #[must_use]
-    pub fn take_made(&self) -> Vec<(TopicId, u32)> {
+    pub fn take_made(&self) -> BTreeSet<(TopicId, u32)> {
         self.0.made.lock().take().unwrap_or_default()
     }
 

@@ -111,6 +111,9 @@ impl Shared {
     /// Opens a partition, or makes it; says whether there was nothing to recover.
     fn open(&self, id: &PartitionId, duty: &Duty) -> Result<bool, LogError> {
         let name = name_of(id)?;
+        if self.places.lock().of(&name).is_empty() {
+            self.note_made(id);
+        }
         let at = self.place_of(&name, id.topic_id)?;
         let config = duty.settings.log.clone();
         let (log, report) = self.data_dirs[at].open_partition(&name, id.topic_id, config)?;
@@ -118,10 +121,8 @@ impl Shared {
             tracing::info!(partition = %name, scanned_bytes = report.scanned_bytes, cut_bytes = report.cut_bytes, "recovered");
         }
         self.unusable.lock().remove(id);
-        if report.was_new
-            && let (Some(made), Ok(index)) = (&mut *self.made.lock(), u32::try_from(id.index))
-        {
-            made.push((id.topic_id, index));
+        if report.was_new {
+            self.note_made(id);
         }
         let partition = PartitionHandle::new(id.clone(), log, &self.disks, duty.clone());
         let mut held = self.held.write();
@@ -131,6 +132,12 @@ impl Shared {
         });
         topic.partitions.insert(id.index, partition);
         Ok(report.was_clean || report.was_new)
+    }
+
+    fn note_made(&self, id: &PartitionId) {
+        if let (Some(made), Ok(index)) = (&mut *self.made.lock(), u32::try_from(id.index)) {
+            made.insert((id.topic_id, index));
+        }
     }
 
     /// The data directory where a partition lies, or from now on shall lie. What else has its name is taken out of the way.

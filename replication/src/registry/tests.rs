@@ -285,6 +285,31 @@ fn a_partition_for_which_there_is_no_space_is_made_once_there_is() {
     assert!(registry.get(id, 0).is_some() && registry.unusable(id, 0).is_none());
 }
 
+/// Were it told only of logs that could be made, one that is made once there is room would pass for all that there ever was.
+#[test]
+fn a_log_that_is_missing_at_the_start_is_told_also_where_there_is_no_room_for_another() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let (kept, gone) = (cluster.create("kept", 1, 1), cluster.create("gone", 2, 1));
+    let registry = open(&disk, &cluster);
+    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
+    assert_eq!(registry.take_made(), [(kept, 0), (gone, 0)].into());
+    registry.close(Duration::from_secs(20));
+    drop(registry);
+    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
+        for entry in disk.list(dir).unwrap_or_default() {
+            disk.remove_file(&dir.join(entry.name)).unwrap();
+        }
+        let _ = disk.remove_dir(dir);
+    }
+    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64);
+    let (registry, unusable) = open_all(&disk, &cluster);
+    assert_eq!(unusable.len(), 1, "{unusable:?}");
+    assert_eq!(registry.take_made(), [(gone, 0)].into());
+    disk.limit_capacity(u64::MAX);
+    assert!(registry.0.follow(&cluster.0).is_empty());
+    assert!(registry.get(gone, 0).is_some());
+}
+
 #[test]
 fn a_partition_that_lies_in_two_directories_is_left_as_it_is() {
     let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
