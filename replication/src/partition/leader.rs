@@ -173,7 +173,18 @@ impl Leader {
         if follower.said.is_some_and(|said| from.broker_epoch < said.broker_epoch) {
             return Err(PartitionError::UnknownReplica { broker });
         }
-        Ok(agreement(from, log))
+        let agreement = agreement(from, log);
+        // An empty log has no record to be judged by. Where it starts was committed when this leader was elected, unless that gave up what others
+        // had committed: then what this leader has written since lies before that start.
+        let is_blank = from.last_fetched_epoch.is_none() && from.fetch_offset > log.start;
+        if agreement == Agreement::Agrees
+            && is_blank
+            && from.fetch_offset > self.epoch_start
+            && !follower.is_counted
+        {
+            return Ok(Agreement::PartsAt(LeaderEpoch::UNKNOWN, log.start));
+        }
+        Ok(agreement)
     }
 
     /// A follower says where it is. Believed where its log is a part of this one, and where it has not said something newer before.

@@ -159,6 +159,32 @@ fn r2_r4_a_follower_agrees_where_its_last_record_is_here_and_nowhere_else() {
     }
 }
 
+/// Fails when an empty log passes for a part of this one by its end alone: after an unclean election records that lie before it may have been
+/// committed here only, and would be gone once that replica led.
+#[test]
+fn an_empty_log_that_starts_where_this_leader_has_written_begins_again() {
+    let blank = Agreement::PartsAt(LeaderEpoch::UNKNOWN, Offset(5));
+    for (isr, beyond) in [(&[1, 3][..], blank), (&[1, 2], Agreement::Agrees)] {
+        let mut office = Office::new(isr, 20, 0);
+        (office.start, office.end) = (Offset(5), Offset(30));
+        for (end, expected) in [
+            (5, Agreement::Agrees),
+            (8, Agreement::Agrees),
+            (20, Agreement::Agrees),
+            (21, beyond),
+            (30, beyond),
+        ] {
+            let from = ReplicaFetch {
+                last_fetched_epoch: None,
+                log_start: Offset(end),
+                ..office.fetch(2, end, end)
+            };
+            let found = office.with(|leader, log| leader.judge(&from, log)).unwrap();
+            assert_eq!(found, expected, "{isr:?} {end}");
+        }
+    }
+}
+
 /// Fails when a position of another epoch counts.
 #[test]
 fn r3_who_speaks_of_another_leader_or_is_no_replica_is_refused() {
@@ -268,6 +294,9 @@ fn whoever_was_proposed_counts_until_the_partition_is_in_another_state() {
     office.hears(2, 30, 30, 0);
     assert_eq!(office.watermark(), 20, "3 may be in sync");
     assert_eq!(office.proposes(0), None, "one at a time");
+    // The same state under other settings is no answer.
+    office.image_says(&[1, 2], 4);
+    assert_eq!((office.leader.counted(), office.watermark()), (3, 20));
     // Refused; but a copy of the proposal may still be on its way.
     office.leader.on_isr_answer(&ineligible(3));
     assert_eq!(office.watermark(), 20);
