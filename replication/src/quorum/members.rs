@@ -23,6 +23,8 @@ const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(30);
 const CHANGE_TIME_MAX: Duration = Duration::from_secs(15);
 /// A call for a change; the leader may first wait for learners.
 const CHANGE_CALL_TIME: Duration = Duration::from_secs(45);
+/// Brokers that are there answer a leader's next sign of life; busy ones may take their time.
+const HEAR_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at how far a learner is.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
@@ -272,6 +274,7 @@ impl Shared {
         for newcomer in nodes.difference(&before) {
             self.catch_up(*newcomer).await?;
         }
+        self.hear_majority(&nodes).await?;
         if !nodes.contains(&self.node) {
             // So that one of those that stay leads next, and not another that has to go.
             let mut candidates = nodes;
@@ -284,6 +287,28 @@ impl Shared {
             return Err(ChangeError::NotTaken(NotTaken::NotLeader(None)));
         }
         self.change_membership(ChangeMembers::ReplaceAllVoters(nodes)).await
+    }
+
+    /// Waits until a majority of these answers: without one nothing could be decided any more, not even that others vote.
+    async fn hear_majority(&self, nodes: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        let asked = Instant::now();
+        loop {
+            self.check_leads()?;
+            let (term, now) = (self.raft.metrics().borrow().current_term, Instant::now());
+            let waited = now.saturating_duration_since(asked);
+            let heard = self.acks.since(std::slice::from_ref(nodes), self.node, term, now);
+            if heard.is_some_and(|ago| ago <= waited) {
+                return Ok(());
+            }
+            if waited > HEAR_TIME_MAX {
+                let brokers: Vec<String> = nodes.iter().map(|node| broker_id(*node).to_string()).collect();
+                return Err(ChangeError::Refused(format!(
+                    "no majority of brokers {} answers; with them as voters nothing could be decided any more",
+                    brokers.join(", ")
+                )));
+            }
+            sleep(LOOK_AFTER).await;
+        }
     }
 
     /// Waits until a learner has what there is now: a voter that lacks much would hold the others up.

@@ -106,6 +106,64 @@ fn each_voter_that_does_not_lead_can_become_the_only_one() {
 }
 
 #[test]
+fn a_leader_makes_voters_of_others_whom_nobody_could_elect_before() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        for id in [4, 5] {
+            cluster.start(id, new_disk()).await.unwrap();
+        }
+        let mut topics = 1..;
+        // One that could not lead; one of three by chance; all others.
+        let follower = if cluster.leader().await == 3 { 2 } else { 3 };
+        for wanted in [vec![5], vec![1, 2, 3], vec![follower], vec![1, 2, 3, 4, 5], vec![4], vec![1, 2, 5]] {
+            cluster.at(1).change_voters(brokers(wanted.clone())).await.unwrap();
+            assert_eq!(voters_of(cluster.at(1)), wanted);
+            cluster.leader_among(&wanted.iter().copied().collect()).await;
+            cluster.at(1).propose(create_topic(topics.next().unwrap())).await.unwrap();
+        }
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn voters_of_whom_most_are_away_are_refused_and_nothing_changes() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let away = (1..=3).find(|id| *id != leader).unwrap();
+        let disk = cluster.kill(away).await;
+        let refused = cluster.any().change_voters(brokers([away])).await;
+        assert!(
+            matches!(&refused, Err(MembershipError::Refused { reason }) if reason.contains("no majority")),
+            "{refused:?}"
+        );
+        cluster.any().propose(create_topic(1)).await.unwrap();
+        assert_eq!(voters_of(cluster.any()), [1, 2, 3]);
+        cluster.start(away, disk).await.unwrap();
+        cluster.any().change_voters(brokers([away])).await.unwrap();
+        cluster.any().propose(create_topic(2)).await.unwrap();
+        cluster.stop().await;
+    });
+}
+
+#[test]
+fn the_leader_is_taken_out_by_the_one_after_it() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let other = (1..=3).find(|id| *id != leader).unwrap();
+        cluster.at(other).remove_node(BrokerId(leader)).await.unwrap();
+        let membership = cluster.at(other).membership();
+        assert!(membership.voters.iter().chain(&membership.learners).all(|(broker, _)| broker.0 != leader));
+        cluster.at(other).propose(create_topic(1)).await.unwrap();
+        cluster.stop().await;
+    });
+}
+
+#[test]
 fn obligation_8_an_empty_disk_under_an_old_id_is_refused_until_the_old_one_is_removed() {
     block_on_cluster(async {
         let mut cluster = three().await;
