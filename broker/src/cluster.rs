@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerEpoch, BrokerId};
+use floodmark_proto::ids::{BrokerEpoch, BrokerId, Offset};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::{ClusterImage, Command, Output};
@@ -40,6 +40,12 @@ const DISK_THREADS: usize = 4;
 
 /// How long closing logs may take; each takes a few syncs.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a broker that is to go waits for answers to what clients brought, in which time they are told to come again. Replicas in sync
+/// have everything within milliseconds.
+const LEAVE_TIME_MAX: Duration = Duration::from_secs(1);
+/// How often it looks.
+const LEAVE_LOOK_AFTER: Duration = Duration::from_millis(10);
 
 /// How often a broker that waits to be let in says so.
 const TELL_AFTER: Duration = Duration::from_secs(5);
@@ -233,6 +239,7 @@ impl Cluster {
         if limit.is_zero() || !images.borrow().brokers().any(|other| other.id != id && !other.fenced) {
             return;
         }
+        self.take_leave(limit.min(LEAVE_TIME_MAX)).await;
         self.heartbeats.want(Wants::Stop);
         let handed_over = async {
             while !is_handed_over(&images.borrow_and_update(), id) {
@@ -247,6 +254,20 @@ impl Cluster {
         };
         if !has_ended {
             tracing::warn!("not everything that this broker leads was taken over in time");
+        }
+    }
+
+    /// Takes nothing more from clients, and has what they have brought answered while this broker leads.
+    async fn take_leave(&self, limit: Duration) {
+        let left: Vec<PartitionHandle> =
+            self.registry.all().into_iter().filter(PartitionHandle::take_leave).collect();
+        let until = Instant::now() + limit;
+        // What was let in a moment before is in the log then. What groups write goes on, and is not waited for.
+        sleep(LEAVE_LOOK_AFTER).await;
+        let ends: Vec<Offset> = left.iter().map(PartitionHandle::log_end).collect();
+        let is_answered = |(partition, end): (&PartitionHandle, &Offset)| partition.high_watermark() >= *end;
+        while !left.iter().zip(&ends).all(is_answered) && Instant::now() < until {
+            sleep(LEAVE_LOOK_AFTER).await;
         }
     }
 

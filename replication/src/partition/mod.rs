@@ -26,6 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use floodmark_proto::batch::RecordBatch;
@@ -65,6 +66,8 @@ struct Partition {
     /// What came from the leader and is not in the log yet, in its order. The leader's answers bound it.
     fetched: Mutex<VecDeque<copying::Incoming>>,
     dir: Box<Path>,
+    /// Nothing more is taken from clients.
+    takes_leave: AtomicBool,
 }
 
 /// Which partition it is.
@@ -160,7 +163,8 @@ impl PartitionHandle {
         let log = GroupCommit::new(log, disks, owner);
         // A leader knows at once what of a log that was there before is committed.
         log.nudge();
-        PartitionHandle(Arc::new(Partition { name, log, reader, progress, fetched: Mutex::default(), dir }))
+        let (fetched, takes_leave) = (Mutex::default(), AtomicBool::new(false));
+        PartitionHandle(Arc::new(Partition { name, log, reader, progress, fetched, dir, takes_leave }))
     }
 
     /// Which partition it is.
@@ -242,10 +246,26 @@ impl PartitionHandle {
     fn admit(&self, options: AppendOptions) -> Result<LeaderEpoch, PartitionError> {
         let duty = self.0.progress.duty.load();
         let epoch = duty.role.lead(options.expected_epoch)?;
+        if options.origin == Origin::Client && self.0.takes_leave.load(Ordering::Acquire) {
+            return Err(PartitionError::NotLeader { epoch });
+        }
         if options.needs_min_isr {
             duty.in_sync().check_before_append()?;
         }
         Ok(epoch)
+    }
+
+    /// Where this broker leads and another could: takes nothing more from clients, who are told that it does not lead, because it is about
+    /// to go. What is on its way when a leadership ends is told to come again though it may be kept, and lies there twice then where its
+    /// producer is not idempotent. Says whether it is so. There is no way back.
+    #[must_use]
+    pub fn take_leave(&self) -> bool {
+        let duty = self.0.progress.duty.load();
+        let can_go = matches!(duty.role, Role::Leader { .. }) && duty.isr.len() > 1;
+        if can_go {
+            self.0.takes_leave.store(true, Ordering::Release);
+        }
+        can_go
     }
 
     /// Done once everything before `end` is committed on enough replicas; fails where this broker does not lead in `epoch`

@@ -172,6 +172,23 @@ fn who_waits_learns_that_leadership_was_lost() {
 }
 
 #[test]
+fn a_leader_that_takes_its_leave_takes_nothing_more_from_clients() {
+    let duty = leader(2, SyncPolicy::Ack);
+    let partition = open(&SimDisk::new(), duty.clone());
+    assert!(!partition.take_leave(), "nobody else could lead");
+    let taken = now(partition.append(vec![batch("a")], AppendOptions::CLIENT)).unwrap();
+    now(partition.committed(taken.end, taken.epoch)).unwrap();
+    let both: Arc<[BrokerId]> = Arc::new([BrokerId(1), BrokerId(2)]);
+    partition.take_up(Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty });
+    now(partition.append(vec![batch("b")], AppendOptions::CLIENT)).unwrap();
+    assert!(partition.take_leave());
+    let late = now(partition.append(vec![batch("c")], AppendOptions::CLIENT));
+    assert!(matches!(late, Err(PartitionError::NotLeader { epoch: LeaderEpoch(2) })), "{late:?}");
+    now(partition.append(vec![batch("d")], AppendOptions::COORDINATOR)).unwrap();
+    assert_eq!(partition.log_end(), Offset(3));
+}
+
+#[test]
 fn ends_of_epochs_are_told_also_of_leaders_that_appended_nothing() {
     let partition = open(&SimDisk::new(), leader(3, SyncPolicy::None));
     let append = || now(partition.append(vec![batch("a")], AppendOptions::CLIENT)).unwrap();
