@@ -14,7 +14,7 @@ use floodmark_replication::quorum::Seat;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -50,6 +50,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes that may be under way, and the largest piece: records move in megabytes.
 const WINDOW_BYTES: u32 = 16 << 20;
 const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// Time that a call of somebody unknown may take. Brokers are known by what their calls say of them; who is not may hold nothing here for
+/// longer, and asks again.
+const STRANGER_TIME_MAX: Duration = Duration::from_secs(20);
+/// Whose calls come from brokers that nobody knows yet.
+const STRANGERS: &str = "/floodmark.quorum.Forming/";
 /// Whose calls are served before the broker is a member.
 const EARLY: &str = "/floodmark.quorum.";
 /// Whose calls are served before the broker has opened its logs: while it does, it may be the one that decides for all.
@@ -105,6 +110,7 @@ struct Served {
 
 async fn call(State(served): State<Served>, request: Request) -> Response {
     let path = request.uri().path();
+    let is_strangers = path.starts_with(STRANGERS);
     let router = if path.starts_with(EARLY) {
         Some(served.early)
     } else if path.starts_with(CONTROLLER) {
@@ -114,10 +120,19 @@ async fn call(State(served): State<Served>, request: Request) -> Response {
     };
     match router {
         // A router is always ready, and never fails.
-        Some(mut router) => match router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
+        Some(mut router) => {
+            let answer = async {
+                match router.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            };
+            if !is_strangers {
+                return answer.await;
+            }
+            let late = |_| Status::deadline_exceeded("the call was not made in time").into_http();
+            timeout(STRANGER_TIME_MAX, answer).await.unwrap_or_else(late)
+        }
         None => Status::unavailable("this broker is no member of its cluster yet").into_http(),
     }
 }
