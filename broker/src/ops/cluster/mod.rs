@@ -177,7 +177,7 @@ fn check_removal(
     let refuse = |message: String| Err(OpError::new(ErrorCode::InvalidRequest, message));
     if is_voter {
         return refuse(format!(
-            "broker {broker} is a voter of the metadata; `floodmark cluster voters remove {broker}`, or replace it there, first"
+            "broker {broker} is a voter of the metadata; name 1, 3 or 5 others with `floodmark cluster voters set` first"
         ));
     }
     if known.is_some_and(|known| !known.fenced) {

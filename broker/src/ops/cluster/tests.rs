@@ -60,7 +60,7 @@ fn a_broker_is_removed_when_nobody_needs_it() {
         check_removal(known, BrokerId(1), is_voter, replicas).map_err(|e| e.message)
     };
     assert!(check(Some(serving), false, Some(0)).unwrap_err().contains("drain it and stop it first"));
-    assert!(check(Some(&fenced), true, Some(0)).unwrap_err().contains("voters remove 1"));
+    assert!(check(Some(&fenced), true, Some(0)).unwrap_err().contains("voters set"));
     assert!(check(Some(&fenced), false, Some(3)).unwrap_err().contains("holds 3 replicas"));
     assert_eq!(check(Some(&fenced), false, Some(0)), Ok(()));
     assert_eq!(check(Some(&fenced), false, None), Ok(()));

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::Args;
 use floodmark_client::admin::{Mode, MoveGoal, MoveUnderWay, Moved};
-use floodmark_client::{Admin, TopicPartition};
+use floodmark_client::{Admin, Error, TopicPartition};
+use floodmark_proto::kafka::ErrorCode;
 use serde::Serialize;
 
 use super::super::OutputArgs;
@@ -152,6 +153,7 @@ pub(crate) async fn drain(args: &DrainArgs) -> anyhow::Result<()> {
     let mode = if args.wait.dry_run { Mode::Check } else { Mode::Change };
     if args.undo {
         let cancelled = admin.cancel_moves(&[], Some(args.broker), mode).await?;
+        let cancelled = without_ended(cancelled, args.output);
         let nothing = format!("no move away from broker {} is under way", args.broker);
         return print(&cancelled, mode, args.output, &nothing);
     }
@@ -348,5 +350,19 @@ pub(crate) async fn cancel(args: &CancelArgs) -> anyhow::Result<()> {
     for part in meant.chunks(BEGUN_AT_ONCE) {
         cancelled.extend(admin.cancel_moves(part, None, mode).await?);
     }
-    print(&cancelled, mode, args.output, "nothing of that moves")
+    print(&without_ended(cancelled, args.output), mode, args.output, "nothing of that moves")
+}
+
+/// Those that were taken back, or could not be. Some may have ended between the look at them and their turn.
+fn without_ended(mut cancelled: Vec<Moved>, output: OutputArgs) -> Vec<Moved> {
+    let before = cancelled.len();
+    cancelled.retain(|moved| match &moved.error {
+        Some(Error::Refused(refusal)) => refusal.code != Some(ErrorCode::NoReassignmentInProgress),
+        _ => true,
+    });
+    let ended = before - cancelled.len();
+    if ended > 0 && output.format == Format::Table {
+        note(&format!("{} had ended before, and stays where it went", counted(ended, "move")));
+    }
+    cancelled
 }
