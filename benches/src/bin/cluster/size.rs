@@ -45,11 +45,15 @@ impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
         let scratch = self.common.setup.scratch()?;
         let mut nodes = Nodes::new(&self.common.program.path()?, &scratch.path().join("nodes"), &[])?;
-        self.run_on(report, &mut nodes).map_err(|e| {
+        let ran = self.run_on(report, &mut nodes);
+        // Ended before their files go.
+        drop(nodes);
+        if ran.is_err() {
             // What the brokers said tells more.
             let kept = scratch.keep();
-            e.context(format!("what the brokers left is in {}", kept.display()))
-        })
+            return ran.with_context(|| format!("what the brokers left is in {}", kept.display()));
+        }
+        Ok(())
     }
 
     fn run_on(&self, report: &mut Report, nodes: &mut Nodes) -> anyhow::Result<()> {
