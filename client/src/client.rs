@@ -114,9 +114,9 @@ impl Client {
     async fn ask_topic(&self, name: &str) -> Result<Arc<TopicMetadata>> {
         self.ask_anyone("finding a topic", |peer| async move {
             let reply = peer.describe_topics(vec![name.to_owned()]).await?;
-            self.inner.metadata.learn(&reply)?;
+            let learned = self.inner.metadata.learn(&reply)?;
             let missing = || Error::Protocol(format!("the answer says nothing of {name}"));
-            self.known_topic(name).ok_or_else(missing)
+            learned.into_iter().find(|topic| *topic.name == *name).ok_or_else(missing)
         })
         .await
     }

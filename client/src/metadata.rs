@@ -89,11 +89,12 @@ impl Metadata {
             reachable.map(|broker| (broker.broker_id, address(&broker.host, broker.port))).collect();
     }
 
-    /// Takes what a broker said about topics; the error is the first that it had.
-    pub(crate) fn learn(&self, reply: &pb::DescribeTopicsReply) -> Result<()> {
+    /// Takes what a broker said about topics; the error is the first that it had. Answers with what was learned: others may find it wrong
+    /// and forget it at once.
+    pub(crate) fn learn(&self, reply: &pb::DescribeTopicsReply) -> Result<Vec<Arc<TopicMetadata>>> {
         self.learn_brokers(&reply.brokers);
         let mut known = self.known.write();
-        let mut refused = None;
+        let (mut told, mut refused) = (Vec::new(), None);
         for topic in &reply.topics {
             if let Some(error) = &topic.error {
                 known.topics.remove(topic.name.as_str());
@@ -103,9 +104,11 @@ impl Metadata {
             let name: Arc<str> = Arc::from(topic.name.as_str());
             let partitions = in_order(topic)?;
             let learned = TopicMetadata { name: Arc::clone(&name), partitions, asked_at: Instant::now() };
-            known.topics.insert(name, Arc::new(learned));
+            let learned = Arc::new(learned);
+            told.push(Arc::clone(&learned));
+            known.topics.insert(name, learned);
         }
-        refused.map_or(Ok(()), Err)
+        refused.map_or(Ok(told), Err)
     }
 }
 
@@ -174,6 +177,18 @@ mod tests {
         for broken in [&[0, 2][..], &[0, 0], &[-1]] {
             assert!(matches!(metadata.learn(&reply(broken)), Err(Error::Protocol(_))), "{broken:?}");
         }
+    }
+
+    #[test]
+    fn who_asked_has_the_answer_though_others_find_it_wrong() {
+        let metadata = Metadata::new(vec!["a:1".to_owned()]);
+        let learned = metadata.learn(&reply(&[0, 1])).unwrap();
+        metadata.forget("t");
+        assert!(metadata.topic("t", Duration::from_secs(9)).is_none());
+        assert_eq!(
+            learned.iter().map(|topic| (&*topic.name, topic.partitions.len())).collect::<Vec<_>>(),
+            [("t", 2)]
+        );
     }
 
     #[test]
