@@ -1,6 +1,7 @@
 //! Unmodified Kafka clients of many languages, driven against a broker; docs/TESTING.md tells how to run one case of one client.
 //!
 //! - `cases`: what is done and what must come of it, once for all clients; `console`: Kafka's own tools, and Connect
+//! - `mixed_group`: a Kafka client and the native one in one group
 //! - `session`, `adapter`: a client's running programs and how they are spoken to; the programs are in `tests/clients`
 //! - `install`: the list of clients, and how each becomes a program
 //! - `server`: the broker under test; `report`: what came of it; `document`: where it is written
@@ -18,6 +19,7 @@ mod install;
 #[allow(dead_code, unused_imports, reason = "shared with the interop tests, which use the rest of it")]
 #[path = "../kafka_reference/mod.rs"]
 mod kafka_reference;
+mod mixed_group;
 mod report;
 mod server;
 mod session;
@@ -281,6 +283,35 @@ fn assert_none_failed(outcomes: &[Outcome]) {
 fn a_few_clients_find_nothing_amiss() {
     let server = Server::start();
     assert_none_failed(&run_all(&server, GATE));
+}
+
+/// Kafka's own client and librdkafka, by either way of rebalancing.
+#[test]
+fn a_group_of_a_kafka_client_and_the_native_one_loses_nothing() {
+    let server = Server::start();
+    let Some(grpc) = server.grpc() else {
+        return skip(
+            "the native client",
+            "the broker under test is told by its address, or has no door for it",
+        );
+    };
+    let mut groups = Vec::new();
+    for name in ["kafka-clients", "confluent-kafka-python"] {
+        match start(Client::named(name), &server.bootstrap()) {
+            Ok(start) => {
+                groups.extend(["eager", "cooperative"].map(|strategy| (name, start.clone(), strategy)))
+            }
+            Err(why) => skip(name, &why),
+        }
+    }
+    thread::scope(|scope| {
+        for (name, start, strategy) in groups {
+            scope.spawn(move || match mixed_group::run(name, start, grpc, strategy) {
+                Ok(remark) => println!("{name}, {strategy}: {remark}"),
+                Err(failure) => panic!("{name}, {strategy}: {failure:?}"),
+            });
+        }
+    });
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Server {
     Floodmark {
         process: Child,
         address: String,
+        /// Of the native door.
+        grpc: String,
         dir: TempDir,
     },
 }
@@ -56,7 +58,8 @@ impl Server {
     fn floodmark(dir: TempDir, settings: &[(&str, &str)]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
         command.args(["serve", "--data-dir"]).arg(dir.path().join("data"));
-        command.args(["--kafka-listen", "127.0.0.1:0", "--grpc-listen", "off", "--http-listen", "off"]);
+        command.args(["--kafka-listen", "127.0.0.1:0", "--grpc-listen", "127.0.0.1:0"]);
+        command.args(["--http-listen", "off"]);
         for (key, value) in settings {
             command.args(["--set", &format!("{key}={value}")]);
         }
@@ -67,17 +70,18 @@ impl Server {
         command.stdin(Stdio::null()).stdout(File::create(dir.path().join("serve.out")).unwrap());
         command.stderr(File::create(dir.path().join("serve.err")).unwrap());
         let mut process = command.spawn().unwrap();
-        let mut address = None;
+        let mut addresses = None;
         poll(DEADLINE, || {
             assert!(process.try_wait().unwrap().is_none(), "`floodmark serve` ended: {}", said(dir.path()));
-            address = printed_address(&read(&dir.path().join("serve.out")));
-            address.is_some()
+            let out = read(&dir.path().join("serve.out"));
+            addresses = printed_address(&out, "Kafka ").zip(printed_address(&out, "gRPC "));
+            addresses.is_some()
         });
-        let Some(address) = address else {
+        let Some((address, grpc)) = addresses else {
             let _ = process.kill();
-            panic!("`floodmark serve` prints no address within {DEADLINE:?}: {}", said(dir.path()));
+            panic!("`floodmark serve` prints no addresses within {DEADLINE:?}: {}", said(dir.path()));
         };
-        Server::Floodmark { process, address, dir }
+        Server::Floodmark { process, address, grpc, dir }
     }
 
     /// Address for clients.
@@ -86,6 +90,15 @@ impl Server {
             Server::Given(bootstrap) => bootstrap.clone(),
             Server::Kafka { broker, .. } => broker.bootstrap(),
             Server::Floodmark { address, .. } => address.clone(),
+        }
+    }
+
+    /// Address for native clients; only ours has one.
+    #[allow(dead_code, reason = "some who share this file have Kafka clients alone")]
+    pub(crate) fn grpc(&self) -> Option<&str> {
+        match self {
+            Server::Floodmark { grpc, .. } => Some(grpc),
+            Server::Given(_) | Server::Kafka { .. } => None,
         }
     }
 
@@ -99,13 +112,10 @@ impl Server {
     }
 }
 
-/// Where it listens, once its line for Kafka clients is whole.
-fn printed_address(out: &str) -> Option<String> {
+/// Where it listens, once its line for such clients is whole.
+fn printed_address(out: &str, door: &str) -> Option<String> {
     let lines = out.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    lines
-        .filter_map(|line| line.trim().strip_prefix("Kafka "))
-        .map(|address| address.trim().to_owned())
-        .next()
+    lines.filter_map(|line| line.trim().strip_prefix(door)).map(|address| address.trim().to_owned()).next()
 }
 
 fn said(dir: &Path) -> String {
