@@ -32,6 +32,8 @@ mod shared;
 mod shutdown;
 #[cfg(test)]
 mod test_cluster;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -46,7 +48,7 @@ use floodmark_replication::rpc::{Address, BROKER_LISTENER};
 use floodmark_storage::TailBudget;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::data_dir::DataDir;
-use floodmark_storage::fs::RealDisk;
+use floodmark_storage::fs::{Disk, RealDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use tokio::net::{TcpListener, TcpSocket};
@@ -103,8 +105,16 @@ impl Broker {
         config: BrokerConfig,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Broker, StartError> {
+        Broker::start_on(config, Arc::new(RealDisk), stop)
+    }
+
+    fn start_on(
+        config: BrokerConfig,
+        disk: Arc<dyn Disk>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Broker, StartError> {
         let context = LogContext {
-            disk: Arc::new(RealDisk),
+            disk,
             clock: Clock::System,
             random: Random::System,
             tail_budget: TailBudget::new(config.tail_cache_bytes.0),

@@ -171,6 +171,20 @@ fn who_waits_learns_that_leadership_was_lost() {
     assert!(told.is_err(), "who is no longer registered is told no more");
 }
 
+/// In between another may have led, and put other records there. Fails where only the end of leading is told, not that of the epoch.
+#[test]
+fn who_waits_for_one_leadership_is_not_answered_by_the_next_on_the_same_broker() {
+    let partition = open(&SimDisk::new(), leader(5, SyncPolicy::Ack));
+    let waiting = partition.committed(Offset(1), LeaderEpoch(5));
+    partition.take_up(leader(7, SyncPolicy::Ack));
+    now(partition.append(vec![batch("other")], AppendOptions::CLIENT)).unwrap();
+    assert!(matches!(now(waiting), Err(PartitionError::NotLeader { epoch: LeaderEpoch(7) })));
+    assert!(matches!(
+        now(partition.committed(Offset(1), LeaderEpoch(5))),
+        Err(PartitionError::NotLeader { .. })
+    ));
+}
+
 #[test]
 fn a_leader_that_takes_its_leave_takes_nothing_more_from_clients() {
     let duty = leader(2, SyncPolicy::Ack);

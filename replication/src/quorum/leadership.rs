@@ -91,15 +91,46 @@ impl Watched {
     }
 
     fn leads(&self, metrics: &RaftMetrics<NodeId, Node>, now: Instant) -> Option<Leadership> {
-        let term = metrics.current_term;
-        let applied = metrics.last_applied?;
-        // Behind an entry of its own term everything older is committed and applied here.
-        let is_own = (applied.leader_id.term, applied.leader_id.node_id) == (term, metrics.id);
-        let is_leader = metrics.state == ServerState::Leader && !self.silence.is_on(now);
-        if !is_leader || !is_own || Some(applied.index) < self.settled {
-            return None;
+        let since = self.since_majority(metrics, now).filter(|_| !self.silence.is_on(now))?;
+        (since <= self.lease && may_decide(metrics, self.settled))
+            .then_some(Leadership { term: metrics.current_term })
+    }
+}
+
+/// Behind an entry of its own term everything older is committed and applied here; `settled` is what it may have answered in that term before it
+/// was started again.
+fn may_decide(metrics: &RaftMetrics<NodeId, Node>, settled: Option<u64>) -> bool {
+    let own = (metrics.current_term, metrics.id);
+    let is_behind_own = metrics.last_applied.is_some_and(|applied| {
+        (applied.leader_id.term, applied.leader_id.node_id) == own && Some(applied.index) >= settled
+    });
+    metrics.state == ServerState::Leader && is_behind_own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quorum::types::log_id;
+
+    #[test]
+    fn r37_only_a_leader_behind_an_entry_of_its_term_and_all_it_found_may_decide() {
+        let leader = RaftMetrics {
+            state: ServerState::Leader,
+            current_term: 5,
+            last_applied: Some(log_id(5, 1, 20)),
+            ..RaftMetrics::new_initial(1)
+        };
+        assert!(may_decide(&leader, None) && may_decide(&leader, Some(20)));
+        assert!(
+            !may_decide(&leader, Some(21)),
+            "what it answered before it was started again is not applied"
+        );
+        for applied in [None, Some(log_id(4, 1, 20)), Some(log_id(5, 2, 20))] {
+            assert!(
+                !may_decide(&RaftMetrics { last_applied: applied, ..leader.clone() }, None),
+                "{applied:?}"
+            );
         }
-        let since = self.since_majority(metrics, now)?;
-        (since <= self.lease).then_some(Leadership { term })
+        assert!(!may_decide(&RaftMetrics { state: ServerState::Candidate, ..leader }, None));
     }
 }

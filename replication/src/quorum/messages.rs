@@ -139,8 +139,9 @@ mod tests {
         }
     }
 
+    /// openraft #1795: a leader that could not read its log may say that nothing comes before entries from its midst.
     #[test]
-    fn entries_with_a_gap_are_refused() {
+    fn r41_entries_with_a_gap_are_refused() {
         let blank = |index| Entry { log_id: log_id(3, 1, index), payload: EntryPayload::Blank };
         for (previous, entries, fits) in [
             (None, vec![blank(0), blank(1)], true),

@@ -135,3 +135,29 @@ impl SnapshotFile {
         self.held.lock().is_closed = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use floodmark_proto::ids::ClusterId;
+    use floodmark_storage::fs::SimDisk;
+
+    use super::*;
+    use crate::quorum::types::log_id;
+
+    #[test]
+    fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
+        let disk = SimDisk::new();
+        disk.create_dir_all(Path::new("metadata")).unwrap();
+        let file = SnapshotFile::new(Arc::new(disk), Path::new("metadata"), Arc::default());
+        let state = |index| State {
+            last: Some(log_id(1, 1, index)),
+            membership: StoredMembership::default(),
+            image: ClusterImage::new(ClusterId::from_bytes([7; 16])),
+        };
+        for (index, left) in [(3, 3), (5, 5), (4, 5)] {
+            let state = state(index);
+            file.write(state.last, &state.encode()).unwrap();
+            assert_eq!(file.read().unwrap().unwrap().0.last, Some(log_id(1, 1, left)));
+        }
+    }
+}

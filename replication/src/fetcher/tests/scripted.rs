@@ -213,8 +213,8 @@ fn r6_a_follower_is_cut_before_it_believes_a_watermark() {
         let (mut said, _) = leader.next_position().await;
         said.last_fetched_epoch = Some(epoch);
         said.fetch_offset = 3;
-        // The leader has committed more, of which this log has the wrong records from offset 1 on.
-        let cut = Diverging { epoch, end_offset: 1 };
+        // The leader has committed more, of which this log has the wrong records from offset 2 on.
+        let cut = Diverging { epoch, end_offset: 2 };
         leader.reply(vec![Part { high_watermark: 3, diverging: Some(cut), ..part(&said, &[]) }]).await;
         let anew = loop {
             let (anew, _) = leader.next_position().await;
@@ -222,9 +222,9 @@ fn r6_a_follower_is_cut_before_it_believes_a_watermark() {
                 break anew;
             }
         };
-        assert_eq!((anew.fetch_offset, copy.log_end()), (1, Offset(1)));
-        assert_eq!(copy.high_watermark(), Offset(1), "what was cut was never shown as committed");
-        let right: Vec<_> = (1..3).map(|base| stored(base, epoch, b"b")).collect();
+        assert_eq!((anew.fetch_offset, copy.log_end()), (2, Offset(2)));
+        assert_eq!(copy.high_watermark(), Offset(1), "nothing else of that answer counts");
+        let right: Vec<_> = (2..3).map(|base| stored(base, epoch, b"b")).collect();
         leader.reply(vec![Part { high_watermark: 3, ..part(&anew, &right) }]).await;
         end_is(&copy, 3).await;
         until("committed", || copy.high_watermark() == Offset(3)).await;

@@ -9,7 +9,7 @@ use super::*;
 use crate::rpc::gate::Gate;
 
 /// How long anything may take that has to happen at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker as far as its quorum goes.
 pub(super) struct Member {

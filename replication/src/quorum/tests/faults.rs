@@ -1,8 +1,11 @@
 //! Several nodes under faults: what was answered stays, one leads at a time, and who comes back fits in again.
 
+use openraft::ChangeMembers;
+
 use super::cluster::*;
 use super::*;
 use crate::cluster::CommandError;
+use crate::quorum::types::broker_id;
 
 /// A proposal that has to be answered, whoever leads when.
 async fn create(quorum: &QuorumHandle, n: u64) {
@@ -95,6 +98,12 @@ fn r34_a_leader_that_is_cut_off_in_one_direction_does_not_lead() {
             })
             .await;
             create(cluster.at(next), 1).await;
+            // Nor does it say so when it has kept quiet for long enough to speak again, and hears no better.
+            let lease = cluster.at(leader).leader_lease();
+            for _ in 0..60 {
+                tokio::time::sleep(lease / 10).await;
+                assert_eq!(*cluster.at(leader).leadership().borrow(), None);
+            }
             // What the old one is asked it does not answer from what it has.
             let within = Duration::from_millis(300);
             let read = cluster.at(leader).read_barrier_within(within).await;
@@ -130,6 +139,35 @@ fn r38_what_an_isolated_leader_wrote_gives_way_to_what_was_agreed() {
         }
         // The queue of the one that was alone is not held up by what it could not carry out.
         create(cluster.at(leader), 5).await;
+        cluster.stop().await;
+    });
+}
+
+/// A controller that was cut off, or stood still, decides by what it last heard. Fails where the next leader carries that out: it has granted
+/// leases since, which such a fence would break.
+#[test]
+fn r37_what_an_isolated_leader_decided_is_not_carried_out_by_the_next() {
+    block_on_cluster(async {
+        let cluster = three().await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let others: BTreeSet<i32> = (1..=3).filter(|id| *id != leader).collect();
+        cluster.gate().isolate(leader, others.iter().copied());
+        let quorum = cluster.at(leader).clone();
+        let decided = tokio::spawn(async move { quorum.propose_as_leader(create_topic(2), PATIENCE).await });
+        let next = cluster.leader_among(&others).await;
+        create(cluster.at(next), 3).await;
+        cluster.gate().heal();
+        let outcome = decided.await.unwrap();
+        assert!(matches!(outcome, Err(ProposeError::NotLeader { .. })), "{outcome:?}");
+        // Nor what it decides before it has heard of the other.
+        let late = cluster.at(leader).propose_as_leader(create_topic(2), PATIENCE).await;
+        assert!(matches!(late, Err(ProposeError::NotLeader { .. })), "{late:?}");
+        create(cluster.any(), 4).await;
+        agree(&cluster, [3, 4]).await;
+        for node in cluster.nodes.values() {
+            assert!(node.quorum.image().topic_by_id(topic_id(2)).is_none(), "broker {}", node.id);
+        }
         cluster.stop().await;
     });
 }
@@ -276,6 +314,145 @@ fn what_a_leader_decides_is_not_carried_out_by_another() {
         assert!(cluster.any().image().topic_by_id(topic_id(1)).is_none());
         cluster.stop().await;
     });
+}
+
+/// openraft #1808: a snapshot takes the place of a change of voters that only the follower which gets it had ever written. Were that change
+/// to count on, two majorities that have nobody in common could decide.
+#[test]
+fn r41_a_change_of_voters_that_came_to_nothing_does_not_outlive_a_snapshot() {
+    block_on_cluster(async {
+        let rule = SnapshotRule { log_bytes: 1000, keep_entries: 0 };
+        let mut cluster = Cluster::form(3, rule).await;
+        cluster.start(4, new_disk()).await.unwrap();
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let others: BTreeSet<i32> = (1..=4).filter(|id| *id != leader).collect();
+        caught_up(&cluster, leader, 3).await;
+        cluster.gate().isolate(leader, others.iter().copied());
+        // The old leader writes a change that nobody else hears of.
+        let change = tokio::spawn(changing(&cluster, leader, [leader, 4]));
+        let metrics = cluster.at(leader).shared.raft.metrics();
+        eventually("a change of voters in the old leader's log", || {
+            (metrics.borrow().membership_config.membership().get_joint_config().len() == 2).then_some(())
+        })
+        .await;
+        let next = cluster.leader_among(&others).await;
+        // Enough that nothing is left of the log which it could get instead of the snapshot.
+        let goal = metrics.borrow().last_log_index.unwrap_or(0) + 20;
+        let mut made = 0;
+        let ahead = cluster.at(next).shared.raft.metrics();
+        while ahead.borrow().purged.is_none_or(|purged| purged.index < goal) {
+            made += 1;
+            create(cluster.at(next), made).await;
+        }
+        change.abort();
+        cluster.gate().heal();
+        agree(&cluster, 1..=made).await;
+        let voters = |id: i32| {
+            let metrics = cluster.at(id).shared.raft.metrics();
+            let membership = metrics.borrow().membership_config.membership().clone();
+            membership.get_joint_config().clone()
+        };
+        for id in 1..=4 {
+            eventually("the voters that were agreed on", || (voters(id) == voters(next)).then_some(())).await;
+            assert_eq!(cluster.at(id).membership().voters.len(), 3, "broker {id}");
+        }
+        cluster.stop().await;
+    });
+}
+
+/// A change of voters is two entries, and while it is under way it takes majorities of the old voters and of the new. Its leader loses power
+/// behind the first: the change comes to nothing, or whoever leads next ends it, and nothing that was answered is lost.
+#[test]
+fn r42_a_change_of_voters_whose_leader_dies_half_way_is_whole_or_nothing() {
+    for reaches in [Reaches::Nobody, Reaches::OneOldVoter, Reaches::OneOfEither] {
+        block_on_cluster(async {
+            let mut cluster = three().await;
+            for id in [4, 5] {
+                cluster.start(id, new_disk()).await.unwrap();
+            }
+            join(cluster.any()).await;
+            create(cluster.any(), 1).await;
+            let leader = cluster.leader().await;
+            let old: Vec<i32> = (1..=3).filter(|id| *id != leader).collect();
+            let target = BTreeSet::from([leader, 4, 5]);
+            caught_up(&cluster, leader, 4).await;
+            let (deaf, knows) = match reaches {
+                Reaches::Nobody => (vec![old[0], old[1], 4, 5], leader),
+                Reaches::OneOldVoter => (vec![old[1], 4, 5], old[0]),
+                Reaches::OneOfEither => (vec![old[1], 5], 4),
+            };
+            cluster.gate().isolate(leader, deaf.iter().copied());
+            let change = tokio::spawn(changing(&cluster, leader, target.clone()));
+            let heard = cluster.at(knows).shared.raft.metrics();
+            eventually("the first entry of the change", || {
+                let membership = heard.borrow().membership_config.membership().clone();
+                let is_joint = membership.get_joint_config().len() == 2;
+                let is_done = membership.voter_ids().map(broker_id).all(|voter| target.contains(&voter.0));
+                (is_joint || is_done).then_some(())
+            })
+            .await;
+            if reaches == Reaches::OneOfEither {
+                assert!(change.await.unwrap());
+            } else {
+                assert!(!change.is_finished());
+                change.abort();
+            }
+            let disk = cluster.kill(leader).await;
+            for id in deaf {
+                cluster.gate().rejoin(id);
+            }
+            cluster.gate().isolate(leader, 1..=5);
+            create(cluster.any(), 2).await;
+            cluster.start(leader, disk).await.unwrap();
+            create(cluster.any(), 3).await;
+            agree(&cluster, 1..=3).await;
+            let expected = if reaches == Reaches::Nobody { BTreeSet::from([1, 2, 3]) } else { target };
+            for node in cluster.nodes.values() {
+                let metrics = node.quorum.shared.raft.metrics();
+                eventually("one set of voters", || {
+                    let membership = metrics.borrow().membership_config.membership().clone();
+                    let voters: BTreeSet<i32> =
+                        membership.voter_ids().map(|node| broker_id(node).0).collect();
+                    (membership.get_joint_config().len() == 1 && voters == expected).then_some(())
+                })
+                .await;
+            }
+            cluster.stop().await;
+        });
+    }
+}
+
+/// A change of voters that has begun: that a majority of them answered was seen before they fell silent. True where it is done.
+fn changing<V: IntoIterator<Item = i32>>(
+    cluster: &Cluster,
+    leader: i32,
+    voters: V,
+) -> impl Future<Output = bool> + Send + use<V> {
+    let raft = cluster.at(leader).shared.raft.clone();
+    let nodes: BTreeSet<_> = voters.into_iter().map(|id| cluster.at(id).shared.node).collect();
+    async move { raft.change_membership(ChangeMembers::ReplaceAllVoters(nodes), true).await.is_ok() }
+}
+
+/// So many others have all that the leader has, and it knows.
+async fn caught_up(cluster: &Cluster, leader: i32, others: usize) {
+    let metrics = cluster.at(leader).shared.raft.metrics();
+    eventually("followers that have everything", || {
+        let metrics = metrics.borrow();
+        let matched = metrics.replication.as_ref()?.iter().filter(|(node, _)| **node != metrics.id);
+        let has_all = matched.filter(|(_, last)| last.map(|last| last.index) == metrics.last_log_index);
+        (has_all.count() == others).then_some(())
+    })
+    .await;
+}
+
+/// Whom the first entry of a change reaches before its leader dies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reaches {
+    Nobody,
+    OneOldVoter,
+    /// Then it is agreed on.
+    OneOfEither,
 }
 
 #[test]

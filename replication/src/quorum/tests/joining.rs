@@ -105,6 +105,36 @@ fn each_voter_that_does_not_lead_can_become_the_only_one() {
     });
 }
 
+/// A voter that lacks much would hold up the others: until it has caught up nothing has changed.
+#[test]
+fn obligation_7_a_newcomer_that_is_behind_does_not_vote_yet() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        join(cluster.any()).await;
+        cluster.start(4, new_disk()).await.unwrap();
+        let leader = cluster.leader().await;
+        cluster.at(4).read_barrier().await.unwrap();
+        cluster.gate().isolate(4, 1..=3);
+        cluster.at(leader).propose(create_topic(1)).await.unwrap();
+        let quorum = cluster.at(leader).clone();
+        let change = tokio::spawn(async move { quorum.change_voters(brokers([1, 2, 3, 4])).await });
+        let configs = || {
+            let metrics = cluster.at(leader).shared.raft.metrics();
+            let membership = metrics.borrow().membership_config.membership().clone();
+            membership.get_joint_config().clone()
+        };
+        let before = configs();
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(configs(), before, "broker 4 does not have what it needs to vote");
+        }
+        cluster.gate().heal();
+        change.await.unwrap().unwrap();
+        assert_eq!(voters_of(cluster.at(leader)), [1, 2, 3, 4]);
+        cluster.stop().await;
+    });
+}
+
 #[test]
 fn a_leader_makes_voters_of_others_whom_nobody_could_elect_before() {
     block_on_cluster(async {
@@ -184,6 +214,13 @@ fn obligation_8_an_empty_disk_under_an_old_id_is_refused_until_the_old_one_is_re
         let learners = cluster.any().membership().learners;
         assert_eq!(learners[0].0, BrokerId(3));
         assert_ne!(learners[0].1, old_node);
+        // No number is used twice, however often a disk is lost.
+        let node = learners[0].1;
+        cluster.kill(3).await;
+        cluster.any().remove_node(BrokerId(3)).await.unwrap();
+        cluster.start(3, new_disk()).await.unwrap();
+        let again = cluster.any().membership().learners[0].1;
+        assert!(![old_node, node].contains(&again), "{again}");
         cluster.any().change_voters(brokers([1, 2, 3])).await.unwrap();
         // The disk that was removed does not get in any more, neither as it was nor by asking anew.
         cluster.kill(3).await;
@@ -311,6 +348,17 @@ fn obligation_6_calls_carry_whom_they_are_for_and_strangers_change_nothing() {
             let refused = client.request_vote(request).await.unwrap_err();
             assert_eq!(refused.code(), code, "{refused}");
         }
+        // A broker of the cluster that leads in the name of another.
+        let mut append = tonic::Request::new(pb::AppendRequest {
+            to_node: 1,
+            vote: Some(vote_to_pb(&types::Vote::new_committed(1000, 3))),
+            ..pb::AppendRequest::default()
+        });
+        for (name, value) in [(CLUSTER, &*id.to_string()), (FROM, "2"), (TO, "1"), (VERSION, "1")] {
+            append.metadata_mut().insert(name, value.parse().unwrap());
+        }
+        let refused = client.append_entries(append).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         let unmarked = client.request_vote(vote(1)).await.unwrap_err();
         assert_eq!(unmarked.code(), Code::InvalidArgument);
         let mut forming = generated::forming_client::FormingClient::new(channel);

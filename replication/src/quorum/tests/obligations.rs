@@ -242,28 +242,42 @@ fn r34_what_is_committed_is_never_truncated() {
     });
 }
 
+/// openraft #1246. So many entries that applying them takes a while: who asks must wait for the last one.
 #[test]
 fn r37_a_leader_that_comes_back_serves_only_behind_an_entry_of_its_term() {
-    let disk = new_disk();
-    block_on(async {
-        // Elected in term 2, and killed before that term's first entry was written.
-        let (mut store, _, closed) = opened(&disk).await.unwrap();
-        let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, Node::default())]));
-        let membership = Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(members) };
-        let command = |index| Entry {
-            log_id: log_id(1, 1, index),
-            payload: EntryPayload::Normal(Proposal(Arc::new([register(index.into())]))),
-        };
-        store.blocking_append([membership, command(1), command(2)]).await.unwrap();
-        store.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
-        drop(store);
-        closed.await.unwrap().unwrap();
-        let quorum = start(&disk).await;
-        assert_eq!(quorum.image().version(), 2, "everything in the log of the only voter is committed");
-        let last: Option<LogId> = quorum.shared.raft.metrics().borrow().last_applied;
-        assert_eq!(last, Some(log_id(2, 1, 3)));
-        quorum.shutdown().await.unwrap();
-    });
+    const COMMANDS: u64 = 3_000;
+    // Elected in term 2, and killed before that term's first entry was written; or well behind it.
+    for first_of_term in [COMMANDS + 1, 3] {
+        let disk = new_disk();
+        // Threads, so that nobody waits for it by chance.
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut store, _, closed) = opened(&disk).await.unwrap();
+            let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, Node::default())]));
+            let mut entries =
+                vec![Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(members) }];
+            for index in 1..=COMMANDS {
+                let term = if index < first_of_term { 1 } else { 2 };
+                let payload = match index == first_of_term {
+                    true => EntryPayload::Blank,
+                    false => EntryPayload::Normal(Proposal(Arc::new([register(index.into())]))),
+                };
+                entries.push(Entry { log_id: log_id(term, 1, index), payload });
+            }
+            store.blocking_append(entries).await.unwrap();
+            store.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
+            drop(store);
+            closed.await.unwrap().unwrap();
+            let quorum = start(&disk).await;
+            let blanks = u64::from(first_of_term <= COMMANDS);
+            let version = quorum.image().version();
+            assert_eq!(version, COMMANDS - blanks, "everything in the log of the only voter is committed");
+            let last: Option<LogId> = quorum.shared.raft.metrics().borrow().last_applied;
+            assert_eq!(last, Some(log_id(2, 1, COMMANDS + 1 - blanks)));
+            quorum.shutdown().await.unwrap();
+        });
+    }
 }
 
 #[test]
@@ -310,8 +324,29 @@ fn r42_damage_is_reported_and_never_taken_for_an_empty_cluster() {
             let content = disk.files().get(&path).cloned().unwrap();
             let used = content.iter().rposition(|b| *b != 0).unwrap() as u64;
             disk.flip_bit(&path, used - 6, 3);
-            let outcome = QuorumHandle::start(options).await;
+            let outcome = QuorumHandle::start(options.clone()).await;
             assert!(outcome.is_err(), "{file}: {outcome:?}");
+            // Nor is one that is missing, but for a snapshot that stands for nothing yet: the log has all of it.
+            if file == "image.snapshot" {
+                continue;
+            }
+            disk.remove_file(&path).unwrap();
+            let outcome = QuorumHandle::start(options).await;
+            assert!(outcome.is_err(), "{file} is missing: {outcome:?}");
         }
+    });
+}
+
+/// Were it, the log of the old cluster would be the new one's.
+#[test]
+fn r42_a_log_without_its_vote_is_not_taken_for_a_new_cluster() {
+    let disk = new_disk();
+    block_on(async {
+        let quorum = start(&disk).await;
+        join(&quorum).await;
+        quorum.shutdown().await.unwrap();
+        disk.remove_file(&Path::new(DATA_DIR).join("metadata/node.state")).unwrap();
+        let outcome = QuorumHandle::start(options(&disk)).await;
+        assert!(matches!(outcome, Err(QuorumError::Lost { .. })), "{outcome:?}");
     });
 }

@@ -1,0 +1,286 @@
+//! Brokers in one process, each on a simulated disk that fails while it runs: what was acknowledged outlives the disk's error, the restart
+//! of the process and the power cut after it.
+
+#[path = "../tests/free_ports/mod.rs"]
+mod free_ports;
+
+use std::path::PathBuf;
+use std::thread;
+
+use floodmark_proto::batch::{BatchBuilder, BatchHeader, DecompressLimits, NewRecord, RecordBatch, Records};
+use floodmark_proto::ids::{Offset, TopicId};
+use floodmark_replication::cluster::{Command, Partition};
+use floodmark_replication::partition::{AppendOptions, Isolation, PartitionError, PartitionHandle, Role};
+use floodmark_storage::fs::SimDisk;
+use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
+use free_ports::free_ports;
+use tokio::runtime::Runtime;
+
+use super::*;
+
+const TOPIC: &str = "t";
+/// Nothing takes as long that goes well.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// For one try of an append.
+const A_TRY: Duration = Duration::from_secs(5);
+
+struct Node {
+    config: BrokerConfig,
+    disk: SimDisk,
+    broker: Option<Broker>,
+}
+
+/// Brokers 1 to n, and what they have acknowledged.
+struct Brokers {
+    nodes: Vec<Node>,
+    runtime: Runtime,
+    acknowledged: Vec<String>,
+}
+
+fn topic() -> TopicId {
+    TopicId::from_bytes([9; 16]).unwrap()
+}
+
+fn configs(count: i32) -> Vec<BrokerConfig> {
+    let ports = &free_ports::<3>()[..count as usize];
+    let voter = |(id, port): (i32, &u16)| VoterAddress { id, address: HostPort::loopback(*port) };
+    let voters: Vec<_> = (1..).zip(ports).map(voter).collect();
+    let config = |(id, port): (i32, &u16)| {
+        let mut config = BrokerConfig::temporary().unwrap();
+        config.node_id = id;
+        config.data_dirs = vec![PathBuf::from("data")];
+        config.runtime_threads = 1;
+        if count > 1 {
+            config.cluster_listen = Some(HostPort::loopback(*port));
+            config.cluster_voters = voters.clone();
+        }
+        config
+    };
+    (1..).zip(ports).map(config).collect()
+}
+
+impl Brokers {
+    /// With one topic of so many partitions, which all brokers hold.
+    fn start(count: i32, partitions: usize) -> Brokers {
+        let node = |config| Node { config, disk: SimDisk::new(), broker: None };
+        let mut brokers = Brokers {
+            nodes: configs(count).into_iter().map(node).collect(),
+            runtime: Runtime::new().unwrap(),
+            acknowledged: Vec::new(),
+        };
+        brokers.start_all();
+        let ids: Vec<BrokerId> = (1..=count).map(BrokerId).collect();
+        brokers.until("all brokers are live", |brokers| {
+            let image = brokers.quorum().image();
+            ids.iter().all(|id| image.is_live(*id)).then_some(())
+        });
+        let assignments = (0..partitions).map(|_| ids.clone()).collect();
+        let create = Command::CreateTopic {
+            name: TOPIC.to_owned(),
+            id: topic(),
+            assignments,
+            settings: vec![("min.insync.replicas".to_owned(), count.min(2).to_string())],
+        };
+        brokers.runtime.block_on(brokers.quorum().propose(create)).unwrap();
+        brokers
+    }
+
+    /// Starts those that do not run.
+    fn start_all(&mut self) {
+        let start = |node: &Node| {
+            let (config, disk) = (node.config.clone(), node.disk.clone());
+            thread::spawn(move || Broker::start_on(config, Arc::new(disk), std::future::pending()).unwrap())
+        };
+        let starting: Vec<_> =
+            self.nodes.iter().map(|node| node.broker.is_none().then(|| start(node))).collect();
+        for (node, starting) in self.nodes.iter_mut().zip(starting) {
+            if let Some(starting) = starting {
+                node.broker = Some(starting.join().unwrap());
+            }
+        }
+    }
+
+    /// Another process on the same system.
+    fn restart(&mut self, id: i32) {
+        let node = &mut self.nodes[id as usize - 1];
+        node.broker = None;
+        node.disk = node.disk.image().killed();
+        self.start_all();
+    }
+
+    /// Nothing that was not synced is left anywhere.
+    fn power_cut(&mut self) {
+        let left: Vec<_> = self.nodes.iter().map(|node| node.disk.image()).collect();
+        for (node, left) in self.nodes.iter_mut().zip(left) {
+            node.broker = None;
+            node.disk = left.power_cut(0);
+        }
+        self.start_all();
+    }
+
+    fn cluster(&self, id: i32) -> &Cluster {
+        &self.nodes[id as usize - 1].broker.as_ref().unwrap().shared.cluster
+    }
+
+    fn quorum(&self) -> &floodmark_replication::quorum::QuorumHandle {
+        self.cluster(1).quorum()
+    }
+
+    /// What the cluster has agreed on.
+    fn state(&self, index: u32) -> Partition {
+        self.quorum().image().topic_by_id(topic()).unwrap().partition(index).unwrap().clone()
+    }
+
+    fn until<T>(&self, what: &str, look: impl Fn(&Brokers) -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The replica that leads, by its own knowledge.
+    fn leading(&self, index: i32) -> Option<(i32, PartitionHandle)> {
+        (1..).zip(&self.nodes).filter(|(_, node)| node.broker.is_some()).find_map(|(id, _)| {
+            let partition = self.cluster(id).registry().get(topic(), index)?;
+            let leads = matches!(partition.duty().role, Role::Leader { .. }) && partition.stopped().is_none();
+            leads.then_some((id, partition))
+        })
+    }
+
+    fn try_append(&self, partition: &PartitionHandle, value: &str) -> Result<(), PartitionError> {
+        self.runtime.block_on(async {
+            let appended = partition.append(vec![batch(value)], AppendOptions::CLIENT).await?;
+            let committed = partition.committed(appended.end, appended.epoch);
+            tokio::time::timeout(A_TRY, committed).await.unwrap_or(Err(PartitionError::Abandoned))
+        })
+    }
+
+    /// Appends to the first partition wherever it is led by then, until it is acknowledged.
+    fn produce(&mut self, count: usize) {
+        for _ in 0..count {
+            let value = format!("v{}", self.acknowledged.len());
+            self.until("an append is acknowledged", |brokers| {
+                let (_, partition) = brokers.leading(0)?;
+                brokers.try_append(&partition, &value).ok()
+            });
+            self.acknowledged.push(value);
+        }
+    }
+
+    fn fail_next_sync(&self, id: i32) {
+        self.nodes[id as usize - 1].disk.inject(Fault {
+            on: FaultOn::Sync,
+            path_ends: "t-0/00000000000000000000.log".to_owned(),
+            after: 0,
+            times: 1,
+            kind: FaultKind::Eio,
+        });
+    }
+
+    fn faults_taken(&self, id: i32) -> u64 {
+        self.nodes[id as usize - 1].disk.faults_taken()
+    }
+
+    /// All that was acknowledged is there, in its order.
+    fn check(&self) {
+        let committed = self.until("everything is committed", |brokers| {
+            let (_, partition) = brokers.leading(0)?;
+            (partition.high_watermark() == partition.log_end()).then_some(partition)
+        });
+        let read = committed.read(Offset::ZERO, 1 << 20, Isolation::Uncommitted).unwrap();
+        let mut values = values_of(&read.batches);
+        // What was tried again for want of an answer may be there twice.
+        values.dedup();
+        let mut rest = values.iter();
+        for value in &self.acknowledged {
+            assert!(rest.any(|found| found == value), "{value} is missing in {values:?}");
+        }
+    }
+}
+
+fn batch(value: &str) -> RecordBatch {
+    let mut builder = BatchBuilder::new();
+    builder
+        .push(&NewRecord { timestamp: 5, key: None, value: Some(value.as_bytes()), headers: &[] })
+        .unwrap();
+    builder.build().unwrap()
+}
+
+fn values_of(pieces: &[bytes::Bytes]) -> Vec<String> {
+    let mut values = Vec::new();
+    for piece in pieces {
+        let mut rest = piece.clone();
+        while !rest.is_empty() {
+            let batch = rest.split_to(BatchHeader::parse(&rest).unwrap().size_bytes());
+            let (mut scratch, limits) = (Vec::new(), DecompressLimits { max_bytes: 1 << 20, max_ratio: 100 });
+            for record in Records::open(&batch, &limits, &mut scratch).unwrap() {
+                values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+            }
+        }
+    }
+    values
+}
+
+#[test]
+fn a_leader_whose_log_fails_gives_way_and_is_in_sync_again_after_a_restart() {
+    let mut brokers = Brokers::start(3, 2);
+    brokers.produce(10);
+    let (leader, _) = brokers.leading(0).unwrap();
+    brokers.fail_next_sync(leader);
+    brokers.produce(10);
+    assert_eq!(brokers.faults_taken(leader), 1);
+    let state = brokers.state(0);
+    assert!(state.leader != Some(BrokerId(leader)) && !state.isr.contains(&BrokerId(leader)), "{state:?}");
+    // Only that log is concerned.
+    assert!(brokers.state(1).isr.contains(&BrokerId(leader)));
+    brokers.check();
+    brokers.restart(leader);
+    brokers.until("it is in sync again", |brokers| (brokers.state(0).isr.len() == 3).then_some(()));
+    brokers.produce(10);
+    brokers.power_cut();
+    brokers.check();
+    brokers.produce(1);
+}
+
+#[test]
+fn a_follower_whose_log_fails_leaves_the_set_and_does_not_hold_up_the_others() {
+    let mut brokers = Brokers::start(3, 1);
+    brokers.produce(10);
+    let (leader, _) = brokers.leading(0).unwrap();
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    brokers.fail_next_sync(follower);
+    brokers.produce(10);
+    assert_eq!(brokers.faults_taken(follower), 1);
+    assert_eq!(brokers.state(0).isr.len(), 2);
+    brokers.restart(follower);
+    brokers.until("it is in sync again", |brokers| (brokers.state(0).isr.len() == 3).then_some(()));
+    brokers.produce(5);
+    brokers.power_cut();
+    brokers.check();
+}
+
+/// Nobody else has what it has, so nobody else leads. It refuses writes until it is started again: in the same leader epoch other records could
+/// come to lie where those are that the disk has lost and a follower has.
+#[test]
+fn the_last_replica_in_sync_refuses_once_its_log_has_failed_and_goes_on_after_a_restart() {
+    let mut brokers = Brokers::start(1, 2);
+    brokers.produce(10);
+    let (id, partition) = brokers.leading(0).unwrap();
+    brokers.fail_next_sync(id);
+    let refused = brokers.try_append(&partition, "refused");
+    assert!(matches!(refused, Err(PartitionError::Offline(_))), "{refused:?}");
+    assert!(matches!(brokers.try_append(&partition, "refused"), Err(PartitionError::Offline(_))));
+    assert_eq!(partition.high_watermark(), Offset(10));
+    let (_, other) = brokers.leading(1).unwrap();
+    brokers.try_append(&other, "neighbour").unwrap();
+    brokers.restart(id);
+    brokers.produce(10);
+    brokers.check();
+    brokers.power_cut();
+    brokers.check();
+    brokers.produce(1);
+}
