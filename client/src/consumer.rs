@@ -35,6 +35,7 @@ pub(crate) use offsets::Membership;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
+use crate::spares::have_memory_kept;
 pub(crate) use decode::Batches;
 use feed::{Delivered, Fetched};
 use positions::{Positions, Wanted};
@@ -96,6 +97,7 @@ struct Shared {
 impl Consumer {
     pub(crate) async fn start(client: Client, config: ConsumerConfig) -> Result<Consumer> {
         config.check()?;
+        have_memory_kept();
         let (sender, fetched) = mpsc::channel(FETCHED_MAX);
         let shared = Arc::new(Shared {
             client,
