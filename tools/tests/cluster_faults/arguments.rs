@@ -1,5 +1,6 @@
 //! What a run is asked to do.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::failover::Case;
@@ -27,16 +28,18 @@ pub(crate) struct Arguments {
     /// Copies of each partition. With one, only the metadata are replicated.
     pub(crate) replicas: usize,
     pub(crate) time: Duration,
-    /// At most so many faults.
+    /// At most so many faults; so many rounds of restarts.
     pub(crate) times: Option<u32>,
     pub(crate) faults: Vec<Fault>,
     /// Whose deaths.
     pub(crate) cases: Vec<Case>,
     /// Brokers that wait shorter for each other than they do unless told.
     pub(crate) is_fast: bool,
+    /// An older program, from which brokers are brought to this one, back as far as that may be, and here again.
+    pub(crate) upgrade_from: Option<PathBuf>,
 }
 
-const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--replicas N] [--only KIND,KIND] [--case CASE,CASE] [--fast]";
+const USAGE: &str = "cluster_faults [soak|failover|strangers|rolling] [--seed N] [--minutes N] [--times N] [--brokers N] [--replicas N] [--only KIND,KIND] [--case CASE,CASE] [--fast] [--from PROGRAM]";
 
 impl Arguments {
     /// Nothing where other tests are asked for, by a filter as test harnesses take it.
@@ -52,6 +55,7 @@ impl Arguments {
             faults: Fault::ALL.to_vec(),
             cases: Case::ALL.to_vec(),
             is_fast: false,
+            upgrade_from: None,
         };
         let mut given = std::env::args().skip(1);
         while let Some(argument) = given.next() {
@@ -63,7 +67,8 @@ impl Arguments {
                     (arguments.mode, arguments.times) = (Mode::Failover, Some(10));
                 }
                 "strangers" => arguments.mode = Mode::Strangers,
-                "rolling" => (arguments.mode, arguments.time) = (Mode::Rolling, Duration::from_secs(60)),
+                "rolling" => (arguments.mode, arguments.times) = (Mode::Rolling, Some(3)),
+                "--from" => arguments.upgrade_from = given.next().map(PathBuf::from),
                 "--seed" => arguments.seed = number(),
                 "--minutes" => arguments.time = Duration::from_secs(number() * 60),
                 "--times" => arguments.times = Some(number() as u32),

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,12 +13,20 @@ use crate::ground::{Ground, wait_until};
 /// A broker answers no later, or the run has failed.
 const UP_WITHIN: Duration = Duration::from_secs(60);
 const DOWN_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: &str = "60s";
+
+/// The program that is built with this test.
+pub(crate) fn present_program() -> PathBuf {
+    env!("CARGO_BIN_EXE_floodmark").into()
+}
 
 /// All brokers of a run, by their place; their ids are one more.
 pub(crate) struct Brokers {
     pub(crate) ground: Ground,
     logs: PathBuf,
     settings: Vec<(String, String)>,
+    /// What each of them runs, when it is started next.
+    programs: Vec<PathBuf>,
     children: Vec<Option<Child>>,
 }
 
@@ -27,7 +35,13 @@ impl Brokers {
     pub(crate) fn new(ground: Ground, count: usize, logs: PathBuf, settings: &[(&str, String)]) -> Brokers {
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
         let children = (0..count).map(|_| None).collect();
-        Brokers { ground, logs, settings, children }
+        let programs = vec![present_program(); ground.places.len()];
+        Brokers { ground, logs, settings, programs, children }
+    }
+
+    /// This broker runs another version of the program from its next start on.
+    pub(crate) fn run_with(&mut self, index: usize, program: &Path) {
+        program.clone_into(&mut self.programs[index]);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -57,7 +71,7 @@ impl Brokers {
     /// A process in a broker's place: a broker of this cluster, or one that takes itself for that.
     fn spawn(&self, place: usize, id: usize, data_dir: &Path, settings: &[&str]) -> Child {
         let place_of = &self.ground.places[place];
-        let mut command = self.ground.command_at(place, env!("CARGO_BIN_EXE_floodmark"));
+        let mut command = self.ground.command_at(place, &self.programs[place]);
         command.args(["serve", "--node-id", &id.to_string()]);
         command.arg("--data-dir").arg(data_dir);
         command.args(["--kafka-listen", &place_of.kafka().to_string()]);
@@ -86,6 +100,20 @@ impl Brokers {
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log(place)).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// Waits, with the command that operators are told of, until the next broker may be restarted.
+    pub(crate) fn await_ready(&mut self, index: usize) -> Result<(), String> {
+        let mut command = Command::new(present_program());
+        command.args(["cluster", "ready", "--http", &self.ground.places[index].http().to_string()]);
+        let waited = command.args(["--wait", READY_WITHIN]).stdin(Stdio::null()).output();
+        let waited = waited.map_err(|e| e.to_string())?;
+        let ended = self.has_ended(index);
+        if waited.status.success() && ended.is_none() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&waited.stdout).into_owned();
+        Err(format!("broker {} ({ended:?}): {said}; {}", index + 1, self.last_words(index)))
     }
 
     /// Starts a broker that must be refused, in a place where none runs; how it ended, and what it said.
@@ -147,6 +175,14 @@ impl Brokers {
 
     fn pid(&self, index: usize) -> Pid {
         Pid::from_child(self.children[index].as_ref().unwrap())
+    }
+
+    /// What it holds in memory, without files that it has mapped.
+    pub(crate) fn memory_bytes(&self, index: usize) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid(index).as_raw_nonzero())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
     }
 
     /// Whether it has ended by itself, and how.

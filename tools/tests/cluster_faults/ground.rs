@@ -4,6 +4,7 @@
 //! A cut in one direction is an entry in the sender's neighbour table that leads nowhere: frames are sent and nobody takes them, without a
 //! word to anybody. A disk is an ext4 file system in a sparse file; a power cut shuts it down without writing what is not synced.
 
+use std::ffi::OsStr;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
@@ -37,9 +38,14 @@ pub(crate) struct Ground {
     pub(crate) places: Vec<Place>,
 }
 
+/// Whether this process is in namespaces of its own.
+pub(crate) fn is_entered() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
 /// Goes on in namespaces of its own, where the machine allows that; does not return then. To be called before anything else.
 pub(crate) fn enter() {
-    if env::var_os(INSIDE).is_some() {
+    if is_entered() {
         return;
     }
     let unshare = || {
@@ -73,7 +79,7 @@ pub(crate) fn enter() {
 impl Ground {
     /// Room for so many brokers, under `dir`.
     pub(crate) fn for_brokers(count: usize, dir: &Path) -> Ground {
-        let is_isolated = env::var_os(INSIDE).is_some();
+        let is_isolated = is_entered();
         let mut ground = Ground { is_isolated, dir: dir.to_owned(), places: Vec::new() };
         if is_isolated {
             run("ip", &["link", "set", "lo", "up"]);
@@ -199,10 +205,10 @@ impl Ground {
     }
 
     /// A command that runs where this broker is.
-    pub(crate) fn command_at(&self, index: usize, program: &str) -> Command {
+    pub(crate) fn command_at(&self, index: usize, program: impl AsRef<OsStr>) -> Command {
         let Some(holder) = &self.places[index].holder else { return Command::new(program) };
         let mut command = Command::new("nsenter");
-        command.args(["--target", &holder.id().to_string(), "--net", "--", program]);
+        command.args(["--target", &holder.id().to_string(), "--net", "--"]).arg(program);
         command
     }
 }

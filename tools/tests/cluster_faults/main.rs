@@ -16,6 +16,7 @@ mod arguments;
 mod brokers;
 mod failover;
 mod faults;
+mod floods;
 mod ground;
 #[allow(dead_code, reason = "shared with the tests of clients, which use the rest of it")]
 #[path = "../kafka_clients/install.rs"]
@@ -46,7 +47,8 @@ use load::{Load, PARTITIONS, TOPIC};
 
 fn main() -> ExitCode {
     let Some(arguments) = Arguments::of_process() else { return ExitCode::SUCCESS };
-    if arguments.mode == Mode::Rolling
+    if !ground::is_entered()
+        && arguments.mode == Mode::Rolling
         && let Err(why) = rolling::install()
     {
         println!("FAILED: clients cannot be installed: {why}");
@@ -74,7 +76,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let places = &ground.places[..arguments.brokers];
     let doors = (places.iter().map(Place::kafka).collect(), places.iter().map(Place::grpc).collect());
     let load = Load::new(Recorder::new(Box::new(File::create(&history).unwrap())), doors, since);
-    let brokers = Brokers::new(ground, arguments.brokers, logs, &settings(arguments));
+    let mut brokers = Brokers::new(ground, arguments.brokers, logs, &settings(arguments));
+    if let Some(program) = &arguments.upgrade_from {
+        (0..arguments.brokers).for_each(|index| brokers.run_with(index, program));
+    }
     let random = SplitMix::new(arguments.seed);
     let (done, failovers) = (BTreeMap::new(), Vec::new());
     let (outlast, replicas) = (arguments.outlast(), arguments.replicas.min(arguments.brokers));
@@ -88,6 +93,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
 }
 
 fn settings(arguments: &Arguments) -> Vec<(&'static str, String)> {
+    if arguments.mode == Mode::Rolling {
+        return Vec::new();
+    }
     let mut settings = vec![("group.initial.rebalance.delay.ms", "0"), ("offsets.topic.num.partitions", "5")];
     let replicas = arguments.replicas.min(arguments.brokers).to_string();
     if arguments.brokers > 1 {
@@ -115,7 +123,7 @@ fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path)
     tell(nemesis.load.since, "the topic is there");
     if arguments.mode == Mode::Rolling {
         let dir = history.parent().ok_or("no directory")?;
-        nemesis.roll(&rolling::install()?, arguments.time, dir)?;
+        nemesis.roll(&rolling::install()?, arguments, dir)?;
     } else {
         work_under_faults(nemesis, arguments)?;
     }
@@ -128,6 +136,12 @@ fn play(nemesis: &mut Nemesis, arguments: &Arguments, history: &std::path::Path)
     let verdict = nemesis.judge(history)?;
     // A run in which little happened shows little.
     let (seen, is_rolling) = (verdict.seen, arguments.mode == Mode::Rolling);
+    if is_rolling && seen.records_final != seen.records_acked {
+        return Err(format!(
+            "{} records are there of {} acknowledged",
+            seen.records_final, seen.records_acked
+        ));
+    }
     let has_groups = is_rolling || seen.commits_acked >= 100;
     if seen.sends_acked < 500 || seen.reads < 100 || !has_groups {
         return Err(format!("the load did too little: {seen:?}"));

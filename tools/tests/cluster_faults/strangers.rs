@@ -26,6 +26,7 @@ impl Nemesis {
     pub(crate) fn meet_strangers(&mut self) -> Result<(), String> {
         self.meet_garbage()?;
         self.meet_forged_calls()?;
+        self.meet_floods()?;
         self.meet_wrong_brokers()
     }
 
@@ -158,7 +159,11 @@ fn is_ended(at: SocketAddr, piece: &[u8]) -> bool {
 }
 
 /// What a call with an empty message is answered.
-fn call(at: SocketAddr, path: &'static str, marks: &[(&'static str, String)]) -> Result<Status, String> {
+pub(crate) fn call(
+    at: SocketAddr,
+    path: &'static str,
+    marks: &[(&'static str, String)],
+) -> Result<Status, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let endpoint = Endpoint::from_shared(format!("http://{at}")).unwrap().timeout(ENDED_WITHIN);

@@ -17,6 +17,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.locks.LockSupport;
@@ -52,6 +53,11 @@ public class Adapter {
     Admin admin;
     KafkaConsumer<byte[], byte[]> consumer;
     final List<Integer> revoked = new ArrayList<>();
+    KafkaProducer<byte[], byte[]> streamer;
+    Thread streaming;
+    volatile boolean isStreamOver;
+    /// Its thread's alone, until that has ended.
+    final List<Future<RecordMetadata>> streamed = new ArrayList<>();
 
     public static void main(String[] args) throws Exception {
         // Whatever a library prints must not end up between the answers.
@@ -94,10 +100,12 @@ public class Adapter {
         switch (request.get("op").asText()) {
             case "hello" -> hello(ok);
             case "produce" -> produce(topic, request, ok);
-            case "stream" -> stream(topic, request, ok);
+            case "stream" -> stream(topic, request);
+            case "stream_end" -> streamEnd(ok);
             case "transaction" -> transaction(topic, request.get("transactional_id").asText());
             case "assign" -> assign(topic, request);
             case "subscribe" -> subscribe(topic, group, request);
+            case "join" -> join(topic, group);
             case "poll" -> poll(request.get("ms").asLong(), ok);
             case "commit" -> consumer.commitSync();
             case "close" -> close();
@@ -191,25 +199,36 @@ public class Adapter {
         }
     }
 
-    void stream(String topic, JsonNode request, ObjectNode ok) throws Exception {
+    void stream(String topic, JsonNode request) {
         int partitions = request.get("partitions").asInt();
         int number = request.get("producer").asInt();
         long pause = 1_000_000_000L / request.get("per_second").asLong();
-        ArrayNode errors = ok.putArray("errors");
-        List<Future<RecordMetadata>> sent = new ArrayList<>();
-        try (var producer = new KafkaProducer<>(
-            Map.<String, Object>of("bootstrap.servers", bootstrap), new ByteArraySerializer(), new ByteArraySerializer())) {
-            long until = System.nanoTime() + request.get("seconds").asLong() * 1_000_000_000L;
-            while (System.nanoTime() < until) {
-                int at = sent.size();
+        Map<String, Object> config = new HashMap<>(texts(request.get("config")));
+        config.put("bootstrap.servers", bootstrap);
+        streamer = new KafkaProducer<>(config, new ByteArraySerializer(), new ByteArraySerializer());
+        streaming = new Thread(() -> {
+            while (!isStreamOver) {
+                int at = streamed.size();
                 byte[] value = ByteBuffer.allocate(12).putInt(number).putLong(at / partitions).array();
-                sent.add(producer.send(new ProducerRecord<>(topic, at % partitions, null, value)));
+                try {
+                    streamed.add(streamer.send(new ProducerRecord<>(topic, at % partitions, null, value)));
+                } catch (RuntimeException e) {
+                    streamed.add(CompletableFuture.failedFuture(e));
+                }
                 LockSupport.parkNanos(pause);
             }
-            producer.flush();
-        }
-        ArrayNode offsets = ok.put("sent", sent.size()).putArray("offsets");
-        for (Future<RecordMetadata> future : sent) {
+        });
+        streaming.start();
+    }
+
+    void streamEnd(ObjectNode ok) throws Exception {
+        isStreamOver = true;
+        streaming.join();
+        // Waits for all that is on its way.
+        streamer.close();
+        ArrayNode errors = ok.putArray("errors");
+        ArrayNode offsets = ok.put("sent", streamed.size()).putArray("offsets");
+        for (Future<RecordMetadata> future : streamed) {
             try {
                 offsets.addArray().add(future.get().partition()).add(future.get().offset());
             } catch (ExecutionException e) {
@@ -230,10 +249,15 @@ public class Adapter {
     }
 
     void open(Map<String, Object> more) {
+        Map<String, Object> config = new HashMap<>(Map.of("enable.auto.commit", false));
+        config.putAll(more);
+        openWith(config);
+    }
+
+    void openWith(Map<String, Object> more) {
         close();
         revoked.clear();
-        Map<String, Object> config = new HashMap<>(Map.of(
-            "bootstrap.servers", bootstrap, "auto.offset.reset", "earliest", "enable.auto.commit", false));
+        Map<String, Object> config = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "auto.offset.reset", "earliest"));
         config.putAll(more);
         consumer = new KafkaConsumer<>(config, new ByteArrayDeserializer(), new ByteArrayDeserializer());
     }
@@ -273,6 +297,15 @@ public class Adapter {
             config.put("group.instance.id", request.get("instance").asText());
         }
         open(config);
+        subscribeTo(topic);
+    }
+
+    void join(String topic, String group) {
+        openWith(Map.of("group.id", group));
+        subscribeTo(topic);
+    }
+
+    void subscribeTo(String topic) {
         consumer.subscribe(List.of(topic), new ConsumerRebalanceListener() {
             @Override
             public void onPartitionsAssigned(Collection<TopicPartition> partitions) { }

@@ -1,9 +1,9 @@
 """confluent-kafka-python, which is librdkafka."""
 import sys
-import time
+import threading
 
 import confluent_kafka
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
 )
@@ -14,12 +14,56 @@ WAIT = 30
 MAX_BYTES = 20_000_000
 
 
+# What the library logs by itself where nobody asks to be told: connections that went, and that come back.
+PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
+
+
+def note_in(errors):
+    def told(error):
+        print(f"told: {error}", file=sys.stderr, flush=True)
+        if error.fatal() or error.code() not in PASSING:
+            errors.append(f"told: {error}")
+    return told
+
+
+class Streaming(threading.Thread):
+    """Produces until it is over, and until what is on its way has arrived."""
+
+    def __init__(self, config, topic, partitions, producer, per_second):
+        super().__init__(daemon=True)
+        self.offsets, self.errors, self.is_over = [], [], False
+        self.client = Producer(config | {"error_cb": note_in(self.errors)})
+        self.topic, self.partitions, self.producer, self.pause = topic, partitions, producer, 1 / per_second
+
+    def report(self, at):
+        def told(error, message):
+            if error is None:
+                self.offsets[at] = [message.partition(), message.offset()]
+            else:
+                self.errors.append(str(error))
+        return told
+
+    def run(self):
+        try:
+            while not self.is_over:
+                at = len(self.offsets)
+                self.offsets.append(None)
+                value = self.producer.to_bytes(4, "big") + (at // self.partitions).to_bytes(8, "big")
+                self.client.produce(self.topic, value=value, partition=at % self.partitions, on_delivery=self.report(at))
+                self.client.poll(self.pause)
+            # Longer than a message may wait for its delivery.
+            self.client.flush(330)
+        except Exception as error:
+            self.errors.append(repr(error))
+
+
 class Confluent:
     def __init__(self, bootstrap):
         self.base = {"bootstrap.servers": bootstrap}
         self.made_admin = None
         self.consumer = None
-        self.assigned, self.revoked = set(), []
+        self.streaming = None
+        self.assigned, self.revoked, self.told = set(), [], []
 
     @property
     def admin(self):
@@ -54,28 +98,14 @@ class Confluent:
             raise KafkaException(failed)
         return {"offsets": offsets}
 
-    def stream(self, topic, partitions, producer, seconds, per_second):
-        client = Producer(self.base)
-        offsets, errors = [], []
+    def stream(self, topic, partitions, producer, per_second, config):
+        self.streaming = Streaming(self.base | config, topic, partitions, producer, per_second)
+        self.streaming.start()
 
-        def report(at):
-            def told(error, message):
-                if error is None:
-                    offsets[at] = [message.partition(), message.offset()]
-                else:
-                    errors.append(str(error))
-            return told
-
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            at = len(offsets)
-            offsets.append(None)
-            value = producer.to_bytes(4, "big") + (at // partitions).to_bytes(8, "big")
-            client.produce(topic, value=value, partition=at % partitions, on_delivery=report(at))
-            client.poll(1 / per_second)
-        # Longer than a message may wait for its delivery.
-        client.flush(330)
-        return {"sent": len(offsets), "offsets": offsets, "errors": errors}
+    def stream_end(self):
+        self.streaming.is_over = True
+        self.streaming.join()
+        return {"sent": len(self.streaming.offsets), "offsets": self.streaming.offsets, "errors": self.streaming.errors}
 
     def transaction(self, topic, transactional_id):
         producer = Producer(self.base | {"transactional.id": transactional_id})
@@ -85,10 +115,12 @@ class Confluent:
         producer.commit_transaction(WAIT)
 
     def open(self, config):
+        self.open_with({"enable.auto.commit": False, "fetch.message.max.bytes": 1_000_000} | config)
+
+    def open_with(self, config):
         self.close()
         self.assigned, self.revoked = set(), []
-        common = {"auto.offset.reset": "earliest", "enable.auto.commit": False, "fetch.message.max.bytes": 1_000_000}
-        self.consumer = Consumer(self.base | common | config)
+        self.consumer = Consumer(self.base | {"auto.offset.reset": "earliest"} | config)
 
     def assign(self, topic, partitions, start):
         self.open({"group.id": "unused"})
@@ -104,7 +136,13 @@ class Confluent:
         static = {} if instance is None else {"group.instance.id": instance}
         self.open({"group.id": group, "partition.assignment.strategy": strategies[strategy],
                    "session.timeout.ms": session_ms, "heartbeat.interval.ms": session_ms // 6} | static)
+        self.subscribe_to(topic)
 
+    def join(self, topic, group):
+        self.open_with({"group.id": group, "error_cb": note_in(self.told)})
+        self.subscribe_to(topic)
+
+    def subscribe_to(self, topic):
         def on_assign(_, partitions):
             self.assigned |= {p.partition for p in partitions}
 
@@ -125,6 +163,8 @@ class Confluent:
                                message.value(), message.headers())]
 
         records = gather(ms, once)
+        if self.told:
+            raise Refused(self.told[0], None)
         revoked, self.revoked = self.revoked, []
         return {"records": records, "assignment": sorted(self.assigned), "revoked": revoked}
 
