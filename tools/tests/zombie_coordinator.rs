@@ -64,10 +64,17 @@ fn start(dir: &std::path::Path) -> Vec<Node> {
     let node = |n: usize| {
         let (id, dir) = ((n + 1).to_string(), dir.join(n.to_string()));
         let (cluster, kafka, voters) = (at[n].to_string(), at[n + 3].to_string(), voters.join(","));
-        let process = Command::new(env!("CARGO_BIN_EXE_floodmark"))
+        let mut program = Command::new(env!("CARGO_BIN_EXE_floodmark"));
+        // What the environment of the test says is not for the brokers.
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("FLOODMARK_") {
+                program.env_remove(variable);
+            }
+        }
+        let process = program
             .args(["serve", "--node-id", &id, "--data-dir", dir.to_str().unwrap()])
             .args(["--kafka-listen", &kafka, "--grpc-listen", "off", "--http-listen", "off"])
-            .args(["--cluster-listen", &cluster, "--voters", &voters, "--log-filter", "error"])
+            .args(["--cluster-listen", &cluster, "--voters", &voters, "--log-filter", "error,openraft=off"])
             .env("FLOODMARK_OFFSETS_TOPIC_NUM_PARTITIONS", "3")
             .stdout(Stdio::null())
             .spawn()
