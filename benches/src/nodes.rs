@@ -4,14 +4,14 @@
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::kafka::Kafka;
-use crate::server::Server;
+use crate::server::{Server, serve};
 
 /// Brokers of a cluster.
 pub const COUNT: usize = 3;
@@ -66,8 +66,8 @@ impl Nodes {
             .zip(&self.ports)
             .map(|(id, ports)| format!("{id}@{}", loopback(ports[DOORS - 1])))
             .collect();
-        let mut command = Command::new(&self.program);
-        command.arg("serve").arg("--data-dir").arg(self.dir.join(format!("node-{}", n + 1)));
+        let mut command = serve(&self.program);
+        command.arg("--data-dir").arg(self.dir.join(format!("node-{}", n + 1)));
         command.args(["--node-id", &(n + 1).to_string(), "--voters", &voters.join(",")]);
         command.args(["--kafka-listen", &kafka.to_string(), "--grpc-listen", &grpc.to_string()]);
         command.args(["--http-listen", &http.to_string(), "--cluster-listen", &cluster.to_string()]);

@@ -104,12 +104,25 @@ impl BrokerProgram {
     }
 }
 
+/// `floodmark serve`, without what the environment of the bench says about brokers.
+#[must_use]
+pub fn serve(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("FLOODMARK_") {
+            command.env_remove(variable);
+        }
+    }
+    command.arg("serve");
+    command
+}
+
 impl Server {
     /// Starts `floodmark serve` on an empty directory.
     pub fn floodmark(program: &Path, data_dir: &Path) -> anyhow::Result<Server> {
         let (address, grpc, http) = (free_address()?, free_address()?, free_address()?);
-        let mut command = Command::new(program);
-        command.arg("serve").arg("--data-dir").arg(data_dir);
+        let mut command = serve(program);
+        command.arg("--data-dir").arg(data_dir);
         command.arg("--kafka-listen").arg(address.to_string());
         command.arg("--grpc-listen").arg(grpc.to_string());
         command.arg("--http-listen").arg(http.to_string());

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use floodmark_benches::server::serve;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// What Kafka's own start script gives its broker.
@@ -30,12 +31,11 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn floodmark(program: &Path, dir: &Path) -> anyhow::Result<Broker> {
         let address = free_address()?;
-        let mut command = Command::new(program);
-        command.arg("serve").arg("--data-dir").arg(dir);
+        let mut command = serve(program);
+        command.arg("--data-dir").arg(dir);
         command.arg("--kafka-listen").arg(address.to_string());
         command.args(["--grpc-listen", "off"]);
         command.arg("--http-listen").arg(free_address()?.to_string());
-        command.arg("--grpc-listen").arg(free_address()?.to_string());
         start(command, address)
     }
 
