@@ -146,6 +146,14 @@ async fn run(shared: Arc<Shared>, broker: i32, mut told: watch::Receiver<Vec<Wan
             backoff.reset();
         }
         match ended {
+            // Nothing of it is wanted as it was said any more; what is wanted instead is on its way here.
+            Ok(()) if feed.is_used.is_empty() => {
+                tokio::select! {
+                    changed = told.changed() => if changed.is_err() { return },
+                    () = sleep(backoff.next()) => {}
+                    () = shared.ending.cancelled() => return,
+                }
+            }
             Ok(()) => {}
             Err(error) if error.is_retryable() => {
                 tracing::debug!(broker, %error, "a subscription ended");
@@ -178,7 +186,6 @@ struct Feed<'s> {
 impl Feed<'_> {
     /// Ends well where another subscription has to be made.
     async fn run(&mut self, parts: &[Wanted], told: &mut watch::Receiver<Vec<Wanted>>) -> Result<()> {
-        let peer = self.shared.client.broker_apart(self.broker).await?;
         let budget = self.shared.config.prefetch_bytes as u64;
         let credit = Arc::new(Credit { threshold: (budget / CREDIT_SHARE).max(1), ..Credit::default() });
         let (outbox, requests) = mpsc::channel(OUTBOX);
@@ -186,6 +193,7 @@ impl Feed<'_> {
         if start.parts.is_empty() {
             return Ok(());
         }
+        let peer = self.shared.client.broker_apart(self.broker).await?;
         // Never full yet.
         let _ = outbox.try_send(request(pb::subscribe_request::Request::Start(start)));
         let limit = self.shared.client.request_timeout();
