@@ -12,6 +12,8 @@
 
 mod pace;
 mod processes;
+#[path = "../events_under_kill/served.rs"]
+mod served;
 mod source;
 mod watch;
 mod whole;
@@ -24,7 +26,8 @@ use floodmark_client::{Client, ClientConfig};
 use tokio::runtime::Runtime;
 
 use pace::{Arrival, Pace};
-use processes::{Replaying, Served};
+use processes::Replaying;
+use served::Served;
 use source::Source;
 use watch::Watch;
 

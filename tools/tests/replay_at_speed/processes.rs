@@ -1,7 +1,6 @@
-//! The broker and the replay, as processes that can be killed.
+//! The replay as a process that can be killed.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,44 +16,6 @@ fn floodmark() -> Command {
     }
     command.stdin(Stdio::null());
     command
-}
-
-/// A broker. Dropped, it is killed.
-pub(crate) struct Served {
-    child: Child,
-    /// Where gRPC clients connect.
-    pub(crate) grpc: String,
-}
-
-impl Served {
-    /// Returns once it has said where it listens.
-    pub(crate) fn start(dir: &Path, grpc_listen: &str) -> Served {
-        let mut command = floodmark();
-        command.args(["serve", "--kafka-listen", "127.0.0.1:0", "--http-listen", "off"]);
-        command.args(["--grpc-listen", grpc_listen, "--data-dir"]).arg(dir.join("data"));
-        let log = OpenOptions::new().create(true).append(true).open(dir.join("serve.err")).unwrap();
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let grpc = lines.find_map(|line| line.split_once("gRPC").map(|(_, at)| at.trim().to_owned()));
-        let Some(grpc) = grpc else {
-            let _ = child.wait();
-            panic!("the broker ended: {}", std::fs::read_to_string(dir.join("serve.err")).unwrap());
-        };
-        Served { child, grpc }
-    }
-
-    /// SIGKILL; returns when it is gone.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// `floodmark replay` into a topic, with a checkpoint beside the data. Dropped, it is killed.
