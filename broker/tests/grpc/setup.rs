@@ -110,6 +110,16 @@ impl Subscribed {
         self.requests.send(pb::SubscribeRequest { request: Some(request) }).await.unwrap();
     }
 
+    pub(crate) fn say_no_more(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.requests = closed;
+    }
+
+    pub(crate) async fn has_ended(&mut self) {
+        let end = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("the call goes on");
+        assert_eq!(end.unwrap(), None);
+    }
+
     pub(crate) async fn next(&mut self) -> Result<pb::subscribe_reply::Reply, Status> {
         let reply = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("nothing came");
         Ok(reply?.expect("the call has ended").reply.expect("a reply says something"))

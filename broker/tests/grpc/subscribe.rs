@@ -266,9 +266,23 @@ async fn a_reader_that_has_said_all_gets_what_it_has_credit_for() {
     let mut client = data(&broker).await;
     let begin = pb::SubscribeStart { credit_bytes: 1, ..start(vec![from_start("half", None)]) };
     let mut reading = Subscribed::open(&mut client, begin).await;
-    let Subscribed { requests, replies } = &mut reading;
-    let (closed, _) = tokio::sync::mpsc::channel(1);
-    drop(std::mem::replace(requests, closed));
-    assert!(replies.message().await.unwrap().is_some());
-    assert_eq!(replies.message().await.unwrap(), None);
+    reading.say_no_more();
+    assert_eq!(reading.delivery().await.next_offset, 1);
+    reading.has_ended().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_has_said_all_gets_it_also_when_it_comes_later() {
+    let broker = broker(&[]);
+    topic(&broker, "later", 1, &[]).await;
+    let mut client = data(&broker).await;
+    let begin = pb::SubscribeStart { credit_bytes: 1, ..start(vec![from_start("later", None)]) };
+    let mut reading = Subscribed::open(&mut client, begin).await;
+    assert_eq!(reading.delivery().await.next_offset, 0);
+    reading.say_no_more();
+    // The broker has heard it before there is anything.
+    assert!(reading.is_quiet().await);
+    append(&broker, "later", 0, &numbers(0..5)).await;
+    assert_eq!(reading.delivery().await.next_offset, 1);
+    reading.has_ended().await;
 }

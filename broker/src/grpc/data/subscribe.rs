@@ -101,6 +101,10 @@ impl Pusher {
             }
             // The one before has left.
             self.unsent = None;
+            // Asked before each wait: a reader may have said all before what it has credit for was there.
+            if self.is_closed && self.is_starved() {
+                return Ok(None);
+            }
             match self.wait().await? {
                 Woken::Request(Some(request)) => {
                     self.on_request(request).await.map_err(|e| self.call.refuse(&e))?;
@@ -111,9 +115,6 @@ impl Pusher {
                     self.hold_unsent().await?;
                 }
                 Woken::Ended(refused) => return Err(self.call.refuse(&refused)),
-            }
-            if self.is_closed && self.made.is_empty() && self.is_starved() {
-                return Ok(None);
             }
         }
     }
