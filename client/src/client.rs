@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use floodmark_proto::ids::TopicId;
 use floodmark_proto::pb::v1 as pb;
 use tokio::sync::Mutex;
 
@@ -87,6 +88,17 @@ impl Client {
     pub async fn partition_count(&self, topic: &str) -> Result<i32> {
         let topic = self.topic(topic).await?;
         Ok(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
+    }
+
+    /// Which of the topics that had this name, one after the other, is there now; asked for each time. None where the broker does not tell.
+    pub async fn topic_id(&self, topic: &str) -> Result<Option<TopicId>> {
+        self.forget_topic(topic);
+        Ok(self.topic(topic).await?.id)
+    }
+
+    /// Fails where the topic is another than the one with this id.
+    pub(crate) async fn check_topic_id(&self, topic: &str, wanted: Option<TopicId>) -> Result<()> {
+        made_anew(topic, wanted, self.topic_id(topic).await?)
     }
 
     /// What is known of a topic, asked for where nothing is, or where it is too old.
@@ -299,6 +311,14 @@ fn no_leader(topic: &str, partition: i32) -> Error {
         retryable: true,
         leader: None,
     })
+}
+
+/// Fails where both ids are known and differ.
+pub(crate) fn made_anew(topic: &str, wanted: Option<TopicId>, found: Option<TopicId>) -> Result<()> {
+    match (wanted, found) {
+        (Some(wanted), Some(found)) if wanted != found => Err(Error::MadeAnew { topic: topic.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 fn is_unknown_topic(error: &Error) -> bool {

@@ -74,6 +74,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The topic of this name is another than the one that was meant: offsets of that one are of no use any more.
+    #[error(
+        "topic {topic} was deleted and made anew, so that its offsets are those of other records: begin anew"
+    )]
+    MadeAnew {
+        /// Its name.
+        topic: String,
+    },
     /// Records could not be encoded or decoded.
     #[error("{0}")]
     Batch(#[from] BatchError),

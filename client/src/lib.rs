@@ -69,6 +69,7 @@ pub use consumer::{
     RebalanceListener, Reset,
 };
 pub use error::{Error, Refusal, Result};
+pub use floodmark_proto::ids::TopicId;
 pub use message::{Message, ReplyAddress, names, new_id};
 pub use producer::{Acks, Compression, Delivery, Producer, ProducerConfig, partition_of_key};
 pub use record::{Durability, Header, NewRecord, Placed, Record, TopicPartition};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use floodmark_proto::ids::TopicId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use parking_lot::RwLock;
@@ -16,6 +17,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct TopicMetadata {
     pub(crate) name: Arc<str>,
+    /// None where the broker tells none.
+    pub(crate) id: Option<TopicId>,
     pub(crate) partitions: Vec<PartitionMetadata>,
     asked_at: Instant,
 }
@@ -103,7 +106,9 @@ impl Metadata {
             }
             let name: Arc<str> = Arc::from(topic.name.as_str());
             let partitions = in_order(topic)?;
-            let learned = TopicMetadata { name: Arc::clone(&name), partitions, asked_at: Instant::now() };
+            let id = <[u8; 16]>::try_from(&*topic.topic_id).ok();
+            let id = id.and_then(|bytes| TopicId::from_bytes(bytes).ok());
+            let learned = TopicMetadata { name: Arc::clone(&name), id, partitions, asked_at: Instant::now() };
             let learned = Arc::new(learned);
             told.push(Arc::clone(&learned));
             known.topics.insert(name, learned);

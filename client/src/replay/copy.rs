@@ -4,10 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use floodmark_proto::ids::TopicId;
 use tokio::time::{Instant, sleep};
 
 use super::{Progress, Replay, ReplayConfig, Span};
-use crate::client::Client;
+use crate::client::{Client, made_anew};
 use crate::error::{Error, Result};
 use crate::message::new_id;
 use crate::producer::{Delivery, Producer, ProducerConfig, partition_of_key};
@@ -48,6 +49,10 @@ pub struct CopyPoint {
     pub left: Vec<Span>,
     /// For each partition of the target: nothing that is left lies before this offset.
     pub target: Vec<i64>,
+    /// Which topic of its name the source was. None is not checked.
+    pub source_id: Option<TopicId>,
+    /// Which topic of its name the target was. None is not checked.
+    pub target_id: Option<TopicId>,
 }
 
 /// A copy under way.
@@ -56,6 +61,7 @@ pub struct Copy {
     client: Client,
     replay: Replay,
     into: String,
+    into_id: Option<TopicId>,
     partitions: i32,
     keeps_partitions: bool,
     key: Option<Bytes>,
@@ -79,16 +85,23 @@ impl Client {
     }
 
     /// The same for spans of the caller's choice.
-    pub async fn copy_spans(&self, config: CopyConfig, spans: Vec<Span>) -> Result<Copy> {
+    pub async fn copy_spans(&self, mut config: CopyConfig, spans: Vec<Span>) -> Result<Copy> {
+        if config.replay.topic_id.is_none() {
+            config.replay.topic_id = self.topic_id(&config.replay.topic).await?;
+        }
         let replay = self.replay_spans(config.replay.clone(), spans)?;
         Copy::begin(self, config, replay).await
     }
 
     /// Goes on with a copy that was stopped at any moment after `point` was taken. What was copied since is found in the target, and not copied
-    /// again.
-    pub async fn resume_copy(&self, config: CopyConfig, point: CopyPoint) -> Result<Copy> {
+    /// again. Fails with [`Error::MadeAnew`] where one of the topics is another by now.
+    pub async fn resume_copy(&self, mut config: CopyConfig, point: CopyPoint) -> Result<Copy> {
+        let found = self.topic_id(&config.replay.topic).await?;
+        made_anew(&config.replay.topic, point.source_id, found)?;
+        config.replay.topic_id = found;
         let replay = self.replay_spans(config.replay.clone(), point.left)?;
         let mut copy = Copy::new(self, config, replay, point.id).await?;
+        made_anew(&copy.into, point.target_id, copy.into_id)?;
         if i32::try_from(point.target.len()) != Ok(copy.partitions) {
             return Err(Error::Invalid(format!(
                 "{} has {} partitions and had {} when the copy was stopped: a copy cannot go on then",
@@ -114,12 +127,14 @@ impl Copy {
         if config.into == config.replay.topic {
             return Err(Error::Invalid(format!("{} cannot be copied into itself", config.into)));
         }
+        let into_id = client.topic_id(&config.into).await?;
         let partitions = client.partition_count(&config.into).await?;
         let keeps_partitions = partitions == client.partition_count(&config.replay.topic).await?;
         Ok(Copy {
             client: client.clone(),
             replay,
             into: config.into,
+            into_id,
             partitions,
             keeps_partitions,
             key: config.key,
@@ -259,15 +274,22 @@ impl Copy {
         }
     }
 
-    /// Waits until everything that was read is acknowledged, and says what is left.
+    /// Waits until everything that was read is acknowledged, and says what is left. Fails with [`Error::MadeAnew`] where the target has become another.
     pub async fn point(&mut self) -> Result<CopyPoint> {
         self.send_in_hand().await?;
         self.finish().await?;
+        self.client.check_topic_id(&self.into, self.into_id).await?;
         // What was found in the target and is not passed yet has to be found again.
         if self.copied.is_empty() {
             self.floor = self.ends().await?;
         }
-        Ok(CopyPoint { id: self.id.clone(), left: self.replay.left(), target: self.floor.clone() })
+        Ok(CopyPoint {
+            id: self.id.clone(),
+            left: self.replay.left(),
+            target: self.floor.clone(),
+            source_id: self.replay.topic_id(),
+            target_id: self.into_id,
+        })
     }
 
     async fn finish(&mut self) -> Result<()> {

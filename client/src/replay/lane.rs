@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::ReplayConfig;
-use crate::client::Client;
+use crate::client::{Client, made_anew};
 use crate::consumer::{Batches, Isolation};
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
@@ -183,6 +183,8 @@ async fn subscribe(
     window_bytes: u64,
 ) -> Result<Open> {
     let (leader, _) = client.leader(&partition.topic, partition.partition).await?;
+    // A topic that went while it was read was forgotten with the subscription that ended, so what is known now is of the one that is there.
+    made_anew(&config.topic, config.topic_id, client.topic(&config.topic).await?.id)?;
     let peer = client.broker_apart(leader).await?;
     let (credit, requests) = mpsc::channel(OUTBOX);
     let start = pb::SubscribeStart {

@@ -12,12 +12,13 @@ mod pace;
 
 use std::time::Duration;
 
+use floodmark_proto::ids::TopicId;
 use tokio::time::{Instant, sleep};
 
 pub use copy::{COPY_HEADER, Copy, CopyConfig, CopyPoint, SOURCE_HEADER};
 pub use pace::{NoRate, Rate};
 
-use crate::client::Client;
+use crate::client::{Client, made_anew};
 use crate::consumer::{Begin, Isolation};
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
@@ -44,6 +45,9 @@ use pace::Pace;
 pub struct ReplayConfig {
     /// The topic.
     pub topic: String,
+    /// Which of the topics that had this name, one after the other. Reading another fails with [`Error::MadeAnew`], also where it comes about
+    /// while the replay runs. None: the one that is there when [`Client::replay`] is called, or any for [`Client::replay_spans`].
+    pub topic_id: Option<TopicId>,
     /// Which partitions; none: all that there are when it begins.
     pub partitions: Option<Vec<i32>>,
     /// The first record. An offset is meant of each partition.
@@ -71,6 +75,7 @@ impl ReplayConfig {
     pub fn of(topic: impl Into<String>) -> ReplayConfig {
         ReplayConfig {
             topic: topic.into(),
+            topic_id: None,
             partitions: None,
             from: Begin::Start,
             to: Begin::End,
@@ -138,6 +143,8 @@ pub struct Replay {
     merge: Merge<Record>,
     pace: Pace,
     started: Option<Instant>,
+    /// The topic has been looked at: it is the one that is meant.
+    is_checked: bool,
     /// The record that is due was waited for already.
     is_due: bool,
     records: u64,
@@ -146,7 +153,10 @@ pub struct Replay {
 
 impl Client {
     /// Begins to read a range of a topic again. The range is fixed when this returns.
-    pub async fn replay(&self, config: ReplayConfig) -> Result<Replay> {
+    pub async fn replay(&self, mut config: ReplayConfig) -> Result<Replay> {
+        let found = self.topic_id(&config.topic).await?;
+        made_anew(&config.topic, config.topic_id, found)?;
+        config.topic_id = config.topic_id.or(found);
         let count = self.partition_count(&config.topic).await?;
         let mut partitions = config.partitions.clone().unwrap_or_else(|| (0..count).collect());
         partitions.sort_unstable();
@@ -170,7 +180,8 @@ impl Client {
         Replay::new(self.clone(), config, spans)
     }
 
-    /// Goes on with a replay whose spans are what was left of it: [`Replay::left`] of one that was stopped.
+    /// Goes on with a replay whose spans are what was left of it: [`Replay::left`] of one that was stopped, with its [`Replay::topic_id`] in the
+    /// settings.
     pub fn replay_spans(&self, config: ReplayConfig, spans: Vec<Span>) -> Result<Replay> {
         Replay::new(self.clone(), config, spans)
     }
@@ -189,6 +200,7 @@ impl Replay {
             merge: Merge::new(spans.len()),
             pace,
             started: None,
+            is_checked: false,
             is_due: false,
             records: 0,
             bytes: 0,
@@ -201,6 +213,10 @@ impl Replay {
     /// The next record, when it is due; `None` at the end of the range. Cancelled, it loses nothing.
     pub async fn next(&mut self) -> Result<Option<Record>> {
         let started = *self.started.get_or_insert_with(Instant::now);
+        if !self.is_checked {
+            self.client.check_topic_id(&self.config.topic, self.config.topic_id).await?;
+            self.is_checked = true;
+        }
         while let Some(at) = self.merge.starving() {
             match self.lanes[at].next(&self.client, &self.config).await? {
                 Some(records) => {
@@ -229,6 +245,12 @@ impl Replay {
     #[must_use]
     pub fn spans(&self) -> &[Span] {
         &self.spans
+    }
+
+    /// Which of the topics that had this name it reads, where that is known.
+    #[must_use]
+    pub fn topic_id(&self) -> Option<TopicId> {
+        self.config.topic_id
     }
 
     /// What it has not given out yet: a replay of these gives out the rest, and nothing twice.

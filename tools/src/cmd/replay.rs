@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use floodmark_client::replay::{Rate, ReplayConfig, Span};
 use floodmark_client::{Client, TopicPartition, partition_of_key};
+use serde::Serialize;
 
 use super::Outcome;
 use super::consume::IsolationArg;
@@ -88,15 +89,24 @@ pub(crate) fn run(args: &ReplayArgs) -> anyhow::Result<Outcome> {
     }
     remote::run(async {
         let client = args.server.connect().await?;
-        let count = client.partition_count(&args.topic).await.with_context(|| unknown_topic(&args.topic))?;
+        let topic_id = client.topic_id(&args.topic).await.with_context(|| unknown_topic(&args.topic))?;
+        let count = client.partition_count(&args.topic).await?;
+        if let (Some(kept), Some(path)) = (&kept, &args.checkpoint) {
+            let target_id = match &args.into {
+                Some(into) => client.topic_id(into).await.with_context(|| unknown_topic(into))?,
+                None => None,
+            };
+            kept.check_topics(path, topic_id, target_id)?;
+        }
         let spans = match &kept {
             Some(kept) => kept.spans(),
             None => spans(args, &client, count).await?,
         };
         if args.dry_run {
-            return Ok(describe(&spans)?);
+            return Ok(describe(args, &spans)?);
         }
         let config = ReplayConfig {
+            topic_id,
             filter: args.filter.clone(),
             rate: args.rate,
             isolation: args.isolation.isolation(),
@@ -132,7 +142,7 @@ impl Job<'_> {
 
     fn keep(&self, left: Vec<Span>, target: Target) -> anyhow::Result<()> {
         match &self.args.checkpoint {
-            Some(path) => Checkpoint::of(self.args, left, target).write(path),
+            Some(path) => Checkpoint::of(self.args, self.config.topic_id, left, target).write(path),
             None => Ok(()),
         }
     }
@@ -181,8 +191,21 @@ async fn offset_of(
     Ok(position.offset_within(Bounds { start: offsets.start, end, at_time }))
 }
 
-fn describe(spans: &[Span]) -> std::io::Result<()> {
+fn describe(args: &ReplayArgs, spans: &[Span]) -> std::io::Result<()> {
+    #[derive(Serialize)]
+    struct Described<'a> {
+        topic: &'a str,
+        partition: i32,
+        from: i64,
+        to: i64,
+    }
     let mut sink = Sink::stdout();
+    if args.output.is_json() {
+        for &Span { partition, from, to } in spans {
+            sink.json(&Described { topic: &args.topic, partition, from, to })?;
+        }
+        return sink.flush();
+    }
     let columns = ["partition", "from", "to", "offsets"].map(Column::Number);
     let mut pages = Pages::new(&columns);
     for span in spans {

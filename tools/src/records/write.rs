@@ -66,6 +66,10 @@ enum Form {
 }
 
 impl RecordOutputArgs {
+    pub(crate) fn is_json(&self) -> bool {
+        self.output == RecordOutput::Json
+    }
+
     /// Fails where options contradict each other.
     pub(crate) fn writer(&self) -> anyhow::Result<RecordWriter> {
         let is_text = self.output == RecordOutput::Text;

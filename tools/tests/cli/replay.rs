@@ -34,6 +34,8 @@ fn a_range_is_printed_or_only_told() {
     assert_eq!(last.len(), 4);
     let table = cluster.ok(&["replay", "t", "--dry-run"]);
     assert!(table.contains("offsets") && !table.contains("k3"), "{table}");
+    let told = cluster.json(&["replay", "t", "--dry-run", "--from", "5", "--to", "9", "--partition", "1"]);
+    assert_eq!(told, [serde_json::json!({"topic": "t", "partition": 1, "from": 5, "to": 9})]);
     for (args, part) in [
         (&["replay", "missing"][..], "missing"),
         (&["replay", "t", "--rate", "fast"], "10x"),
@@ -77,6 +79,81 @@ fn a_copy_that_is_killed_goes_on_and_has_each_record_once() {
     assert_eq!(cluster.json(&["consume", "copy"]).len(), 400);
     let other = cluster.refused(&["replay", "t", "--into", "copy", "--key", "k1", "--checkpoint", &job]);
     assert!(other.contains("another key"), "{other}");
+}
+
+/// Stops `command` once it has done a part, and says the end of what it was: at full speed.
+fn begin<'a>(cluster: &Cluster, command: &[&'a str]) -> Vec<&'a str> {
+    let mut running = cluster.spawn(command);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    running.signal("INT");
+    assert!(running.end().stderr.contains("goes on from"));
+    let mut last = command.to_vec();
+    last.truncate(last.len() - 2);
+    last
+}
+
+#[test]
+fn a_topic_that_was_made_anew_is_not_gone_on_with() {
+    let cluster = Cluster::start();
+    fill(&cluster, 400);
+    cluster.create("copy", "2");
+    let dir = tempfile::tempdir().unwrap();
+    let (job, file_job) = (path(dir.path(), "job"), path(dir.path(), "file-job"));
+    let file = path(dir.path(), "lines");
+    let slowly = ["--rate", "200/s"];
+    let copy = [&["replay", "t", "--into", "copy", "--checkpoint", &job][..], &slowly].concat();
+    let copy = begin(&cluster, &copy);
+    let lines = [&["replay", "t", "--file", &file, "--checkpoint", &file_job][..], &slowly].concat();
+    let lines = begin(&cluster, &lines);
+    let remake = |topic: &str| {
+        cluster.ok(&["topic", "delete", topic]);
+        cluster.create(topic, "2");
+    };
+    // The target first: it has fewer records than were copied, which is not what is looked at.
+    remake("copy");
+    let refused = cluster.refused(&copy);
+    assert!(refused.contains("topic copy was deleted and made anew"), "{refused}");
+    assert!(refused.contains(&format!("remove {job}")), "{refused}");
+    std::fs::remove_file(&job).unwrap();
+    let copy = begin(&cluster, &[&copy[..], &slowly].concat());
+    cluster.ok(&["topic", "delete", "t"]);
+    fill(&cluster, 600);
+    let before = (std::fs::read(&job).unwrap(), std::fs::read(&file_job).unwrap());
+    for (command, what) in
+        [(&copy, format!("remove {job}; ")), (&lines, format!("remove {file_job} and {file}"))]
+    {
+        for dry in [&["--dry-run"][..], &[]] {
+            let refused = cluster.refused(&[&command[..], dry].concat());
+            assert!(refused.contains("topic t was deleted and made anew"), "{refused}");
+            assert!(refused.contains(&what), "{refused}");
+        }
+    }
+    assert_eq!(before, (std::fs::read(&job).unwrap(), std::fs::read(&file_job).unwrap()));
+    // What it says to do helps.
+    for done in [&job, &file_job, &file] {
+        std::fs::remove_file(done).unwrap();
+    }
+    cluster.ok(&lines);
+    assert_eq!(objects(&std::fs::read_to_string(&file).unwrap()).len(), 600);
+}
+
+#[test]
+fn a_checkpoint_of_the_program_before_is_gone_on_with() {
+    let cluster = Cluster::start();
+    fill(&cluster, 400);
+    cluster.create("copy", "2");
+    let dir = tempfile::tempdir().unwrap();
+    let job = path(dir.path(), "job");
+    let copy = begin(&cluster, &["replay", "t", "--into", "copy", "--checkpoint", &job, "--rate", "200/s"]);
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&job).unwrap()).unwrap();
+    kept["version"] = 1.into();
+    assert!(kept.as_object_mut().unwrap().remove("topic_id").is_some());
+    assert!(kept["target"]["topic"].as_object_mut().unwrap().remove("topic_id").is_some());
+    std::fs::write(&job, kept.to_string()).unwrap();
+    cluster.ok(&copy);
+    assert_eq!(values(&cluster.json(&["consume", "copy"])), (0..400).collect::<Vec<_>>());
+    let kept: Value = serde_json::from_slice(&std::fs::read(&job).unwrap()).unwrap();
+    assert!(kept["topic_id"].is_string(), "{kept}");
 }
 
 #[test]

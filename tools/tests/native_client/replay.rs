@@ -103,6 +103,47 @@ async fn a_broker_that_starts_again_interrupts_nothing() {
     assert_eq!(numbers(&seen), (0..3000).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn another_topic_of_the_name_is_not_read() {
+    let served = Served::start().await;
+    let client = served.client.clone();
+    // Far more than is sent ahead.
+    let values =
+        |word: &str| (0..400).map(|n| format!("{word} {n} {}", "-".repeat(10_000))).collect::<Vec<_>>();
+    served.topic("t", 1).await;
+    served.write("t", 0, values("old")).await;
+    let config = ReplayConfig { prefetch_bytes: 1, ..ReplayConfig::of("t") };
+    let mut replay = client.replay(config.clone()).await.unwrap();
+    for _ in 0..10 {
+        assert!(in_time(replay.next()).await.unwrap().is_some());
+    }
+    let (topic_id, left) = (replay.topic_id(), replay.left());
+    assert!(topic_id.is_some());
+    client.admin().delete_topic("t").await.unwrap();
+    served.topic("t", 1).await;
+    served.write("t", 0, values("new")).await;
+    let is_anew = |error: &Error| matches!(error, Error::MadeAnew { topic } if topic == "t");
+    // Whoever goes on.
+    let later = ReplayConfig { topic_id, ..config.clone() };
+    let error = in_time(client.replay_spans(later.clone(), left.clone()).unwrap().next()).await.unwrap_err();
+    assert!(is_anew(&error), "{error}");
+    let error = client.replay(later).await.unwrap_err();
+    assert!(is_anew(&error), "{error}");
+    // And the one under way, whose subscription ends with the topic.
+    let error = loop {
+        match in_time(replay.next()).await {
+            Ok(record) => {
+                let record = record.expect("there was more of it than was sent ahead");
+                assert!(text(&record).starts_with("old"), "{}", record.offset);
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(is_anew(&error), "{error}");
+    // Without an id it is anybody's.
+    assert!(in_time(client.replay_spans(config, left).unwrap().next()).await.unwrap().is_some());
+}
+
 fn copy_of(topic: &str) -> CopyConfig {
     CopyConfig {
         replay: ReplayConfig::of(topic),
@@ -163,17 +204,37 @@ async fn what_cannot_be_a_copy_is_refused() {
     let client = &served.client;
     let itself = CopyConfig { into: "t".to_owned(), ..copy_of("t") };
     assert!(matches!(client.copy(itself).await, Err(Error::Invalid(_))));
-    let point =
-        CopyPoint { id: "x".to_owned(), left: vec![Span { partition: 0, from: 0, to: 1 }], target: vec![0] };
+    let point = CopyPoint {
+        id: "x".to_owned(),
+        left: vec![Span { partition: 0, from: 0, to: 1 }],
+        target: vec![0],
+        source_id: None,
+        target_id: None,
+    };
     assert!(matches!(client.resume_copy(copy_of("t"), point).await, Err(Error::Invalid(_))));
     // Somebody has made the target anew, or the source.
     let mut copy = client.copy(copy_of("t")).await.unwrap();
     while in_time(copy.advance()).await.unwrap() {}
     let point = copy.point().await.unwrap();
+    assert!(point.source_id.is_some() && point.target_id.is_some() && point.source_id != point.target_id);
     client.admin().delete_topic("copy").await.unwrap();
     served.topic("copy", 3).await;
-    let error = client.resume_copy(copy_of("t"), point).await.unwrap_err();
+    let is_anew = |error: &Error, name: &str| matches!(error, Error::MadeAnew { topic } if topic == name);
+    let error = copy.point().await.unwrap_err();
+    assert!(is_anew(&error, "copy"), "{error}");
+    let error = client.resume_copy(copy_of("t"), point.clone()).await.unwrap_err();
+    assert!(is_anew(&error, "copy"), "{error}");
+    // A point of a program that knew no ids.
+    let without = CopyPoint { source_id: None, target_id: None, ..point.clone() };
+    let error = client.resume_copy(copy_of("t"), without).await.unwrap_err();
     assert!(matches!(&error, Error::Invalid(reason) if reason.contains("is gone")), "{error}");
+    client.admin().delete_topic("t").await.unwrap();
+    fill(&served, "t", 300).await;
+    let without = CopyPoint { target_id: None, target: vec![0; 3], ..point };
+    let error = client.resume_copy(copy_of("t"), without).await.unwrap_err();
+    assert!(is_anew(&error, "t"), "{error}");
+    client.admin().delete_topic("t").await.unwrap();
+    fill(&served, "t", 3).await;
     let span = Span { partition: 1, from: 7, to: 9 };
     let mut replay = client.replay_spans(ReplayConfig::of("t"), vec![span]).unwrap();
     let error = in_time(replay.next()).await.unwrap_err();

@@ -5,13 +5,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use floodmark_client::TopicId;
 use floodmark_client::replay::Span;
 use serde::{Deserialize, Serialize};
 
 use super::ReplayArgs;
 use crate::cmd::consume::IsolationArg;
 
-const VERSION: u32 = 1;
+/// The one before had no ids of topics; it is read, and what it does not say is not checked.
+const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
 
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,8 @@ const VERSION: u32 = 1;
 pub(super) struct Checkpoint {
     version: u32,
     topic: String,
+    #[serde(default, with = "topic_id", skip_serializing_if = "Option::is_none")]
+    topic_id: Option<TopicId>,
     key: Option<String>,
     filter: Option<String>,
     is_committed: bool,
@@ -30,8 +35,18 @@ pub(super) struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Target {
-    Topic { name: String, id: String, offsets: Vec<i64> },
-    File { path: PathBuf, bytes: u64 },
+    Topic {
+        name: String,
+        /// Of the copy.
+        id: String,
+        offsets: Vec<i64>,
+        #[serde(default, with = "topic_id", skip_serializing_if = "Option::is_none")]
+        topic_id: Option<TopicId>,
+    },
+    File {
+        path: PathBuf,
+        bytes: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,10 +58,16 @@ struct Left {
 }
 
 impl Checkpoint {
-    pub(super) fn of(args: &ReplayArgs, left: Vec<Span>, target: Target) -> Checkpoint {
+    pub(super) fn of(
+        args: &ReplayArgs,
+        topic_id: Option<TopicId>,
+        left: Vec<Span>,
+        target: Target,
+    ) -> Checkpoint {
         Checkpoint {
             version: VERSION,
             topic: args.topic.clone(),
+            topic_id,
             key: args.key.clone(),
             filter: args.filter.clone(),
             is_committed: args.isolation == IsolationArg::Committed,
@@ -83,6 +104,40 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Fails where one of the topics is not the one that it was: what the checkpoint, the file at `path`, says of offsets is then said of
+    /// other records.
+    pub(super) fn check_topics(
+        &self,
+        path: &Path,
+        source: Option<TopicId>,
+        target: Option<TopicId>,
+    ) -> anyhow::Result<()> {
+        let is_other = |kept: Option<TopicId>, found: Option<TopicId>| {
+            kept.zip(found).is_some_and(|(kept, found)| kept != found)
+        };
+        let job = path.display();
+        if is_other(self.topic_id, source) {
+            let (what, stays) = match &self.target {
+                Target::Topic { name, .. } => {
+                    (String::new(), format!("; what it has copied stays in {name}"))
+                }
+                Target::File { path, .. } => (format!(" and {}", path.display()), String::new()),
+            };
+            bail!(
+                "topic {} was deleted and made anew since {job} was written, so that its offsets are those of other records; to begin anew, remove {job}{what}{stays}",
+                self.topic
+            );
+        }
+        if let Target::Topic { name, topic_id, .. } = &self.target
+            && is_other(*topic_id, target)
+        {
+            bail!(
+                "topic {name} was deleted and made anew since {job} was written, so that what was copied is gone; to copy all of it again, remove {job}"
+            );
+        }
+        Ok(())
+    }
+
     /// `None` where there is none.
     pub(super) fn read(path: &Path) -> anyhow::Result<Option<Checkpoint>> {
         let bytes = match std::fs::read_to_string(path) {
@@ -92,8 +147,12 @@ impl Checkpoint {
         };
         let wrong = || format!("{} is no checkpoint of a replay", path.display());
         let checkpoint: Checkpoint = serde_json::from_str(&bytes).with_context(wrong)?;
-        if checkpoint.version != VERSION {
-            bail!("{} is of version {}; this program knows {VERSION}", path.display(), checkpoint.version);
+        if !(VERSION_MIN..=VERSION).contains(&checkpoint.version) {
+            bail!(
+                "{} is of version {}; this program knows {VERSION_MIN} to {VERSION}",
+                path.display(),
+                checkpoint.version
+            );
         }
         Ok(Some(checkpoint))
     }
@@ -110,6 +169,26 @@ impl Checkpoint {
             open(dir)?.sync_all()
         };
         write().with_context(|| format!("the checkpoint {} cannot be written", path.display()))
+    }
+}
+
+/// An id as Kafka's tools show it.
+mod topic_id {
+    use floodmark_client::TopicId;
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(id: &Option<TopicId>, serializer: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => serializer.collect_str(id),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<TopicId>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
     }
 }
 
@@ -132,6 +211,28 @@ fn replace(from: &Path, to: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn id(last: u8) -> TopicId {
+        TopicId::from_bytes([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]).unwrap()
+    }
+
+    #[test]
+    fn one_without_ids_is_read_and_holds_for_any_topic_of_the_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("job");
+        let text = r#"{"version": 1, "topic": "t", "key": null, "filter": null, "is_committed": false,
+            "target": {"topic": {"name": "u", "id": "7", "offsets": [3]}}, "left": []}"#;
+        create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        let mut checkpoint = Checkpoint::read(&path).unwrap().unwrap();
+        checkpoint.check_topics(&path, Some(id(2)), Some(id(3))).unwrap();
+        checkpoint.topic_id = Some(id(4));
+        checkpoint.check_topics(&path, Some(id(4)), Some(id(3))).unwrap();
+        let error = checkpoint.check_topics(&path, Some(id(2)), Some(id(3))).unwrap_err().to_string();
+        assert!(error.contains("topic t was deleted") && error.contains("remove"), "{error}");
+        create(&path).unwrap().write_all(text.replace("1,", "3,").as_bytes()).unwrap();
+        let error = Checkpoint::read(&path).unwrap_err().to_string();
+        assert!(error.contains("version 3"), "{error}");
+    }
+
     #[test]
     fn a_checkpoint_is_read_as_it_was_written_and_nothing_else_is() {
         let dir = tempfile::tempdir().unwrap();
@@ -140,10 +241,16 @@ mod tests {
         let checkpoint = Checkpoint {
             version: VERSION,
             topic: "t".to_owned(),
+            topic_id: Some(id(2)),
             key: None,
             filter: Some("true".to_owned()),
             is_committed: false,
-            target: Target::Topic { name: "u".to_owned(), id: "7".to_owned(), offsets: vec![3, 4] },
+            target: Target::Topic {
+                name: "u".to_owned(),
+                id: "7".to_owned(),
+                offsets: vec![3, 4],
+                topic_id: Some(id(3)),
+            },
             left: vec![Left { partition: 1, from: 2, to: 9 }],
         };
         for _ in 0..2 {

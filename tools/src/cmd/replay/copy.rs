@@ -25,8 +25,10 @@ pub(super) async fn run(mut job: Job<'_>, into: &str) -> anyhow::Result<()> {
     };
     let kept = job.kept.take().map(|kept| (kept.spans(), kept.target));
     let mut copy = match kept {
-        Some((left, Target::Topic { id, offsets, .. })) => {
-            job.client.resume_copy(config, CopyPoint { id, left, target: offsets }).await?
+        Some((left, Target::Topic { id, offsets, topic_id, .. })) => {
+            let source_id = config.replay.topic_id;
+            let point = CopyPoint { id, left, target: offsets, source_id, target_id: topic_id };
+            job.client.resume_copy(config, point).await?
         }
         _ => job.client.copy_spans(config, job.spans.clone()).await?,
     };
@@ -60,5 +62,9 @@ pub(super) async fn run(mut job: Job<'_>, into: &str) -> anyhow::Result<()> {
 
 async fn keep(job: &Job<'_>, copy: &mut Copy, into: &str) -> anyhow::Result<()> {
     let point = copy.point().await?;
-    job.keep(point.left, Target::Topic { name: into.to_owned(), id: point.id, offsets: point.target })
+    let topic_id = point.target_id;
+    job.keep(
+        point.left,
+        Target::Topic { name: into.to_owned(), id: point.id, offsets: point.target, topic_id },
+    )
 }
