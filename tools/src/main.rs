@@ -16,9 +16,15 @@ use cmd::Outcome;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXAMPLES: &str = "Examples:
+  floodmark serve                                    a broker, in ./floodmark-data
+  floodmark topic create orders --partitions 4
+  seq 10 | floodmark produce orders
+  floodmark consume orders --follow";
+
 /// A distributed append-only log that keeps Kafka's format.
 #[derive(Debug, Parser)]
-#[command(name = "floodmark", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "floodmark", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,7 +39,12 @@ enum Command {
     #[command(after_help = cmd::dev::EXAMPLES)]
     Dev(cmd::dev::DevArgs),
     /// Make, list, describe, alter, extend and delete topics.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark topic create orders --partitions 6
+  floodmark topic describe orders"
+    )]
     Topic(cmd::topic::TopicCommand),
     /// Write records from standard input or files.
     #[command(after_help = cmd::produce::EXAMPLES)]
@@ -45,28 +56,58 @@ enum Command {
     #[command(after_help = cmd::offsets::EXAMPLES)]
     Offsets(cmd::offsets::OffsetsArgs),
     /// List, describe, reset and delete groups.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark group describe billing
+  floodmark group reset billing --to start"
+    )]
     Group(cmd::group::GroupCommand),
     /// Read a range of a topic again, at a chosen speed, into another topic or a file.
     #[command(after_help = cmd::replay::EXAMPLES)]
     Replay(cmd::replay::ReplayArgs),
     /// Use a topic as an event store: append to a stream on a condition, and read it.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark events append orders order-17 --expect no-stream --value placed
+  floodmark events read orders order-17"
+    )]
     Events(cmd::events::EventsCommand),
     /// Look after a cluster: status, new brokers, moves, leaders, voters.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark cluster status
+  floodmark cluster drain 3 --dry-run"
+    )]
     Cluster(cmd::cluster::ClusterCommand),
     /// Measure a cluster, within bounds of time and bytes.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark bench produce
+  floodmark bench latency --rate 1000"
+    )]
     Bench(cmd::bench::BenchCommand),
     /// Watch topics, rates, groups and lag.
     #[command(after_help = cmd::top::EXAMPLES)]
     Top(cmd::top::TopArgs),
     /// Show and explain the settings of a broker.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark config show
+  floodmark config explain log.retention.ms"
+    )]
     Config(cmd::config::ConfigCommand),
     /// Look into logs that lie on this machine, ours and Kafka's, without a broker.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark log verify floodmark-data
+  floodmark log dump floodmark-data/logs/orders-0"
+    )]
     Log(cmd::log::LogCommand),
     /// Print a script that teaches a shell these commands.
     #[command(after_help = cmd::completions::EXAMPLES)]
@@ -107,4 +148,25 @@ fn main() -> ExitCode {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is_pipe = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_pipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(command: &clap::Command, path: &str) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(
+            help.contains("Example") && help.contains("floodmark "),
+            "{path} has no example in its --help"
+        );
+        for inner in command.get_subcommands() {
+            check(inner, &format!("{path} {}", inner.get_name()));
+        }
+    }
+
+    #[test]
+    fn every_help_has_an_example() {
+        check(&Cli::command(), "floodmark");
+    }
 }

@@ -63,6 +63,9 @@ fn reach(servers: &[&str]) -> anyhow::Result<()> {
 }
 
 fn reach_one(server: &str) -> anyhow::Result<()> {
+    if server.contains("://") {
+        bail!("--server takes HOST:PORT, with no http:// before it, not {server:?}");
+    }
     let addresses: Vec<SocketAddr> = match server.to_socket_addrs() {
         Ok(addresses) => addresses.collect(),
         Err(e) if e.kind() == io::ErrorKind::InvalidInput => {

@@ -44,6 +44,8 @@ fn without_a_server_every_command_says_what_to_do() {
     assert!(told.contains(&server), "{told}");
     let told = refused(&["topic", "list", "--server", "localhost"], &[]);
     assert_eq!(told, "error: --server takes HOST:PORT, not \"localhost\"\n");
+    let told = refused(&["topic", "list", "--server", "http://localhost:9093"], &[]);
+    assert!(told.contains("no http:// before it"), "{told}");
 }
 
 #[test]
@@ -56,6 +58,7 @@ fn arguments_that_make_no_sense_are_explained() {
         (&["consume", "t", "--group", "g", "--from", "5"], "floodmark group reset"),
         (&["consume", "t", "--group", "g", "--partition", "1"], "cannot be used with"),
         (&["consume", "t", "--follow", "--to", "5"], "cannot be used with"),
+        (&["group", "list", "--state", "Bogus"], "PreparingRebalance"),
         (&["consume", "t", "--format", "{valu}"], "known are {topic}"),
         (&["consume", "t", "--output", "json", "--format", "{value}"], "are for text"),
         (&["produce", "t", "--key-separator", ""], "cannot be empty"),

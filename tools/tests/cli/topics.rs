@@ -20,13 +20,14 @@ fn a_topic_from_its_making_to_its_end() {
     let described = &cluster.json(&["topic", "describe", "orders"])[0];
     assert_eq!(described["partitions"].as_array().unwrap().len(), 3);
     assert_eq!(described["partitions"][2]["high_watermark"], 0);
+    assert_eq!(described["topic_id"].as_str().unwrap().len(), 22);
     let setting = serde_json::json!({"name": "retention.ms", "value": "60000", "source": "topic"});
     assert_eq!(described["settings"], serde_json::json!([setting]));
     let all = &cluster.json(&["topic", "describe", "orders", "--all-settings"])[0];
     assert!(all["settings"].as_array().unwrap().len() > 10, "{all}");
     let tables = cluster.ok(&["topic", "describe", "orders", "audit"]);
     assert!(
-        tables.contains("topic orders: 3 partitions") && tables.contains("topic audit: 1 partition"),
+        tables.contains("topic orders: 3 partitions, id ") && tables.contains("topic audit: 1 partition"),
         "{tables}"
     );
 

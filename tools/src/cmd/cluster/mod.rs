@@ -52,7 +52,12 @@ pub(crate) enum ClusterCommand {
     #[command(after_help = elect::EXAMPLES)]
     Elect(elect::ElectArgs),
     /// List and change the brokers that vote on the metadata.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  floodmark cluster voters list
+  floodmark cluster voters add 4"
+    )]
     Voters(voters::VotersCommand),
     /// Forget a broker that has been stopped for good.
     #[command(after_help = remove::EXAMPLES)]

@@ -36,10 +36,13 @@ pub(crate) enum GroupCommand {
     Delete(DeleteArgs),
 }
 
+/// As brokers name them.
+const STATES: [&str; 5] = ["Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Dead"];
+
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Only groups in this state: Stable, Empty, PreparingRebalance, CompletingRebalance, Dead.
-    #[arg(long)]
+    /// Only groups in this state.
+    #[arg(long, value_name = "STATE", ignore_case = true, value_parser = STATES)]
     state: Vec<String>,
     #[command(flatten)]
     output: OutputArgs,
@@ -98,7 +101,10 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let mut sink = Sink::stdout();
     let mut table = Pages::new(&["group", "state", "protocol type"].map(Column::Text));
     if groups.is_empty() && args.output.format == Format::Table {
-        sink.line("no groups; `floodmark consume TOPIC --group NAME` makes one")?;
+        sink.line(match args.state.is_empty() {
+            true => "no groups; `floodmark consume TOPIC --group NAME` makes one",
+            false => "no groups in such a state",
+        })?;
     }
     for group in groups {
         match args.output.format {

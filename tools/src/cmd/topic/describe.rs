@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use floodmark_client::admin::{ConfigResource, Offsets, Partition, ReplicaState, Setting, Topic};
-use floodmark_client::{Admin, TopicPartition};
+use floodmark_client::{Admin, TopicId, TopicPartition};
 use serde::Serialize;
 
 use super::{DescribeArgs, counted};
@@ -14,6 +14,8 @@ use crate::output::{Format, Sink, alarming, note};
 #[derive(Serialize)]
 struct Described {
     topic: String,
+    /// As Kafka's tools show it; null where the broker tells none.
+    topic_id: Option<String>,
     is_internal: bool,
     min_in_sync: i32,
     partitions: Vec<DescribedPartition>,
@@ -86,8 +88,10 @@ async fn described(admin: &Admin, topic: Topic, all_settings: bool) -> anyhow::R
         let looked = look(admin, &topic.name, &partition).await;
         partitions.push(described_partition(partition, topic.min_in_sync, looked));
     }
+    let id = <[u8; 16]>::try_from(topic.id.as_slice()).ok().and_then(|id| TopicId::from_bytes(id).ok());
     Ok(Described {
         topic: topic.name,
+        topic_id: id.map(|id| id.to_string()),
         is_internal: topic.is_internal,
         min_in_sync: topic.min_in_sync,
         partitions,
@@ -148,7 +152,9 @@ fn is_own(setting: &Setting) -> bool {
 fn in_tables(topic: &Described, sink: &mut Sink) -> std::io::Result<()> {
     let count = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
     let internal = if topic.is_internal { ", internal" } else { "" };
-    sink.line(&format!("topic {}: {}{internal}{}", topic.topic, counted(count, "partition"), lacks(topic)))?;
+    let id = topic.topic_id.as_ref().map(|id| format!(", id {id}")).unwrap_or_default();
+    let counted = counted(count, "partition");
+    sink.line(&format!("topic {}: {counted}{internal}{id}{}", topic.topic, lacks(topic)))?;
     let mut table = Pages::new(&[
         Column::Number("partition"),
         Column::Number("leader"),
