@@ -1,6 +1,7 @@
 //! The patterns of messaging, each a few lines for whoever uses it. `client/examples` has a program for each.
 //!
-//! - work queue, publish-subscribe, fan-out: groups alone ([`crate::ConsumerConfig::group`]); one group shares work, each group gets everything
+//! - work queue, fan-out: groups alone ([`crate::ConsumerConfig::group`]); one group shares work, each group gets everything
+//! - publish-subscribe: consumers without a group ([`crate::ConsumerConfig::assigned`]), each of which gets what is published while it listens
 //! - filter, translator, content-based router: [`Pipe`]
 //! - request-reply, scatter-gather: [`Requester`], [`reply_to`]
 //! - retry with delay, dead letters: [`RetryQueue`]
