@@ -104,7 +104,16 @@ impl Log {
             }
         }
         self.write_accepted()?;
+        self.publish_end();
         Ok(outcomes)
+    }
+
+    /// Once for a group: where a part of it is written and the rest is not, all of it is taken back, and other batches come to lie there
+    /// under the same epoch. Whoever had read the part, a follower above all, would never learn of it.
+    fn publish_end(&mut self) {
+        // In this order one that sees a transaction's data has seen its first offset as unstable.
+        self.publish_first_unstable();
+        self.shared.end.store(self.next.0, Ordering::Release);
     }
 
     /// The outer result is the log's, the inner one this batch's.
@@ -232,6 +241,7 @@ impl Log {
         }
     }
 
+    /// Writes what is accepted. Who reads does not see it before the whole group is there.
     pub(super) fn write_accepted(&mut self) -> Result<(), LogError> {
         if self.accepted.is_empty() {
             return Ok(());
@@ -245,10 +255,6 @@ impl Log {
         self.unsynced.active.change();
         self.unsynced.since.get_or_insert_with(Stopwatch::start);
         self.tail.push(&mut self.accepted);
-        // In this order a reader that sees the new end finds the batches, and one that sees a transaction's data has seen
-        // its first offset as unstable.
-        self.publish_first_unstable();
-        self.shared.end.store(self.next.0, Ordering::Release);
         Ok(())
     }
 

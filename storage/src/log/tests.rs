@@ -10,6 +10,7 @@ use super::append::AppendAs;
 use super::*;
 use crate::config::FlushPolicy;
 use crate::fs::SimDisk;
+use crate::fs::sim::{Fault, FaultKind, FaultOn};
 use crate::producers::Origin;
 use crate::segment::ReadLimits;
 
@@ -116,6 +117,37 @@ fn an_unclosed_log_is_scanned_from_its_recovery_point_only() {
     assert_eq!(report.scanned_bytes, all - durable);
     assert_eq!((report.cut_bytes, report.producers_replayed_from), (0, None));
     assert_eq!(read_all(&log.reader()), before);
+}
+
+/// Fails when a part of a group is shown before all of it is written: where the rest finds no space the part is taken back, and a follower
+/// that had copied it would hold other records than this log, under the same epoch.
+#[test]
+fn nothing_of_a_group_is_seen_before_all_of_it_is_written() {
+    for tail_bytes in [0, 1 << 20] {
+        let disk = SimDisk::new();
+        let (mut log, _) = open(&disk, tail_bytes);
+        fill(&mut log, 5);
+        let (reader, before) = (log.reader(), read_all(&log.reader()));
+        let (end, segments) = (log.end(), log.segments().len());
+        // Made when the ones before it are accepted, and written as far as segments were rolled for them.
+        let next = |n: i64| {
+            assert_eq!((reader.end(), read_all(&reader)), (end, before.clone()), "batch {n}");
+            batch(n, 1)
+        };
+        disk.inject(Fault {
+            on: FaultOn::Open,
+            path_ends: ".log".to_owned(),
+            after: 2,
+            times: 1,
+            kind: FaultKind::NoSpace,
+        });
+        let refused = log.append((0..100).map(&next), LEADER);
+        assert!(matches!(refused, Err(LogError::Full { .. })), "{refused:?}");
+        assert_eq!((disk.faults_taken(), reader.end(), read_all(&reader)), (1, end, before.clone()));
+        assert!(log.append((0..100).map(&next), LEADER).unwrap().iter().all(Result::is_ok));
+        assert!(log.segments().len() > segments + 2, "{}", log.segments().len());
+        assert_eq!((reader.end(), read_all(&reader).len()), (log.end(), before.len() + 100));
+    }
 }
 
 #[test]
