@@ -41,11 +41,12 @@ pub(super) struct Peer {
 
 /// A connection on its core.
 pub(super) struct Socket {
+    /// First, so that it is dropped before the socket closes: whoever sees that finds it counted.
+    open: OpenConnection,
     socket: TcpStream,
     peer: Peer,
     /// Until the preface is there.
     handshake: Option<(usize, Pin<Box<Sleep>>)>,
-    open: OpenConnection,
     drain: Drain,
     _place: Place,
     _core: Assigned,
@@ -115,13 +116,13 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.shake_hands(cx)?;
         let before = into.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, into);
         match &read {
             Poll::Ready(Ok(())) => self.on_read(into.filled().len() - before),
             Poll::Ready(Err(_)) => self.open.reason = "client",
-            Poll::Pending => {}
+            // Behind the read: where this broker stood still, what came in time is there.
+            Poll::Pending => self.shake_hands(cx)?,
         }
         read
     }

@@ -133,6 +133,8 @@ async fn serve(
         tracing::debug!(%peer, client_id, reason = %closed, "connection closed");
     }
     open.reason = reason(&closed);
+    // Before the socket closes: whoever sees that finds it counted.
+    drop(open);
 }
 
 /// Whether it is worth a line that somebody reads.
