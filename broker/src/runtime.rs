@@ -164,7 +164,9 @@ mod tests {
                 std::future::pending::<()>().await;
             });
         }
-        let mut names: Vec<_> = (0..3).filter_map(|_| is_started.recv().unwrap()).collect();
+        let mut names: Vec<_> = (0..3)
+            .filter_map(|_| is_started.recv_timeout(Duration::from_secs(60)).expect("three cores run"))
+            .collect();
         names.sort();
         assert_eq!(names, ["fm-core-0", "fm-core-1", "fm-core-2"]);
         drop(threads);
