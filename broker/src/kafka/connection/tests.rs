@@ -114,24 +114,48 @@ impl Pair {
     async fn send(&mut self, requests: &[(u8, u8)]) {
         let bytes: Vec<u8> = requests.iter().flat_map(|&(key, number)| request(key, number, 0)).collect();
         self.client.write_all(&bytes).await.unwrap();
-        settle().await;
     }
 
     async fn replies(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         let read = self.client.read_exact(&mut bytes);
-        tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
         bytes
     }
 
+    /// What becomes of the connection when the client goes.
+    async fn hung_up(self) -> Closed {
+        drop(self.client);
+        tokio::time::timeout(PATIENCE, self.server).await.unwrap().unwrap()
+    }
+
     async fn closed(self) -> Closed {
-        tokio::time::timeout(Duration::from_secs(5), self.server).await.unwrap().unwrap()
+        tokio::time::timeout(PATIENCE, self.server).await.unwrap().unwrap()
     }
 }
 
-/// Long enough for whatever is going to happen on this thread.
+/// Nothing takes as long that goes well, on a busy machine either.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time in which what must not happen would happen. Not for what has to happen, which may take longer on a busy machine.
 async fn settle() {
     tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waited = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "waited in vain: {what}");
+}
+
+/// Waits until the handlers have been asked these, and holds that they are asked nothing more.
+async fn are_asked(numbers: &[u8]) {
+    until(&format!("{numbers:?} are asked"), || asked().len() >= numbers.len()).await;
+    settle().await;
+    assert_eq!(asked(), numbers);
 }
 
 fn run(test: impl Future<Output = ()>) {
@@ -143,7 +167,7 @@ fn produce_is_begun_behind_produce_and_answered_in_order() {
     run(async {
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(PRODUCE, 1), (PRODUCE, 2), (PRODUCE, 3)]).await;
-        assert_eq!(asked(), [1, 2, 3]);
+        are_asked(&[1, 2, 3]).await;
         give(3);
         give(2);
         settle().await;
@@ -158,16 +182,13 @@ fn anything_else_waits_until_what_came_before_is_answered() {
     run(async {
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(PRODUCE, 1), (COMMIT, 2), (PRODUCE, 3), (AT_ONCE, 4), (COMMIT, 5)]).await;
-        assert_eq!(asked(), [1]);
+        are_asked(&[1]).await;
         give(1);
-        settle().await;
-        assert_eq!(asked(), [2]);
+        are_asked(&[2]).await;
         give(2);
-        settle().await;
-        assert_eq!(asked(), [3]);
+        are_asked(&[3]).await;
         give(3);
-        settle().await;
-        assert_eq!(asked(), [5]);
+        are_asked(&[5]).await;
         assert_eq!(pair.replies(4).await, [1, 2, 3, 4]);
         give(5);
         assert_eq!(pair.replies(1).await, [5]);
@@ -179,6 +200,7 @@ fn produce_without_acknowledgement_leaves_no_byte_and_holds_nobody_up() {
     run(async {
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(PRODUCE, 1), (PRODUCE, 2), (PRODUCE, 3)]).await;
+        are_asked(&[1, 2, 3]).await;
         promise(2).send(Ok(Reply::Nothing)).unwrap();
         give(3);
         give(1);
@@ -194,11 +216,11 @@ fn unanswered_produce_is_bounded_by_number() {
         let mut pair = Pair::of(&[]).await;
         let many: Vec<(u8, u8)> = (0..=200).map(|n| (PRODUCE, n)).collect();
         pair.send(&many).await;
+        until("the pipeline is full", || asked().len() >= PIPELINE_REQUESTS_MAX).await;
+        settle().await;
         assert_eq!(asked().len(), PIPELINE_REQUESTS_MAX);
         for n in 0..=200 {
-            if asked().is_empty() {
-                settle().await;
-            }
+            until("the next one is asked", || asked().contains(&n)).await;
             give(n);
         }
         assert_eq!(pair.replies(201).await, (0..=200).collect::<Vec<_>>());
@@ -217,26 +239,21 @@ fn unanswered_produce_is_bounded_by_bytes_and_the_budget_comes_back() {
             }
             write
         });
-        while asked().len() < 8 {
-            settle().await;
-        }
+        until("the pipeline is full", || asked().len() >= 8).await;
         settle().await;
         settle().await;
         assert_eq!(asked().len(), 8, "32 MiB of 4 MiB each");
         let held = before - pair.ground.request_bytes.available_bytes();
         assert!((32 << 20..48 << 20).contains(&held), "{held}");
         for n in 0..20 {
-            while !asked().contains(&n) {
-                settle().await;
-            }
+            until("the next one is asked", || asked().contains(&n)).await;
             give(n);
         }
         let mut replies = [0; 20];
-        read.read_exact(&mut replies).await.unwrap();
+        tokio::time::timeout(PATIENCE, read.read_exact(&mut replies)).await.unwrap().unwrap();
         assert_eq!(replies.to_vec(), (0..20).collect::<Vec<_>>());
         let _open = sending.await.unwrap();
-        settle().await;
-        assert_eq!(pair.ground.request_bytes.available_bytes(), before);
+        until("all is given back", || pair.ground.request_bytes.available_bytes() == before).await;
     });
 }
 
@@ -256,10 +273,9 @@ fn requests_that_do_not_fit_the_budget_together_are_served_one_after_another() {
             }));
         }
         for task in tasks {
-            task.await.unwrap();
+            tokio::time::timeout(PATIENCE, task).await.expect("it gets its turn").unwrap();
         }
-        settle().await;
-        assert_eq!(ground.request_bytes.available_bytes(), 1 << 20);
+        until("all is given back", || ground.request_bytes.available_bytes() == 1 << 20).await;
     });
 }
 
@@ -268,10 +284,10 @@ fn a_closed_connection_drops_what_it_waited_for() {
     run(async {
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(FETCH, 1)]).await;
+        are_asked(&[1]).await;
         let promise = promise(1);
         assert!(!promise.is_closed());
-        drop(pair.client);
-        assert!(matches!(pair.server.await.unwrap(), Closed::ByPeer));
+        assert!(matches!(pair.hung_up().await, Closed::ByPeer));
         assert!(promise.is_closed());
     });
 }
@@ -282,11 +298,11 @@ fn what_was_sent_before_hanging_up_is_begun() {
     run(async {
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(COMMIT, 1)]).await;
+        are_asked(&[1]).await;
         let bytes =
             [request(PRODUCE, 2, 0), request(PRODUCE, 3, 0), request(PRODUCE, 4, 9)[..8].to_vec()].concat();
         pair.client.write_all(&bytes).await.unwrap();
-        drop(pair.client);
-        assert!(matches!(pair.server.await.unwrap(), Closed::ByPeer));
+        assert!(matches!(pair.hung_up().await, Closed::ByPeer));
         assert_eq!(asked(), [1, 2, 3]);
     });
 }
@@ -300,6 +316,7 @@ fn a_refusal_comes_after_the_replies_that_are_there() {
         assert!(matches!(pair.closed().await, Closed::Refused(_)));
         let mut pair = Pair::of(&[]).await;
         pair.send(&[(PRODUCE, 1), (PRODUCE, 2)]).await;
+        are_asked(&[1, 2]).await;
         promise(1).send(Err(Refusal::UnacknowledgedProduce { reason: "full".to_owned() })).unwrap();
         assert!(matches!(pair.closed().await, Closed::Refused(Refusal::UnacknowledgedProduce { .. })));
     });
@@ -310,6 +327,7 @@ fn a_client_that_does_not_read_gets_no_more_begun() {
     run(async {
         let mut pair = Pair::of(&[("request.timeout.ms", "500")]).await;
         pair.send(&[(COMMIT, 1), (COMMIT, 2), (COMMIT, 3)]).await;
+        are_asked(&[1]).await;
         promise(1).send(Ok(reply(1, 16 << 20))).unwrap();
         settle().await;
         assert!(asked().is_empty(), "the second waits until the first has left");
@@ -324,30 +342,56 @@ fn a_client_that_does_not_read_gets_no_more_begun() {
 #[test]
 fn a_reader_that_is_slow_but_steady_is_served() {
     run(async {
-        let mut pair = Pair::of(&[("request.timeout.ms", "300")]).await;
-        pair.send(&[(COMMIT, 1)]).await;
-        // Past its timeout alone; the size buys 256 s more.
-        promise(1).send(Ok(reply(1, 4 << 20))).unwrap();
-        let mut left = 4 << 20;
-        while left > 0 {
-            let read = pair.client.read(&mut vec![0; 256 << 10]).await.unwrap();
-            left -= read;
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
-        pair.send(&[(AT_ONCE, 2)]).await;
-        assert_eq!(pair.replies(1).await, [2]);
+        let served = async |timeout_ms: u64| {
+            let mut pair = Pair::of(&[("request.timeout.ms", &*timeout_ms.to_string())]).await;
+            pair.send(&[(COMMIT, 1)]).await;
+            until("it is asked", || asked() == [1]).await;
+            // Past its timeout alone; the size buys 256 s more.
+            promise(1).send(Ok(reply(1, 4 << 20))).unwrap();
+            let (mut left, began) = (4 << 20, Stopwatch::start());
+            let (mut last_read, mut stood_still) = (began, Duration::ZERO);
+            while left > 0 {
+                let read = tokio::time::timeout(PATIENCE, pair.client.read(&mut vec![0; 256 << 10])).await;
+                stood_still = stood_still.max(last_read.elapsed());
+                last_read = Stopwatch::start();
+                match read.unwrap() {
+                    Ok(read) if read > 0 => left -= read,
+                    closed => {
+                        let timeout = Duration::from_millis(timeout_ms);
+                        assert!(stood_still >= timeout, "{closed:?}, and it read all the time");
+                        return false;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(timeout_ms / 10)).await;
+            }
+            assert!(began.elapsed() > Duration::from_millis(timeout_ms));
+            pair.send(&[(AT_ONCE, 2)]).await;
+            assert_eq!(pair.replies(1).await, [2]);
+            true
+        };
+        // A test that was kept from reading for so long begins again, with more time.
+        assert!(served(300).await || served(1000).await || served(5000).await);
     });
 }
 
 #[test]
 fn a_request_in_progress_is_not_idle() {
     run(async {
-        let mut pair = Pair::of(&[("connections.max.idle.ms", "100")]).await;
-        pair.send(&[(FETCH, 1)]).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        give(1);
-        assert_eq!(pair.replies(1).await, [1]);
-        assert!(matches!(pair.closed().await, Closed::Idle));
+        for idle_ms in [100, 1000, 10_000] {
+            let mut pair = Pair::of(&[("connections.max.idle.ms", &*idle_ms.to_string())]).await;
+            pair.send(&[(FETCH, 1)]).await;
+            until("it is asked, or closed", || asked() == [1] || pair.server.is_finished()).await;
+            if asked().is_empty() {
+                // It was idle for as long as nobody ran here; again, with more time.
+                continue;
+            }
+            tokio::time::sleep(Duration::from_millis(3 * idle_ms)).await;
+            give(1);
+            assert_eq!(pair.replies(1).await, [1]);
+            assert!(matches!(pair.closed().await, Closed::Idle));
+            return;
+        }
+        panic!("nothing is asked in time");
     });
 }
 
@@ -360,14 +404,17 @@ fn a_broker_that_stops_finishes_work_but_waits_for_no_event() {
 
         let mut fetching = Pair::of(&[]).await;
         fetching.send(&[(FETCH, 1)]).await;
+        are_asked(&[1]).await;
         fetching.ground.drain.begin();
         assert!(matches!(fetching.closed().await, Closed::Stopping));
 
         let mut producing = Pair::of(&[]).await;
         producing.send(&[(PRODUCE, 2), (PRODUCE, 3)]).await;
+        are_asked(&[1, 2, 3]).await;
         producing.ground.drain.begin();
         settle().await;
         producing.send(&[(PRODUCE, 4)]).await;
+        settle().await;
         assert_eq!(asked(), [1, 2, 3], "nothing new is begun");
         give(2);
         settle().await;
