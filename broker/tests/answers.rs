@@ -6,9 +6,8 @@ mod wire;
 use std::thread;
 use std::time::Duration;
 
-use wire::{Client, Fate, broker, frame};
+use wire::{Client, Fate, PATIENCE, broker, frame};
 
-const SOON: Duration = Duration::from_secs(30);
 const METADATA: i16 = 3;
 const FIND_COORDINATOR: i16 = 10;
 const HEARTBEAT: i16 = 12;
@@ -17,7 +16,7 @@ const LOAD_IN_PROGRESS: i16 = 14;
 const NOT_AVAILABLE: i16 = 15;
 const UNKNOWN_MEMBER: i16 = 25;
 /// A busy disk may take seconds for the topic of groups.
-const TRIES: u32 = 1000;
+const TRIES: u32 = 3000;
 
 fn string(text: &str) -> Vec<u8> {
     let mut bytes = i16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
@@ -28,7 +27,7 @@ fn string(text: &str) -> Vec<u8> {
 /// The body of the answer, behind the correlation id.
 fn ask(client: &mut Client, key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     client.send(&frame(key, version, 7, b"test", body));
-    match client.fate(SOON) {
+    match client.fate(PATIENCE) {
         Fate::Reply(reply) => reply[4..].to_vec(),
         other => panic!("no reply to {key}: {other:?}"),
     }

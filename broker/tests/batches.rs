@@ -6,8 +6,6 @@
 mod kafka_client;
 mod wire;
 
-use std::time::Duration;
-
 use floodmark_proto::batch::crc32c::batch_crc;
 use floodmark_proto::batch::{BatchBuilder, CompressionType, NewRecord};
 use floodmark_proto::ids::ProducerId;
@@ -15,7 +13,7 @@ use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::produce::ProduceResponse;
 
 use kafka_client::{Kafka, batch, batch_of, produce_request, produced};
-use wire::{Client, Fate, broker, frame};
+use wire::{Client, Fate, PATIENCE, broker, frame};
 
 /// Any topic: records are not looked at one by one (docs/adr/0008).
 const PLAIN: &str = "plain";
@@ -26,7 +24,6 @@ const SMALL: &str = "small";
 /// Times may be off by an hour.
 const TIMED: &str = "timed";
 
-const SECOND: Duration = Duration::from_secs(10);
 const BOMB_BYTES: usize = 96 << 20;
 
 struct Row {
@@ -358,7 +355,7 @@ fn bad_batches_are_refused_by_name_and_cost_little() {
             let (_, request) = kafka.frame(9, &produce_request(topic, 0, 0, Some(&bytes)));
             let mut unacknowledged = Client::connect(broker.kafka_address());
             unacknowledged.send(&request);
-            assert_eq!(unacknowledged.fate(SECOND), Fate::Closed, "{what}");
+            assert_eq!(unacknowledged.fate(PATIENCE), Fate::Closed, "{what}");
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
@@ -443,9 +440,7 @@ fn requests(kafka: &mut Kafka) {
 fn internal_topics(kafka: &mut Kafka, broker: &floodmark_broker::Broker) {
     let topic = "__consumer_offsets";
     assert_eq!(kafka.commit("g", PLAIN, 0, 0).unwrap(), ErrorCode::CoordinatorNotAvailable.code());
-    while kafka.committed("g", PLAIN, 0).unwrap().is_err() {
-        kafka.find_coordinator("g").unwrap();
-    }
+    kafka.await_coordinator("g");
     let answer = kafka.produce(topic, 0, -1, &keyed()).unwrap();
     assert_eq!(answer.error_code, ErrorCode::InvalidTopicException.code());
     let (_, request) = kafka.frame(9, &produce_request(topic, 0, -1, Some(&keyed())));
@@ -453,7 +448,7 @@ fn internal_topics(kafka: &mut Kafka, broker: &floodmark_broker::Broker) {
     let mut admin = Client::connect(broker.kafka_address());
     let body = &request[4 + 8 + 2 + "test".len()..];
     admin.send(&frame(0, 9, 1, b"__admin_client", body));
-    let Fate::Reply(reply) = admin.fate(SECOND) else { panic!("no reply") };
+    let Fate::Reply(reply) = admin.fate(PATIENCE) else { panic!("no reply") };
     let name_at = reply.windows(topic.len()).position(|part| part == topic.as_bytes()).unwrap();
     // Behind the name: one partition, its index, the code.
     assert_eq!(reply[name_at + topic.len() + 5..][..2], [0, 0]);

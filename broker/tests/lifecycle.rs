@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use floodmark_broker::{Broker, BrokerConfig, StartError};
-use wire::{Client, broker};
+use wire::{Client, PATIENCE, broker};
 
 fn temporary() -> BrokerConfig {
     BrokerConfig::temporary().unwrap()
@@ -32,7 +32,7 @@ fn threads_of_brokers() -> Vec<String> {
 
 fn get(broker: &Broker, path: &str) -> String {
     let mut socket = TcpStream::connect(broker.http_address().unwrap()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
@@ -55,7 +55,7 @@ fn nothing_is_left_of_a_broker() {
         } else {
             drop(broker)
         }
-        assert!(client.is_closed(Duration::from_secs(1)));
+        assert!(client.is_closed(PATIENCE));
         assert!(TcpStream::connect(address).is_err());
     }
     // A broker that does not start leaves nothing either.
@@ -64,7 +64,12 @@ fn nothing_is_left_of_a_broker() {
     dirs.push(config.data_dirs[0].clone());
     Broker::start(config).unwrap_err();
 
-    assert_eq!(threads_of_brokers(), Vec::<String>::new());
+    // A thread that was waited for may stand in the system's table a moment longer.
+    let are_gone = (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        threads_of_brokers().is_empty()
+    });
+    assert!(are_gone, "{:?}", threads_of_brokers());
     for dir in dirs {
         assert!(!dir.exists(), "{}", dir.display());
     }
@@ -97,7 +102,7 @@ fn a_running_broker_stops_from_within_async_code() {
         let socket = tokio::net::TcpStream::connect(broker.kafka_address()).await.unwrap();
         broker.stop();
         drop(Broker::start(temporary()).unwrap());
-        socket.readable().await.unwrap();
+        tokio::time::timeout(PATIENCE, socket.readable()).await.unwrap().unwrap();
         // One that was not taken yet is reset.
         assert!(matches!(socket.try_read(&mut [0]), Ok(0) | Err(_)));
     });

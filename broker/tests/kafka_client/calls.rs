@@ -1,6 +1,7 @@
 //! The few calls that most tests make, in newer versions, with what they do not care about left at its default.
 
 use std::io;
+use std::time::Duration;
 
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, DecompressLimits, NewRecord, Records};
 use floodmark_proto::kafka::messages::create_topics::{
@@ -26,6 +27,9 @@ use floodmark_proto::kafka::messages::produce::{
 };
 
 use super::Kafka;
+
+/// Looks at what takes a moment, 20 ms apart at least.
+const TRIES: u32 = 3000;
 
 /// What Produce says of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +236,19 @@ impl Kafka {
         let request = FindCoordinatorRequest { coordinator_keys: vec![group], ..Default::default() };
         let answer = self.ask(4, &request)?;
         Ok(answer.read::<FindCoordinatorResponse<'_>>().coordinators[0].error_code)
+    }
+
+    /// Waits until this broker, which is to be the group's coordinator, serves it.
+    pub(crate) fn await_coordinator(&mut self, group: &str) {
+        // What it answers, not how long it takes to answer, is what is waited for: a busy disk may take seconds for the topic of groups.
+        for _ in 0..TRIES {
+            let found = self.find_coordinator(group).unwrap();
+            if found == 0 && self.committed(group, "any", 0).unwrap().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("group {group} has no coordinator");
     }
 
     pub(crate) fn init_producer_id(&mut self) -> io::Result<(i64, i16)> {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use floodmark_broker::{Broker, BrokerConfig};
 
 pub(crate) const API_VERSIONS: i16 = 18;
+/// No answer after this is a failure of the test: nothing takes as long that goes well, on a busy machine either.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker on a free port, with these settings.
 pub(crate) fn broker(settings: &[(&str, &str)]) -> Broker {
@@ -61,6 +63,7 @@ impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
         Client { socket }
     }
 
@@ -85,7 +88,7 @@ impl Client {
 
     /// The correlation id of the next reply.
     pub(crate) fn correlation_id(&mut self) -> i32 {
-        match self.fate(Duration::from_secs(10)) {
+        match self.fate(PATIENCE) {
             Fate::Reply(reply) => i32::from_be_bytes(reply[..4].try_into().unwrap()),
             other => panic!("no reply: {other:?}"),
         }
@@ -94,7 +97,7 @@ impl Client {
     /// Whether the broker answers this connection.
     pub(crate) fn is_served(&mut self, correlation_id: i32) -> bool {
         self.send(&api_versions(correlation_id));
-        matches!(self.fate(Duration::from_secs(10)), Fate::Reply(reply) if reply[..4] == correlation_id.to_be_bytes())
+        matches!(self.fate(PATIENCE), Fate::Reply(reply) if reply[..4] == correlation_id.to_be_bytes())
     }
 
     /// Waits until the broker closes.
