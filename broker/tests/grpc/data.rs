@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::kafka::Client;
-use crate::setup::{Subscribed, batch, broker, data, from_start, record, records, start, topic};
+use crate::setup::{
+    Subscribed, batch, broker, data, from_start, next as next_of, record, records, start, topic,
+};
 
 fn header(key: &str, value: Option<&'static [u8]>) -> pb::Header {
     pb::Header { key: key.to_owned(), value: value.map(Bytes::from_static) }
@@ -140,7 +142,7 @@ async fn replies_come_in_the_order_of_requests_whatever_becomes_of_them() {
     drop(requests);
     let mut replies = client.produce(ReceiverStream::new(receiver)).await.unwrap().into_inner();
     let (mut next, mut offsets) = (0, [0, 0]);
-    while let Some(reply) = replies.message().await.unwrap() {
+    while let Some(reply) = next_of(&mut replies).await.unwrap() {
         assert_eq!(reply.id, next);
         let [partition] = &reply.partitions[..] else { panic!("{reply:?}") };
         if next % 10 == 3 {

@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 
 use crate::generated::events_client::EventsClient;
 use crate::kafka::Client;
-use crate::setup::{broker, channel, data, reason, record, records, topic};
+use crate::setup::{self, broker, channel, data, reason, record, records, stop, topic};
 
 const STORE: &[(&str, &str)] = &[("floodmark.key.index", "true")];
 
@@ -41,7 +41,7 @@ async fn all(
 ) -> (Vec<String>, pb::ReadStreamReply) {
     let mut parts = client.read_stream(request).await.unwrap().into_inner();
     let (mut values, mut last) = (Vec::new(), pb::ReadStreamReply::default());
-    while let Some(part) = parts.message().await.unwrap() {
+    while let Some(part) = setup::next(&mut parts).await.unwrap() {
         values.extend(texts(&part));
         last = part;
     }
@@ -151,7 +151,7 @@ async fn a_long_stream_comes_in_parts() {
         let request = pb::ReadStreamRequest { direction: direction.into(), ..read("a") };
         let mut parts = client.read_stream(request).await.unwrap().into_inner();
         let (mut numbers, mut count) = (Vec::new(), 0);
-        while let Some(part) = parts.message().await.unwrap() {
+        while let Some(part) = setup::next(&mut parts).await.unwrap() {
             numbers.extend(
                 texts(&part).iter().map(|text| text.split_once(' ').unwrap().0.parse::<i32>().unwrap()),
             );
@@ -166,11 +166,7 @@ async fn a_long_stream_comes_in_parts() {
 }
 
 async fn next(parts: &mut Streaming<pb::ReadStreamReply>) -> pb::ReadStreamReply {
-    tokio::time::timeout(Duration::from_secs(30), parts.message())
-        .await
-        .expect("nothing came")
-        .unwrap()
-        .unwrap()
+    setup::next(parts).await.unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -191,8 +187,8 @@ async fn a_stream_is_followed_as_it_grows() {
     let request = pb::ReadStreamRequest { follow: true, ..read("none") };
     let mut nothing = client.read_stream(request).await.unwrap().into_inner();
     assert_eq!((next(&mut nothing).await.records.len(), next_is_quiet(&mut nothing).await), (0, true));
-    tokio::task::spawn_blocking(move || broker.stop()).await.unwrap();
-    let ended = parts.message().await.unwrap_err();
+    stop(broker).await;
+    let ended = setup::next(&mut parts).await.unwrap_err();
     assert_eq!(reason(&ended).0, Code::Unavailable);
 }
 
@@ -239,7 +235,7 @@ async fn what_is_no_append_and_no_read_is_told() {
     ] {
         let status = match client.read_stream(request).await {
             Err(status) => status,
-            Ok(reply) => reply.into_inner().message().await.unwrap_err(),
+            Ok(reply) => setup::next(&mut reply.into_inner()).await.unwrap_err(),
         };
         assert_eq!(reason(&status).1, "INVALID_REQUEST");
     }

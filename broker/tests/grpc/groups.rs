@@ -20,7 +20,7 @@ use tonic_types::StatusExt as _;
 
 use crate::generated::groups_client::GroupsClient;
 use crate::kafka::Client;
-use crate::setup::{broker, data, groups, reason, record, records, topic};
+use crate::setup::{PATIENCE, broker, data, groups, reason, record, records, stop, topic};
 
 const REBALANCE_IN_PROGRESS: i16 = 27;
 
@@ -61,10 +61,25 @@ fn join_request(member_id: &str) -> pb::JoinRequest {
     }
 }
 
+/// Waits until the broker serves a group, which may take seconds where the disk is busy. What says so is what every client tries again after.
+async fn await_coordinator(client: &mut GroupsClient<Channel>, group: &str) {
+    for _ in 0..3000 {
+        let request = pb::FindCoordinatorRequest { group: group.to_owned() };
+        let found = client.find_coordinator(request).await;
+        let asked = pb::FetchOffsetsRequest { group: group.to_owned(), ..Default::default() };
+        let status = match (found, client.fetch_offsets(asked).await) {
+            (Ok(found), Ok(_)) => return assert_eq!(found.into_inner().broker_id, 1),
+            (Err(status), _) | (_, Err(status)) => status,
+        };
+        assert!(reason(&status).2, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("group {group} has no coordinator");
+}
+
 /// Joins for the first time: with the id that the refusal names.
 async fn join_first(client: &mut GroupsClient<Channel>) -> pb::JoinReply {
-    let request = pb::FindCoordinatorRequest { group: "g".to_owned() };
-    assert_eq!(client.find_coordinator(request).await.unwrap().into_inner().broker_id, 1);
+    await_coordinator(client, "g").await;
     let refused = client.join(join_request("")).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::FailedPrecondition, "MEMBER_ID_REQUIRED".to_owned(), false));
     let member_id = refused.get_error_details().error_info().unwrap().metadata["member_id"].clone();
@@ -141,15 +156,16 @@ async fn a_group_has_members_of_both_doors() {
         let joined = kafka_join(&mut kafka, "");
         (kafka, joined)
     });
-    loop {
-        match client.heartbeat(heartbeat(&alone)).await {
-            Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(status) => {
-                assert_eq!(reason(&status), (Code::Aborted, "REBALANCE_IN_PROGRESS".to_owned(), false));
-                break;
+    let asked_to_come_back = async {
+        loop {
+            match client.heartbeat(heartbeat(&alone)).await {
+                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Err(status) => return status,
             }
         }
-    }
+    };
+    let status = tokio::time::timeout(PATIENCE, asked_to_come_back).await.expect("nobody asks it back");
+    assert_eq!(reason(&status), (Code::Aborted, "REBALANCE_IN_PROGRESS".to_owned(), false));
     let together = client.join(join_request(&alone.member_id)).await.unwrap().into_inner();
     let (mut kafka, (kafka_id, generation, leader)) = other.await.unwrap();
     assert_eq!((generation, &leader), (together.generation, &together.member_id));
@@ -194,7 +210,7 @@ async fn offsets_are_kept_and_lag_is_told() {
     data(&broker).await.append(records("t", Some(0), sent)).await.unwrap();
     let mut client = groups(&broker).await;
     let group = || "reader".to_owned();
-    client.find_coordinator(pb::FindCoordinatorRequest { group: group() }).await.unwrap();
+    await_coordinator(&mut client, "reader").await;
     let offset = |topic: &str, partition, offset| pb::OffsetToCommit {
         topic: topic.to_owned(),
         partition,
@@ -251,13 +267,19 @@ async fn offsets_are_kept_and_lag_is_told() {
 async fn a_member_that_waits_does_not_keep_the_broker_from_stopping() {
     let broker = broker(&[("group.initial.rebalance.delay.ms", "60000")]);
     let mut client = groups(&broker).await;
-    let request = pb::FindCoordinatorRequest { group: "g".to_owned() };
-    client.find_coordinator(request).await.unwrap();
+    await_coordinator(&mut client, "g").await;
     let refused = client.join(join_request("")).await.unwrap_err();
     let member_id = refused.get_error_details().error_info().unwrap().metadata["member_id"].clone();
-    let waiting = tokio::spawn(async move { client.join(join_request(&member_id)).await });
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    tokio::task::spawn_blocking(move || broker.stop()).await.unwrap();
+    let mut joining = client.clone();
+    let waiting = tokio::spawn(async move { joining.join(join_request(&member_id)).await });
+    let is_waiting = async {
+        let request = || pb::DescribeGroupRequest { group: "g".to_owned() };
+        while client.describe_group(request()).await.unwrap().into_inner().members.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_waiting).await.expect("it is no member");
+    stop(broker).await;
     let status = waiting.await.unwrap().unwrap_err();
     let (code, _, is_retryable) = reason(&status);
     assert_eq!((code, is_retryable), (Code::Unavailable, true));

@@ -14,6 +14,8 @@ use floodmark_proto::kafka::messages::produce::{
 use floodmark_proto::kafka::{ApiKey, Decoder, Encoder, Message, RequestHeader};
 use floodmark_proto::pb::v1 as pb;
 
+use crate::setup::PATIENCE;
+
 pub(crate) struct Client {
     socket: TcpStream,
 }
@@ -33,7 +35,10 @@ impl Response {
 
 impl Client {
     pub(crate) fn connect(broker: &Broker) -> Client {
-        Client { socket: TcpStream::connect(broker.kafka_address()).unwrap() }
+        let socket = TcpStream::connect(broker.kafka_address()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        Client { socket }
     }
 
     pub(crate) fn ask<'a>(&mut self, api: ApiKey, version: i16, request: &impl Message<'a>) -> Response {

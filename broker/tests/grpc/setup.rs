@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use floodmark_broker::{Broker, BrokerConfig};
 use floodmark_proto::pb::v1 as pb;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -15,11 +15,13 @@ use crate::generated::data_client::DataClient;
 use crate::generated::groups_client::GroupsClient;
 
 /// A test that waits longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn broker(settings: &[(&str, &str)]) -> Broker {
     let mut config = BrokerConfig::temporary().unwrap();
     config.set("group.initial.rebalance.delay.ms", "0").unwrap();
+    // Each partition is a few syncs of a disk that all tests share.
+    config.set("offsets.topic.num.partitions", "4").unwrap();
     for (key, value) in settings {
         config.set(key, value).unwrap();
     }
@@ -28,7 +30,25 @@ pub(crate) fn broker(settings: &[(&str, &str)]) -> Broker {
 
 pub(crate) async fn channel(broker: &Broker) -> Channel {
     let address = format!("http://{}", broker.grpc_address().unwrap());
-    Endpoint::from_shared(address).unwrap().connect().await.unwrap()
+    // An answer has to begin in this time.
+    let endpoint = Endpoint::from_shared(address).unwrap().connect_timeout(PATIENCE).timeout(PATIENCE);
+    endpoint.connect().await.unwrap()
+}
+
+/// What a call that streams says next.
+pub(crate) async fn next<T>(replies: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    tokio::time::timeout(PATIENCE, replies.message()).await.expect("nothing came")
+}
+
+/// Stops a broker, which must not take longer than anything else. On a thread that is left alone where it does: a runtime would wait for it.
+pub(crate) async fn stop(broker: Broker) {
+    let (stopped, has_stopped) = oneshot::channel();
+    std::thread::spawn(move || {
+        broker.stop();
+        // Nobody waits any more.
+        let _ = stopped.send(());
+    });
+    tokio::time::timeout(PATIENCE, has_stopped).await.expect("the broker does not stop").unwrap();
 }
 
 pub(crate) async fn data(broker: &Broker) -> DataClient<Channel> {
@@ -116,13 +136,12 @@ impl Subscribed {
     }
 
     pub(crate) async fn has_ended(&mut self) {
-        let end = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("the call goes on");
-        assert_eq!(end.unwrap(), None);
+        assert_eq!(next(&mut self.replies).await.unwrap(), None);
     }
 
     pub(crate) async fn next(&mut self) -> Result<pb::subscribe_reply::Reply, Status> {
-        let reply = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("nothing came");
-        Ok(reply?.expect("the call has ended").reply.expect("a reply says something"))
+        let reply = next(&mut self.replies).await?;
+        Ok(reply.expect("the call has ended").reply.expect("a reply says something"))
     }
 
     pub(crate) async fn delivery(&mut self) -> pb::Delivery {

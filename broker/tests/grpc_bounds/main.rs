@@ -23,7 +23,8 @@ use tonic::Code;
 
 use raw::Raw;
 use setup::{
-    PATIENCE, Subscribed, batch, broker, channel, data, from_start, reason, record, records, start, topic,
+    PATIENCE, Subscribed, batch, broker, channel, data, from_start, reason, record, records, start, stop,
+    topic,
 };
 
 const TIMES: usize = 10_000;
@@ -108,7 +109,8 @@ async fn memory_follows_what_arrives_and_is_read() {
     let settings = [
         ("http.listen", "127.0.0.1:0"),
         ("queued.max.request.bytes", "64MiB"),
-        ("request.timeout.ms", "500"),
+        // Who connects has so long to say that it speaks HTTP/2, this test's clients too.
+        ("request.timeout.ms", "5000"),
     ];
     let broker = broker(&settings);
     topic(&broker, "t", 1, &[]).await;
@@ -125,7 +127,7 @@ async fn memory_follows_what_arrives_and_is_read() {
     who_breaks_the_protocol_is_sent_away(&broker).await;
     // Everybody else is served as before.
     data(&broker).await.append(records("t", Some(0), vec![record(None, "v")])).await.unwrap();
-    tokio::task::spawn_blocking(move || broker.stop()).await.unwrap();
+    stop(broker).await;
 }
 
 async fn announced_messages_take_nothing(broker: &Broker) {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::setup::PATIENCE;
+
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
@@ -25,9 +27,10 @@ impl Raw {
         raw
     }
 
-    /// A broker that has closed does not take all.
+    /// A broker that has closed does not take all; one that is there has to.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        let _ = self.socket.write_all(bytes).await;
+        let sent = tokio::time::timeout(PATIENCE, self.socket.write_all(bytes)).await;
+        let _ = sent.expect("nothing is read, and the connection stays open");
     }
 
     /// Opens a call, with one more header of this size.
