@@ -50,6 +50,10 @@ fn configs(count: i32) -> Vec<BrokerConfig> {
         config.node_id = id;
         config.data_dirs = vec![PathBuf::from("data")];
         config.runtime_threads = 1;
+        // A machine that stands still for some seconds is no broker that has died.
+        config.broker_session_timeout.0 = 10_000;
+        config.replica_lag_time_max.0 = 30_000;
+        config.leader_rebalance_interval.0 = 0;
         if count > 1 {
             config.cluster_listen = Some(HostPort::loopback(*port));
             config.cluster_voters = voters.clone();
@@ -82,6 +86,9 @@ impl Brokers {
             settings: vec![("min.insync.replicas".to_owned(), count.min(2).to_string())],
         };
         brokers.runtime.block_on(brokers.quorum().propose(create)).unwrap();
+        brokers.until("all partitions are led", |brokers| {
+            (0..partitions).all(|index| brokers.leading(index as i32).is_some()).then_some(())
+        });
         brokers
     }
 
@@ -89,7 +96,8 @@ impl Brokers {
     fn start_all(&mut self) {
         let start = |node: &Node| {
             let (config, disk) = (node.config.clone(), node.disk.clone());
-            thread::spawn(move || Broker::start_on(config, Arc::new(disk), std::future::pending()).unwrap())
+            let late = async { tokio::time::sleep(PATIENCE).await };
+            thread::spawn(move || Broker::start_on(config, Arc::new(disk), late).unwrap())
         };
         let starting: Vec<_> =
             self.nodes.iter().map(|node| node.broker.is_none().then(|| start(node))).collect();
@@ -152,11 +160,12 @@ impl Brokers {
     }
 
     fn try_append(&self, partition: &PartitionHandle, value: &str) -> Result<(), PartitionError> {
-        self.runtime.block_on(async {
+        let trying = async {
             let appended = partition.append(vec![batch(value)], AppendOptions::CLIENT).await?;
-            let committed = partition.committed(appended.end, appended.epoch);
-            tokio::time::timeout(A_TRY, committed).await.unwrap_or(Err(PartitionError::Abandoned))
-        })
+            partition.committed(appended.end, appended.epoch).await
+        };
+        let tried = async { tokio::time::timeout(A_TRY, trying).await };
+        self.runtime.block_on(tried).unwrap_or(Err(PartitionError::Abandoned))
     }
 
     /// Appends to the first partition wherever it is led by then, until it is acknowledged.
@@ -233,8 +242,11 @@ fn a_leader_whose_log_fails_gives_way_and_is_in_sync_again_after_a_restart() {
     brokers.fail_next_sync(leader);
     brokers.produce(10);
     assert_eq!(brokers.faults_taken(leader), 1);
-    let state = brokers.state(0);
-    assert!(state.leader != Some(BrokerId(leader)) && !state.isr.contains(&BrokerId(leader)), "{state:?}");
+    // Broker 1, which is asked, may hear of it after the others.
+    brokers.until("it has given way", |brokers| {
+        let state = brokers.state(0);
+        (state.leader != Some(BrokerId(leader)) && !state.isr.contains(&BrokerId(leader))).then_some(())
+    });
     // Only that log is concerned.
     assert!(brokers.state(1).isr.contains(&BrokerId(leader)));
     brokers.check();
@@ -255,7 +267,7 @@ fn a_follower_whose_log_fails_leaves_the_set_and_does_not_hold_up_the_others() {
     brokers.fail_next_sync(follower);
     brokers.produce(10);
     assert_eq!(brokers.faults_taken(follower), 1);
-    assert_eq!(brokers.state(0).isr.len(), 2);
+    brokers.until("it has left the set", |brokers| (brokers.state(0).isr.len() == 2).then_some(()));
     brokers.restart(follower);
     brokers.until("it is in sync again", |brokers| (brokers.state(0).isr.len() == 3).then_some(()));
     brokers.produce(5);

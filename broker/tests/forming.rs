@@ -29,9 +29,18 @@ fn config(id: i32, port: u16, voters: &[VoterAddress]) -> BrokerConfig {
     config
 }
 
+/// Nothing takes as long that goes well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn late() {
+    tokio::time::sleep(PATIENCE).await;
+}
+
 fn start_all(configs: Vec<BrokerConfig>) -> Vec<Result<Broker, StartError>> {
-    let starting: Vec<_> =
-        configs.into_iter().map(|config| thread::spawn(move || Broker::start(config))).collect();
+    let starting: Vec<_> = configs
+        .into_iter()
+        .map(|config| thread::spawn(move || Broker::start_until(config, late())))
+        .collect();
     starting.into_iter().map(|starting| starting.join().unwrap()).collect()
 }
 
@@ -70,7 +79,8 @@ fn a_broker_whose_peers_are_not_there_waits_until_it_is_stopped() {
 /// What a door says to bytes, until it ends the connection.
 fn said_to(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
     let _ = socket.write_all(bytes);
     let mut said = Vec::new();
     // A reset is an end as well.
@@ -83,7 +93,7 @@ fn said_to(port: u16, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
     let ports = free_ports::<1>();
-    let broker = Broker::start(config(1, ports[0], &[])).unwrap();
+    let broker = Broker::start_until(config(1, ports[0], &[]), late()).unwrap();
     let port = broker.peer_address().unwrap().port();
     for garbage in [
         &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
@@ -113,8 +123,8 @@ fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
                 Code::Unimplemented,
             ),
         ] {
-            let channel =
-                Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap();
+            let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}")).unwrap();
+            let channel = endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.unwrap();
             let mut client = tonic::client::Grpc::new(channel);
             client.ready().await.unwrap();
             let codec = tonic_prost::ProstCodec::<(), ()>::default();

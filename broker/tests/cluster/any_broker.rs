@@ -7,6 +7,7 @@ use floodmark_proto::kafka::messages::create_topics::{
 use floodmark_proto::kafka::messages::fetch::{FetchRequest, FetchResponse};
 use floodmark_proto::kafka::messages::produce::ProduceResponse;
 use floodmark_proto::pb::v1 as pb;
+use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
@@ -73,6 +74,7 @@ fn a_fetch_from_a_broker_without_a_replica_is_told_whom_to_ask() {
     let answer = three.kafka(1).ask(7, &request).unwrap();
     assert_eq!(answer.read::<CreateTopicsResponse<'_>>().topics[0].error_code, 0);
     assert_eq!(three.leader("one", 0), 2);
+    three.is_served(2, "one", 0);
     let metadata = three.metadata(3, &["one"]);
     let mut fetch = FetchOf::new("one", 0, 0).request();
     fetch.topics[0].topic_id = metadata.topic_ids[0];
@@ -159,8 +161,13 @@ fn a_grpc_client_of_any_one_broker_reaches_what_all_of_them_have() {
                     "lag is told of partitions led elsewhere"
                 );
             }
-            let listed =
-                groups.list_groups(pb::ListGroupsRequest::default()).await.unwrap().into_inner().groups;
+            let listed = loop {
+                match groups.list_groups(pb::ListGroupsRequest::default()).await {
+                    Ok(listed) => break listed.into_inner().groups,
+                    // Some partition without any group is being loaded.
+                    Err(status) => try_again_after(&status).await,
+                }
+            };
             let listed: Vec<&str> = listed.iter().map(|group| &*group.group).collect();
             assert_eq!(listed, ["g0", "g1", "g2", "g3", "g4"]);
         }
@@ -227,13 +234,17 @@ async fn until_placed(data: &mut DataClient<Channel>, topic: &str, keys: &[&str]
         let probe = data.append(request).await;
         match probe.map(|reply| reply.into_inner()) {
             Ok(_) => return placed_all(data, topic, keys).await,
-            Err(status) => {
-                let details = status.get_error_details();
-                let info = details.error_info().unwrap_or_else(|| panic!("{status:?}"));
-                assert_eq!(info.metadata["retryable"], "true", "{status:?}");
-            }
+            Err(status) => try_again_after(&status).await,
         }
     }
+}
+
+/// Fails where a status is not one that passes.
+async fn try_again_after(status: &Status) {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("{status:?}"));
+    assert_eq!(info.metadata["retryable"], "true", "{status:?}");
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
 }
 
 async fn placed_all(data: &mut DataClient<Channel>, topic: &str, keys: &[&str]) -> pb::ProduceReply {
@@ -259,12 +270,7 @@ async fn committed(
     loop {
         match groups.commit_offsets(commit.clone()).await {
             Ok(reply) => return reply.into_inner().outcomes.into_iter().next().and_then(|done| done.error),
-            Err(status) => {
-                let details = status.get_error_details();
-                let info = details.error_info().unwrap_or_else(|| panic!("{status:?}"));
-                assert_eq!(info.metadata["retryable"], "true", "{status:?}");
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
+            Err(status) => try_again_after(&status).await,
         }
     }
 }

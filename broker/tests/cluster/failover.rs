@@ -9,9 +9,10 @@ use floodmark_proto::batch::BatchBuilder;
 use floodmark_proto::ids::ProducerId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use floodmark_storage::clock::Stopwatch;
 
 use crate::kafka_client::{Kafka, batch_of};
-use crate::setup::Three;
+use crate::setup::{PATIENCE, Three};
 
 const PARTITIONS: i32 = 3;
 /// Batches that each producer has acknowledged before the leader goes, and after.
@@ -34,7 +35,9 @@ impl Sending {
             i32::try_from(number).unwrap(),
         );
         let batch = batch_of(builder, &[number.to_string().as_bytes()]);
+        let since = Stopwatch::start();
         loop {
+            assert!(since.elapsed() < PATIENCE, "nobody takes {number} of {}", self.partition);
             if let Some(leader) = &mut self.leader {
                 match leader.produce("t", self.partition, -1, &batch) {
                     Ok(produced) if produced.error_code == 0 => return,
@@ -97,7 +100,7 @@ fn a_leader_that_goes_costs_no_acknowledged_record_doubles_none_and_keeps_their_
     three.drop_broker(leaders[0]);
     has_gone.store(true, Ordering::Release);
     let written: Vec<u32> = producers.into_iter().map(|producer| producer.join().unwrap()).collect();
-    assert_ne!(three.leader("t", 0), leaders[0]);
+    three.leader_after(leaders[0], "t", 0);
     let read_all = |three: &Three| -> BTreeMap<i32, Vec<(i64, Vec<u8>)>> {
         (0..PARTITIONS)
             .map(|p| (p, three.kafka(three.leader("t", p)).read_from("t", p, 0).unwrap()))

@@ -24,7 +24,7 @@ fn each_door_tells_the_addresses_of_its_own_listeners() {
     for id in 1..=3 {
         let metadata = three.metadata(id, &[]);
         assert_eq!(metadata.brokers, kafka, "Metadata of broker {id}");
-        assert!(kafka.contains_key(&metadata.controller), "{metadata:?}");
+        three.until("a controller", || kafka.get(&three.metadata(id, &[]).controller));
         let request = DescribeClusterRequest { endpoint_type: 1, ..Default::default() };
         let answer = three.kafka(id).ask(2, &request).unwrap();
         let cluster = answer.read::<DescribeClusterResponse<'_>>();

@@ -58,13 +58,14 @@ fn partitions_move_by_kafkas_own_request_with_their_records() {
         (partition.replica_nodes == [to] && partition.leader_id == to && moving(&three) == 0).then_some(())
     });
     assert_eq!(three.leader("t", 0), to);
+    three.is_served(to, "t", 0);
     let read = three.kafka(to).read_from("t", 0, 0).unwrap();
     assert_eq!(read, [(0, b"a".to_vec()), (1, b"b".to_vec())]);
 }
 
 #[test]
 fn preferred_leaders_come_back_when_they_are_asked_for() {
-    let mut three = Three::start_with(|_, config| config.set("leader.rebalance.interval.ms", "0").unwrap());
+    let mut three = Three::start();
     let preferred = three.topic(1, "t", 1)[0];
     let other = preferred % 3 + 1;
     let elect = |three: &Three, partition: i32| {
@@ -79,12 +80,12 @@ fn preferred_leaders_come_back_when_they_are_asked_for() {
     assert_eq!(elect(&three, 0), ErrorCode::ElectionNotNeeded.code());
     assert_eq!(elect(&three, 7), ErrorCode::UnknownTopicOrPartition.code());
     three.drop_broker(preferred);
-    assert_ne!(three.leader("t", 0), preferred);
+    three.leader_after(preferred, "t", 0);
     assert_eq!(elect(&three, 0), ErrorCode::PreferredLeaderNotAvailable.code());
     three.start_again(preferred);
     three
         .until("it is in sync and leads again once it is asked to", || (elect(&three, 0) == 0).then_some(()));
-    assert_eq!(three.leader("t", 0), preferred);
+    three.until("all know it", || (three.leader("t", 0) == preferred).then_some(()));
     // Whoever serves is not forgotten.
     let answer = three.kafka(other).ask(0, &UnregisterBrokerRequest { broker_id: preferred }).unwrap();
     let response = answer.read::<UnregisterBrokerResponse<'_>>();

@@ -15,7 +15,7 @@ use floodmark_storage::clock::Stopwatch;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::free_ports::free_ports;
-use crate::kafka_client::Kafka;
+use crate::kafka_client::{FetchOf, Kafka};
 
 /// A test that waits longer has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
@@ -58,6 +58,12 @@ impl Three {
                 ("grpc.listen", &grpc),
                 ("group.initial.rebalance.delay.ms", "0"),
                 ("offsets.topic.num.partitions", "6"),
+                // A machine that stands still for some seconds is no broker that has died: those of these tests say that they go. Nor does
+                // anybody else lead because half a minute is over.
+                ("broker.session.timeout.ms", "10000"),
+                ("replica.lag.time.max.ms", "30000"),
+                ("quorum.election.timeout.ms", "1000"),
+                ("leader.rebalance.interval.ms", "0"),
             ] {
                 config.set(key, value).unwrap();
             }
@@ -69,10 +75,8 @@ impl Three {
         let starting: Vec<_> = configs
             .iter()
             .map(|config| {
-                thread::spawn({
-                    let config = config.clone();
-                    || Broker::start(config).unwrap()
-                })
+                let config = config.clone();
+                thread::spawn(|| started(config))
             })
             .collect();
         let brokers: Vec<Broker> = starting.into_iter().map(|starting| starting.join().unwrap()).collect();
@@ -98,7 +102,7 @@ impl Three {
     }
 
     pub(crate) fn start_again(&mut self, id: i32) {
-        self.brokers[place(id)] = Some(Broker::start(self.configs[place(id)].clone()).unwrap());
+        self.brokers[place(id)] = Some(started(self.configs[place(id)].clone()));
     }
 
     pub(crate) fn kafka(&self, id: i32) -> Kafka {
@@ -138,7 +142,7 @@ impl Three {
         }
     }
 
-    /// A topic with a replica on each broker, of which all live ones know its leaders. Answers who leads each partition.
+    /// A topic with a replica on each broker, of which all live ones know its leaders, and these serve it. Answers who leads each partition.
     pub(crate) fn topic(&self, at: i32, name: &str, partitions: i32) -> Vec<i32> {
         let code = self.kafka(at).create_topic(name, partitions, &[]).unwrap();
         assert_eq!(code, 0, "{name} is made");
@@ -147,7 +151,25 @@ impl Three {
                 (self.metadata(id, &[name]).partitions.len() == partitions as usize).then_some(())
             });
         }
-        (0..partitions).map(|partition| self.leader(name, partition)).collect()
+        let leaders: Vec<i32> = (0..partitions).map(|partition| self.leader(name, partition)).collect();
+        for (partition, leader) in (0..).zip(&leaders) {
+            self.is_served(*leader, name, partition);
+        }
+        leaders
+    }
+
+    /// Waits until a broker serves a partition that it leads: it knows that it does before its log is open.
+    pub(crate) fn is_served(&self, leader: i32, topic: &str, partition: i32) {
+        let mut kafka = self.kafka(leader);
+        self.until("the leader serves", || {
+            let fetched = kafka.fetch(FetchOf::new(topic, partition, 0)).unwrap();
+            (fetched.error_code == 0).then_some(())
+        });
+    }
+
+    /// Waits until another broker than `gone` leads, by all live ones alike: they hear of it one after the other.
+    pub(crate) fn leader_after(&self, gone: i32, topic: &str, partition: i32) -> i32 {
+        self.until("another leader", || Some(self.leader(topic, partition)).filter(|leader| *leader != gone))
     }
 
     /// Who leads a partition now, by all live brokers alike.
@@ -202,12 +224,19 @@ pub(crate) struct Metadata {
     pub(crate) partitions: BTreeMap<(String, i32), MetadataResponsePartition>,
 }
 
+/// A broker that finds the others in time.
+fn started(config: BrokerConfig) -> Broker {
+    let late = async { tokio::time::sleep(PATIENCE).await };
+    Broker::start_until(config, late).expect("a broker starts")
+}
+
 fn place(id: i32) -> usize {
     usize::try_from(id - 1).unwrap()
 }
 
 pub(crate) async fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect_timeout(PATIENCE).timeout(PATIENCE).connect().await.unwrap()
 }
 
 /// Runs a test of the gRPC door.
