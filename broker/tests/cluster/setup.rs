@@ -62,7 +62,7 @@ impl Three {
                 // anybody else lead because half a minute is over.
                 ("broker.session.timeout.ms", "10000"),
                 ("replica.lag.time.max.ms", "30000"),
-                ("quorum.election.timeout.ms", "1000"),
+                ("quorum.election.timeout.ms", "600"),
                 ("leader.rebalance.interval.ms", "0"),
             ] {
                 config.set(key, value).unwrap();
