@@ -12,6 +12,7 @@ use floodmark_proto::batch::event_headers::APPEND_ID;
 use floodmark_proto::batch::{BatchBuilder, BatchError, NewRecord, RecordBatch};
 use floodmark_proto::ids::{Offset, ProducerId, TimestampMs};
 use floodmark_proto::kafka::ErrorCode;
+use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{AppendOptions, Isolation, PartitionError, PartitionHandle};
 use floodmark_storage::AppendError;
 use floodmark_storage::key_index::Direction;
@@ -194,11 +195,13 @@ pub(crate) async fn read_stream(
 }
 
 /// The same, forward; where the stream has nothing behind `wanted.from` yet, it is waited for that, until `deadline`. An empty answer
-/// tells how far was looked all the same.
+/// tells how far was looked all the same. Fails where nothing more would come: the log takes no more, or without `lease` others may lead
+/// already what is read here.
 pub(crate) async fn follow_stream(
     partition: PartitionHandle,
     mut wanted: ReadStream,
     deadline: Instant,
+    lease: Lease,
 ) -> Result<StreamPart, OpError> {
     wanted.direction = Direction::Forward;
     let progress = Arc::new(Notify::new());
@@ -206,8 +209,17 @@ pub(crate) async fn follow_stream(
     let _registration = partition.on_progress(Arc::clone(&progress));
     loop {
         let part = read_stream(partition.clone(), wanted.clone()).await?;
-        if !part.records.is_empty() || timeout_at(deadline, progress.notified()).await.is_err() {
+        if !part.records.is_empty() {
             return Ok(part);
+        }
+        if let Some(stopped) = partition.stopped() {
+            return Err(refused_by(&stopped));
+        }
+        tokio::select! {
+            moved = timeout_at(deadline, progress.notified()) => if moved.is_err() { return Ok(part) },
+            () = lease.lost() => {
+                return Err(refused_by(&PartitionError::NotLeader { epoch: partition.leader_epoch() }));
+            }
         }
         wanted.from = Some(part.reached);
     }

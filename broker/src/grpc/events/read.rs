@@ -153,7 +153,8 @@ impl Reader {
     async fn look_once(&self) -> Result<StreamPart, OpError> {
         let (partition, wanted) = (self.partition.clone(), self.wanted.clone());
         if self.follow && self.has_told {
-            events::follow_stream(partition, wanted, Instant::now() + LOOK).await
+            let lease = self.call.shared.cluster.lease().clone();
+            events::follow_stream(partition, wanted, Instant::now() + LOOK, lease).await
         } else {
             events::read_stream(partition, wanted).await
         }

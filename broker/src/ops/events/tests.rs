@@ -65,6 +65,12 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     })
 }
 
+fn held() -> Lease {
+    let lease = Lease::default();
+    lease.hold();
+    lease
+}
+
 fn event(value: &str) -> NewEvent {
     NewEvent { value: Some(Bytes::copy_from_slice(value.as_bytes())), ..NewEvent::default() }
 }
@@ -251,18 +257,40 @@ fn who_follows_is_told_of_what_comes_and_of_how_far_was_looked() {
     append(&store, "b", Expected::Any, &["other"]).unwrap();
     now(async {
         let soon = || Instant::now() + Duration::from_secs(20);
-        let first = follow_stream(store.clone(), wanted("a", Direction::Forward), soon()).await.unwrap();
+        let first =
+            follow_stream(store.clone(), wanted("a", Direction::Forward), soon(), held()).await.unwrap();
         assert_eq!((values(&first), first.reached), (vec!["1".to_owned()], Offset(2)));
         let rest = ReadStream { from: Some(first.reached), ..wanted("a", Direction::Forward) };
-        let following = tokio::spawn(follow_stream(store.clone(), rest.clone(), soon()));
+        let following = tokio::spawn(follow_stream(store.clone(), rest.clone(), soon(), held()));
         append_if(store.clone(), events("b", Expected::Any, &["other"]), NOW).await.unwrap();
         append_if(store.clone(), events("a", Expected::Any, &["2"]), NOW).await.unwrap();
         let next = following.await.unwrap().unwrap();
         assert_eq!((values(&next), next.reached), (vec!["2".to_owned()], Offset(4)));
         let at_once = ReadStream { from: Some(next.reached), ..rest };
-        let none = follow_stream(store.clone(), at_once, Instant::now()).await.unwrap();
+        let none = follow_stream(store.clone(), at_once, Instant::now(), held()).await.unwrap();
         assert_eq!((none.records.len(), none.reached), (0, Offset(4)));
     });
+}
+
+/// Others may be written to by then, and here nothing more would come.
+#[test]
+fn who_follows_is_not_left_with_a_leader_that_may_be_none_or_a_log_that_is_closed() {
+    let refused = |end: fn(&Lease, &PartitionHandle)| {
+        let (store, lease) = (store(), held());
+        now(async {
+            let soon = Instant::now() + Duration::from_secs(20);
+            let following =
+                follow_stream(store.clone(), wanted("a", Direction::Forward), soon, lease.clone());
+            let following = tokio::spawn(following);
+            // It waits by then, or sees it at its first look.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            end(&lease, &store);
+            following.await.unwrap().unwrap_err().code
+        })
+    };
+    assert_eq!(refused(|lease, _| lease.give_up()), ErrorCode::NotLeaderOrFollower);
+    let closed = code_of_partition(&PartitionError::Closed);
+    assert_eq!(refused(|_, store| store.close().unwrap()), closed);
 }
 
 #[test]
