@@ -77,11 +77,12 @@ pub(crate) fn produce(
     within: Duration,
     now_ms: TimestampMs,
 ) -> impl Future<Output = Vec<Result<Produced, NotProduced>>> + Send + 'static {
+    // Of the call, though the answer may be asked for much later. One for all: partition after partition, each with its own, they would
+    // add up.
+    let deadline = Instant::now() + within;
     let mut scratch = Vec::new();
     let begun: Vec<_> = parts.into_iter().map(|part| begin(part, acks, sent, now_ms, &mut scratch)).collect();
     async move {
-        // One deadline for all: partition after partition, each with its own, they would add up.
-        let deadline = Instant::now() + within;
         let mut outcomes = Vec::with_capacity(begun.len());
         for begun in begun {
             outcomes.push(match begun {

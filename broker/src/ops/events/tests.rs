@@ -359,6 +359,27 @@ fn sent(partition: &PartitionHandle, builder: BatchBuilder) -> Result<i64, NotPr
     outcome.map(|produced| produced.base_offset.0)
 }
 
+/// Answers of a pipeline are asked for one after the other, and their time does not begin one after the other.
+#[test]
+fn the_time_of_records_begins_with_their_call() {
+    let store = store();
+    let (both, within) = (Arc::from([BrokerId(1), BrokerId(2)]), Duration::from_millis(20));
+    store.take_up(Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty(STORE) });
+    let mut batch = BatchBuilder::new();
+    batch.push(&NewRecord { timestamp: NOW, key: Some(b"a"), ..NewRecord::default() }).unwrap();
+    let records = Some(batch.build().unwrap().as_bytes().into());
+    let with = SentWith { may_use_zstd: true, in_transaction: false };
+    now(async {
+        let parts = vec![Part { partition: Ok(store.clone()), records }];
+        let mut answer = Box::pin(produce(parts, Acks::All, with, within, NOW));
+        tokio::time::sleep(within * 2).await;
+        // The other replica has not got it.
+        let at_once = std::future::poll_fn(|cx| std::task::Poll::Ready(answer.as_mut().poll(cx))).await;
+        let std::task::Poll::Ready(outcomes) = at_once else { panic!("its time begins only now") };
+        assert_eq!(outcomes[0].as_ref().unwrap_err().code, ErrorCode::RequestTimedOut);
+    });
+}
+
 #[test]
 fn kafka_producers_ask_the_same_with_a_header() {
     let store = store();
