@@ -281,9 +281,9 @@ impl Connection {
             Poll::Ready(Ok(bytes)) => {
                 self.inbound.on_read(bytes);
                 self.last_read = self.since_accepted.elapsed();
-                if self.frame_since.is_none() && self.inbound.is_partial() {
-                    self.frame_since = Some(self.last_read);
-                }
+                // One that is whole and waits for its turn owes nothing more.
+                let is_partial = self.inbound.is_partial();
+                self.frame_since = is_partial.then(|| self.frame_since.unwrap_or(self.last_read));
                 Ok(true)
             }
         }

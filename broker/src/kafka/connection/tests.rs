@@ -396,6 +396,28 @@ fn a_request_in_progress_is_not_idle() {
 }
 
 #[test]
+fn a_request_that_came_in_pieces_and_waits_for_its_turn_is_not_late() {
+    run(async {
+        let mut pair = Pair::of(&[("request.timeout.ms", "100")]).await;
+        let bytes = [request(FETCH, 1, 0), request(COMMIT, 2, 9)].concat();
+        let (first, second) = bytes.split_at(bytes.len() - 5);
+        for piece in [first, second] {
+            pair.client.write_all(piece).await.unwrap();
+            settle().await;
+        }
+        // As long as the one before it waits for something to happen.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        give(1);
+        settle().await;
+        give(2);
+        assert_eq!(pair.replies(2).await, [1, 2]);
+        // One that has not come to its end is late as ever.
+        pair.client.write_all(first).await.unwrap();
+        assert!(matches!(pair.closed().await, Closed::SlowRequest { .. }));
+    });
+}
+
+#[test]
 fn a_broker_that_stops_finishes_work_but_waits_for_no_event() {
     run(async {
         let idle = Pair::of(&[]).await;
