@@ -101,6 +101,30 @@ fn a_long_poll_ends_with_its_time_an_error_or_a_topic_that_goes() {
     panic!("it did not wait yet when the topic went, each time");
 }
 
+/// Whole batches may never be as many bytes as are asked for, however many there are.
+#[test]
+fn a_long_poll_does_not_wait_for_what_is_there_and_does_not_fit() {
+    let (_broker, mut kafka) = started(2);
+    for _ in 0..3 {
+        append(&mut kafka, 0, &[&[1; 1000]]);
+        append(&mut kafka, 1, &[&[1; 1000]]);
+    }
+    let bytes = kafka.fetch(FetchOf::new(TOPIC, 0, 0)).unwrap().bytes.len() as i32 / 2;
+    // One batch fits, and the second does not. It would wait for ten minutes, and the client for one.
+    let waiting = FetchOf { max_wait_ms: 600_000, min_bytes: bytes, ..FetchOf::new(TOPIC, 0, 0) };
+    for fetch in [FetchOf { partition_max_bytes: bytes, ..waiting }, FetchOf { max_bytes: bytes, ..waiting }]
+    {
+        assert_eq!(offsets(&kafka.fetch(fetch).unwrap()), [0]);
+    }
+    // Of two partitions neither of which has enough, the second has no room.
+    let mut both = FetchOf { max_bytes: bytes, ..waiting }.request();
+    let mut second = both.topics[0].partitions[0].clone();
+    (second.partition, both.topics[0].partitions[0].fetch_offset) = (1, 2);
+    both.topics[0].partitions.push(second);
+    let answer = kafka.ask(12, &both).unwrap();
+    assert_eq!(offsets(&Fetched::of(&answer.read::<FetchResponse<'_>>())), [2]);
+}
+
 #[test]
 fn limits_on_bytes_hold_but_for_the_first_batch() {
     let (_broker, mut kafka) = started(2);
@@ -280,19 +304,24 @@ fn a_session_tells_what_changed() {
     append(&mut kafka, 2, &[b"a"]);
     append(&mut kafka, 0, &[b"a"]);
     assert_eq!(ask(&mut kafka, &next(6)).2, [0]);
+    // Who has what the log has not is told each time, though nothing else is new.
+    let mut ahead = next(7);
+    ahead.topics = FetchOf { last_fetched_epoch: 0, ..FetchOf::new(TOPIC, 0, 7) }.request().topics;
+    assert_eq!(ask(&mut kafka, &ahead).2, [0]);
+    assert_eq!(ask(&mut kafka, &next(8)).2, [0]);
     // What is out of step is told so, and disturbs nothing.
-    for wrong in [next(6), next(9), next(i32::MAX)] {
+    for wrong in [next(8), next(11), next(i32::MAX)] {
         assert_eq!(ask(&mut kafka, &wrong).0, ErrorCode::InvalidFetchSessionEpoch);
     }
-    let mut unknown = next(7);
+    let mut unknown = next(9);
     unknown.session_id = session_id.wrapping_add(1).max(1);
     assert_eq!(ask(&mut kafka, &unknown).0, ErrorCode::FetchSessionIdNotFound);
-    assert_eq!(ask(&mut kafka, &next(7)).0, ErrorCode::None);
+    assert_eq!(ask(&mut kafka, &next(9)).0, ErrorCode::None);
     // A last request closes it.
     let mut last = full.clone();
     (last.session_id, last.session_epoch) = (session_id, -1);
     assert_eq!(ask(&mut kafka, &last), (ErrorCode::None, 0, vec![0, 1, 2]));
-    assert_eq!(ask(&mut kafka, &next(8)).0, ErrorCode::FetchSessionIdNotFound);
+    assert_eq!(ask(&mut kafka, &next(10)).0, ErrorCode::FetchSessionIdNotFound);
 }
 
 #[test]

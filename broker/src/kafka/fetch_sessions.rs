@@ -186,7 +186,7 @@ impl FetchSessions {
 
     /// Says which of the answers go out, in the order of `fetch.partitions`, and remembers them as told.
     ///
-    /// `has_news` tells of each partition whether the answer holds records of it, or says where to read it instead.
+    /// `has_news` tells of each partition whether the answer holds records of it, or says where to read it instead, or again.
     pub(crate) fn finish(&self, fetch: &SessionFetch, told: &[Told], has_news: &[bool]) -> Vec<bool> {
         let mut cache = self.cache.lock();
         let session = cache

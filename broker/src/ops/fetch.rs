@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::error::code_of_partition;
+use super::visible::end_of;
 
 /// Where a reader stands in one partition.
 #[derive(Debug, Clone)]
@@ -75,6 +76,15 @@ impl Part {
     pub(crate) fn size_bytes(&self) -> usize {
         self.batches.iter().map(Bytes::len).sum()
     }
+
+    /// Whether there is more than was given.
+    fn is_cut_short(&self, from: Offset, isolation: Isolation) -> bool {
+        let end = match isolation {
+            Isolation::Uncommitted => self.high_watermark,
+            Isolation::Committed => self.last_stable_offset,
+        };
+        end.is_some_and(|end| end_of(&self.batches, from).is_ok_and(|given| given < end))
+    }
 }
 
 /// Reads from all positions, in their order.
@@ -112,7 +122,10 @@ fn is_enough(positions: &[Position], parts: &[Part], wanted: Wanted) -> bool {
         }
         bytes += has;
     }
-    bytes >= wanted.min_bytes
+    // Batches are whole, and a read ends with its segment: what is there may be enough, and what is given never be.
+    let is_cut_short =
+        |(position, part): (&Position, &Part)| part.is_cut_short(position.from, wanted.isolation);
+    bytes >= wanted.min_bytes || (bytes > 0 && positions.iter().zip(parts).any(is_cut_short))
 }
 
 /// Memory answers on the spot; from the first position on that needs a disk, another thread does.

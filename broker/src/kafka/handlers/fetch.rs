@@ -56,8 +56,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> R
     };
     let parts = if session.partitions.is_empty() { Vec::new() } else { fetch(positions, wanted).await };
     let told: Vec<Told> = parts.iter().map(told_of).collect();
+    // Where to read instead, and from where to read again, is told each time: who does not hear of it asks the same again at once.
+    let is_told_always = |part: &Part| part.nearer.is_some() || part.diverges_at.is_some();
     let has_news: Vec<bool> =
-        parts.iter().map(|part| !part.batches.is_empty() || part.nearer.is_some()).collect();
+        parts.iter().map(|part| !part.batches.is_empty() || is_told_always(part)).collect();
     let goes_out = sessions.finish(&session, &told, &has_news);
     let answers = session.partitions.iter().zip(parts).zip(goes_out).filter(|(_, goes_out)| *goes_out);
     let answers = answers.map(|((partition, part), _)| (&partition.0, part));
