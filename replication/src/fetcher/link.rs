@@ -193,6 +193,10 @@ impl Link {
         loop {
             if said.is_none() {
                 said = call.session.next_request();
+                // From here on a reply is waited for. Since the one before, much may have been applied.
+                if said.as_ref().is_some_and(|request| request.wants_reply) {
+                    call.silent_since = Instant::now();
+                }
             }
             if std::mem::take(&mut says_grant) {
                 let request = said.get_or_insert_with(FetchRequest::default);
@@ -218,12 +222,7 @@ impl Link {
                     Err(_) => return Status::internal("applying what came panicked"),
                 },
                 permit = requests.reserve(), if said.is_some() => match (permit, said.take()) {
-                    (Ok(permit), Some(request)) => {
-                        if request.wants_reply {
-                            call.silent_since = Instant::now();
-                        }
-                        permit.send(request);
-                    }
+                    (Ok(permit), Some(request)) => permit.send(request),
                     _ => return Status::unavailable("the call has ended"),
                 },
                 () = until(retry) => self.try_again(&mut call.session),

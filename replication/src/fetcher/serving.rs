@@ -249,8 +249,8 @@ impl Serving {
         };
         slot.place = Place::Idle;
         match found {
-            // A disk knows all there is.
-            Found::OnDisk | Found::NotYet => {}
+            // What it waits for may have come while it was read for, and nobody marked it then.
+            Found::OnDisk | Found::NotYet => self.mark(turn.slot),
             Found::Refused(refusal) => self.refuse(turn.slot, turn.fetch.leader_epoch, refusal),
             Found::Read(read) => {
                 let bytes = self.on_read(turn, read, now);

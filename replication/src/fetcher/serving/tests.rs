@@ -299,6 +299,19 @@ fn a_refusal_is_told_and_ends_the_slot_and_what_is_not_known_yet_waits() {
     assert_eq!(serving.next_turn().unwrap().slot, 0);
 }
 
+#[test]
+fn what_comes_while_a_disk_is_read_is_not_missed_where_that_read_came_too_early() {
+    let log = Log { end: 100, in_memory: 90, high_watermark: 0 };
+    let (mut serving, now) = (serving([0]), Instant::now());
+    gather(&mut serving, &[log], now);
+    let turn = serving.next_from_disk(|_| true).unwrap();
+    serving.mark(0);
+    serving.on_found_on_disk(&turn, Found::NotYet, now);
+    assert_eq!(serving.next_turn().map(|turn| turn.slot), Some(0));
+    serving.on_found(&turn, Found::NotYet, now);
+    assert!(serving.next_turn().is_none(), "it is looked at once more, not for ever");
+}
+
 proptest! {
     /// Whatever moves, and wherever it lies, everything is sent once, in order, in replies of bounded size, and then nothing more.
     #[test]
