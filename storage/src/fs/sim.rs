@@ -145,6 +145,12 @@ impl SimDisk {
         self.state.lock().faults.taken()
     }
 
+    /// The syncs that injected faults made fail, in their order.
+    #[must_use]
+    pub fn failed_syncs(&self) -> Vec<SyncPoint> {
+        self.state.lock().faults.failed_syncs()
+    }
+
     /// Rules of use that were broken: a map over bytes that were not synced, a mapped file changed in place.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
@@ -514,6 +520,7 @@ impl DiskFile for SimFile {
     fn sync(&self, point: SyncPoint) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         if let Err(e) = state.faults.check(FaultOn::Sync, &self.path) {
+            state.faults.note_failed_sync(point);
             let inode = &mut state.inodes[self.inode];
             inode.pending.clear();
             inode.failed_syncs += 1;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::fs::SyncPoint;
+
 /// Calls a fault may strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultOn {
@@ -56,6 +58,7 @@ pub(super) struct Faults {
     unreadable: Vec<(PathBuf, u64, u64)>,
     capacity_bytes: Option<u64>,
     taken: u64,
+    failed_syncs: Vec<SyncPoint>,
 }
 
 impl super::SimDisk {
@@ -77,6 +80,14 @@ impl Faults {
 
     pub(super) fn taken(&self) -> u64 {
         self.taken
+    }
+
+    pub(super) fn note_failed_sync(&mut self, point: SyncPoint) {
+        self.failed_syncs.push(point);
+    }
+
+    pub(super) fn failed_syncs(&self) -> Vec<SyncPoint> {
+        self.failed_syncs.clone()
     }
 
     pub(super) fn capacity_bytes(&self) -> Option<u64> {

@@ -1,8 +1,9 @@
 //! A reader on a real disk, all along while the log is written and compacted.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::*;
+use crate::clock::Stopwatch;
 use crate::fs::RealDisk;
 
 #[test]
@@ -17,24 +18,28 @@ fn readers_are_never_disturbed_by_swaps() {
     let config = LogConfig { segment_bytes: 20_000, ..config() };
     let (mut log, _) = Log::open(context, &dir.path().join("t-0"), config).unwrap();
     let is_over = AtomicBool::new(false);
+    let rounds_read = [AtomicU32::new(0), AtomicU32::new(0)];
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                let reader = log.reader();
-                scope.spawn(|| {
-                    let reader = reader;
-                    let mut rounds = 0;
-                    while !is_over.load(Ordering::Acquire) || rounds == 0 {
-                        read_round(&reader);
-                        reader.release_idle();
-                        rounds += 1;
-                    }
-                    rounds
-                })
-            })
-            .collect();
+        // However this thread ends, the readers must end, too.
+        let _over = Over(&is_over);
+        for rounds in &rounds_read {
+            let (reader, is_over) = (log.reader(), &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Acquire) {
+                    read_round(&reader);
+                    reader.release_idle();
+                    rounds.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+        }
         let mut swaps = 0;
         for round in 0..12u32 {
+            // Readers that are not given a core must not miss it all.
+            let begun = Stopwatch::start();
+            while rounds_read.iter().any(|rounds| rounds.load(Ordering::Acquire) < round) {
+                assert!(begun.elapsed() < std::time::Duration::from_secs(60), "a reader has stopped");
+                std::thread::yield_now();
+            }
             for n in 0..400u32 {
                 let value = format!("{} {}", round, "v".repeat((n % 97) as usize));
                 let key = format!("key {}", n % 50);
@@ -46,11 +51,17 @@ fn readers_are_never_disturbed_by_swaps() {
             let report = log.compact(CompactWhen::Asked, CompactionControl::default()).unwrap().unwrap();
             swaps += report.segments_out;
         }
-        is_over.store(true, Ordering::Release);
         assert!(swaps > 12, "{swaps}");
-        assert!(readers.into_iter().map(|r| r.join().unwrap()).all(|rounds| rounds > 1));
     });
     assert_eq!(newest(&committed(&log.reader())).len(), 50);
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 /// Every batch whole, in order; each key's values in the order they were written; look-ups by time answer.
