@@ -25,7 +25,8 @@ const RULES: ControllerRules = ControllerRules {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn block_on(test: impl Future<Output = ()>) {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(test);
+    let in_time = async { tokio::time::timeout(2 * PATIENCE, test).await.expect("the test hangs") };
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(in_time);
 }
 
 async fn quorum() -> QuorumHandle {

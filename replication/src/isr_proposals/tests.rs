@@ -113,6 +113,10 @@ impl Leading {
     }
 }
 
+async fn in_time(test: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs");
+}
+
 async fn register(quorum: &QuorumHandle, broker: i32) -> BrokerEpoch {
     let broker = BrokerId(broker);
     let register = Command::RegisterBroker {
@@ -133,7 +137,7 @@ async fn register(quorum: &QuorumHandle, broker: i32) -> BrokerEpoch {
 #[test]
 fn who_lags_leaves_and_who_has_everything_comes_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime.block_on(in_time(async {
         let leading = Leading::start().await;
         let follower = leading.registry.spawn_follower(leading.quorum.watch());
         let proposals = IsrProposals::start(IsrOptions {
@@ -163,5 +167,5 @@ fn who_lags_leaves_and_who_has_everything_comes_back() {
         proposals.stop();
         follower.abort();
         leading.quorum.shutdown().await.unwrap();
-    });
+    }));
 }

@@ -69,9 +69,17 @@ async fn open_alone(options: &QuorumOptions, pressure: &Arc<DiskPressure>) -> Re
     }
 }
 
+/// The longest of these tests is done in a tenth of it. One that hangs must not hold up all others.
+const TEST_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// Runs a test on a runtime of one thread, as a broker's cores are.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(in_time(future))
+}
+
+async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TEST_TIME_MAX, test).await.expect("the test hangs")
 }
 
 async fn start(disk: &SimDisk) -> QuorumHandle {

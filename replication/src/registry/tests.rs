@@ -6,7 +6,7 @@ use std::time::Duration;
 use floodmark_proto::batch::{BatchBuilder, NewRecord, RecordBatch};
 use floodmark_proto::ids::{ClusterId, LeaderEpoch, Offset};
 use floodmark_storage::TailBudget;
-use floodmark_storage::clock::Clock;
+use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::fs::{Disk, OpenMode, SimDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
@@ -17,6 +17,9 @@ use crate::cluster::{Command, Output, apply};
 use crate::partition::{AppendOptions, PartitionError, Role};
 
 const NODE: BrokerId = BrokerId(1);
+
+/// How long anything may take that has to happen at all.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An image that commands change.
 struct Cluster(Arc<ClusterImage>);
@@ -78,7 +81,7 @@ fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartiti
         random: Random::seeded(3),
         tail_budget: TailBudget::new(1 << 20),
     };
-    let data_dirs = ["a", "b"].map(|dir| DataDir::open(context.clone(), Path::new(dir)).unwrap());
+    let data_dirs = ["a", "b"].map(|dir| open_once_free(&context, dir));
     let options = RegistryOptions {
         node: NODE,
         data_dirs: data_dirs.into(),
@@ -90,8 +93,30 @@ fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartiti
     Registry::open(options, &cluster.0).unwrap()
 }
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+/// A registry that is dropped lives on while one of its threads is at work, and so does the lock.
+fn open_once_free(context: &LogContext, dir: &str) -> DataDir {
+    let begun = Stopwatch::start();
+    loop {
+        match DataDir::open(context.clone(), Path::new(dir)) {
+            Err(e) if begun.elapsed() < PATIENCE => {
+                tracing::debug!(error = %e, "not free yet");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    Runtime(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap())
+}
+
+struct Runtime(tokio::runtime::Runtime);
+
+impl Runtime {
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("it takes too long") })
+    }
 }
 
 fn batch() -> RecordBatch {
@@ -159,7 +184,7 @@ fn records_are_there_after_a_stop_and_a_topic_made_again_has_none_of_the_old_one
     let registry = open(&disk, &cluster);
     let partition = registry.get(id, 0).unwrap();
     assert_eq!(runtime.block_on(append(&partition)), Offset(0));
-    registry.close(Duration::from_secs(20));
+    registry.close(PATIENCE);
     drop((registry, partition));
 
     let registry = open(&disk, &cluster);
@@ -214,9 +239,7 @@ fn who_waits_for_an_image_is_told_when_its_partitions_are_open() {
         let follower = registry.spawn_follower(images);
         let id = cluster.create("t", 1, 40);
         sender.send(Arc::clone(&cluster.0)).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), registry.reconciled(cluster.0.version()))
-            .await
-            .unwrap();
+        tokio::time::timeout(PATIENCE, registry.reconciled(cluster.0.version())).await.unwrap();
         assert!((0..40).all(|n| registry.get(id, n).is_some()));
         follower.abort();
     });
@@ -228,7 +251,7 @@ fn a_folder_of_no_topic_is_left_alone() {
     let id = cluster.create("t", 1, 1);
     let registry = open(&disk, &cluster);
     runtime().block_on(append(&registry.get(id, 0).unwrap()));
-    registry.close(Duration::from_secs(20));
+    registry.close(PATIENCE);
     drop(registry);
     // Metadata that was lost, or another cluster's.
     let registry = open(&disk, &Cluster::new());
@@ -266,7 +289,7 @@ fn what_was_not_closed_in_time_is_recovered() {
     for partition in (0..8).map(|n| registry.get(id, n).unwrap()) {
         assert_eq!(partition.high_watermark(), Offset(1), "what was acknowledged is there");
     }
-    assert_eq!(registry.close(Duration::from_secs(20)), Closed { cleanly: 8, uncleanly: 0 });
+    assert_eq!(registry.close(PATIENCE), Closed { cleanly: 8, uncleanly: 0 });
     let late = runtime.block_on(registry.get(id, 0).unwrap().append(vec![batch()], AppendOptions::CLIENT));
     assert!(matches!(late, Err(PartitionError::Closed)), "{late:?}");
 }
@@ -293,7 +316,7 @@ fn a_log_that_is_missing_at_the_start_is_told_also_where_there_is_no_room_for_an
     let registry = open(&disk, &cluster);
     runtime.block_on(append(&registry.get(gone, 0).unwrap()));
     assert_eq!(registry.take_made(), [(kept, 0), (gone, 0)].into());
-    registry.close(Duration::from_secs(20));
+    registry.close(PATIENCE);
     drop(registry);
     for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
         for entry in disk.list(dir).unwrap_or_default() {
@@ -336,9 +359,9 @@ fn a_partition_that_lies_in_two_directories_is_left_as_it_is() {
 
 /// Runs `condition` again until it holds.
 fn until(condition: impl Fn() -> bool) {
-    let begun = floodmark_storage::clock::Stopwatch::start();
+    let begun = Stopwatch::start();
     while !condition() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it takes too long");
+        assert!(begun.elapsed() < PATIENCE, "it takes too long");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

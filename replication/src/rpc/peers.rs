@@ -21,7 +21,8 @@ use crate::cluster::ClusterImage;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection on which nothing comes back is given up: the network may forget it without telling either end.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// In tests both ends may stand still for longer, with the machine.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 /// Bytes that may be under way, and the largest piece: records move in megabytes.
 const WINDOW_BYTES: u32 = 16 << 20;
 const FRAME_BYTES: u32 = 1 << 20;
@@ -180,6 +181,12 @@ impl Peers {
     #[cfg(test)]
     pub(crate) fn hears(&self, broker: BrokerId) -> bool {
         !self.inner.gate.is_cut(broker, self.inner.identity.broker)
+    }
+
+    /// True where nobody else has it any more.
+    #[cfg(test)]
+    pub(crate) fn is_last(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
     }
 
     /// How often a broker was killed: what one that is gone has said is heard by nobody, however late it is looked at.

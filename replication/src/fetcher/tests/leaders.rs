@@ -39,7 +39,7 @@ fn a_follower_that_was_down_catches_up() {
         let leader = leading.partition(&cluster, topic, 0).await;
         append(&leader, b"before").await;
         until_equal(&leader, &copying.partition(&cluster, topic, 0).await).await;
-        copying.stop_copying();
+        copying.stop_copying().await;
         let mut copying = copying.restart(&cluster).await;
         for seed in 0..80 {
             append(&leader, &value(seed, 50_000)).await;
@@ -68,7 +68,7 @@ fn r1_r4_a_follower_that_missed_leaders_is_cut_where_its_log_parts() {
         append(&first, b"on both").await;
         until_equal(&first, &second).await;
         // Nobody copies this; the watermark knows nothing of it.
-        nodes[1].stop_copying();
+        nodes[1].stop_copying().await;
         for lost in [b"lost 1", b"lost 2", b"lost 3"] {
             append(&first, lost).await;
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,9 +34,11 @@ use crate::rpc::{BROKER_LISTENER, IdentityCheck, PeerIdentity, Peers};
 /// Patience of tests; nothing takes as long that goes well.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn cluster_id() -> ClusterId {
-    ClusterId::from_bytes([0xfe; 16])
-}
+/// Each cluster has an id of its own, by which brokers tell strangers from their own: a port that a broker of one test has left may be that of
+/// another test's broker next.
+static CLUSTERS: AtomicU64 = AtomicU64::new(0);
+/// Each start of a broker is another one, whatever port it gets.
+static STARTS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a test on a runtime of its own.
 pub(super) fn run(test: impl Future<Output = ()>) {
@@ -60,7 +63,15 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new() -> Cluster {
-        Cluster { image: watch::Sender::new(Arc::new(ClusterImage::new(cluster_id()))) }
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let id = u128::from(std::process::id()) << 64 | u128::from(number);
+        let id = ClusterId::from_bytes(id.to_be_bytes());
+        Cluster { image: watch::Sender::new(Arc::new(ClusterImage::new(id))) }
+    }
+
+    /// Who a broker of this cluster is to the others.
+    pub(super) fn identity(&self, broker: i32) -> PeerIdentity {
+        PeerIdentity { cluster_id: self.image().cluster_id(), broker: BrokerId(broker) }
     }
 
     pub(super) fn image(&self) -> Arc<ClusterImage> {
@@ -96,7 +107,7 @@ impl Cluster {
         let endpoint = Endpoint { listener: BROKER_LISTENER.to_owned(), host: "127.0.0.1".to_owned(), port };
         let register = Command::RegisterBroker {
             broker: BrokerId(broker),
-            incarnation: uuid::Uuid::from_u128(u128::from(port)),
+            incarnation: uuid::Uuid::from_u128(u128::from(STARTS.fetch_add(1, Ordering::Relaxed)) + 1),
             rack: None,
             endpoints: vec![endpoint],
             feature_levels: FEATURE_LEVELS,
@@ -187,7 +198,7 @@ pub(super) struct Node {
     follower: JoinHandle<()>,
     server: JoinHandle<()>,
     stop: CancellationToken,
-    fetchers: Option<Fetchers>,
+    fetchers: Option<(Fetchers, Peers)>,
 }
 
 impl Node {
@@ -219,7 +230,7 @@ impl Node {
         assert!(unusable.is_empty(), "{unusable:?}");
         let follower = registry.spawn_follower(cluster.images());
         let (check, stop) = (IdentityCheck::new(), CancellationToken::new());
-        check.be(PeerIdentity { cluster_id: cluster_id(), broker: id });
+        check.be(cluster.identity(id.0));
         let service = ReplicaService::new(registry.clone(), Clock::System, stop.clone());
         let serving = Server::builder()
             .add_service(service.into_server(check))
@@ -229,11 +240,13 @@ impl Node {
     }
 
     pub(super) fn copy(&mut self, cluster: &Cluster) {
-        self.fetchers = Some(Fetchers::start(self.fetcher_options(cluster)));
+        let options = self.fetcher_options(cluster);
+        let peers = options.peers.clone();
+        self.fetchers = Some((Fetchers::start(options), peers));
     }
 
     pub(super) fn fetcher_options(&self, cluster: &Cluster) -> FetcherOptions {
-        let peers = self.peers();
+        let peers = Peers::new(cluster.identity(self.id.0), BTreeMap::new());
         peers.follow(cluster.images());
         FetcherOptions {
             node: self.id,
@@ -249,18 +262,16 @@ impl Node {
         }
     }
 
-    pub(super) fn peers(&self) -> Peers {
-        Peers::new(PeerIdentity { cluster_id: cluster_id(), broker: self.id }, BTreeMap::new())
-    }
-
-    /// Copies no more.
-    pub(super) fn stop_copying(&mut self) {
-        self.fetchers = None;
+    /// Copies no more, once this returns: a task that is told to end goes on until it waits for something.
+    pub(super) async fn stop_copying(&mut self) {
+        let Some((fetchers, peers)) = self.fetchers.take() else { return };
+        drop(fetchers);
+        until("nobody copies any more", || peers.is_last()).await;
     }
 
     /// Ends; what is on the disk stays.
     pub(super) async fn stop(mut self) -> SimDisk {
-        self.stop_copying();
+        self.stop_copying().await;
         self.stop.cancel();
         self.server.await.unwrap();
         self.follower.abort();
@@ -330,6 +341,7 @@ pub(super) fn bytes_of_log(partition: &PartitionHandle) -> Vec<u8> {
     while from < reader.end() {
         let limits = ReadLimits { max_bytes: 1 << 20, below: reader.end() };
         let pieces: Vec<Bytes> = reader.read(from, limits).unwrap();
+        assert!(!pieces.is_empty() || from >= reader.end(), "nothing is read at {from} of {}", reader.end());
         for piece in pieces {
             let mut rest = &piece[..];
             while !rest.is_empty() {

@@ -64,6 +64,11 @@ impl Conversation {
     }
 }
 
+/// The leader may be silent for as long as the test: it answers when it is played, not in time.
+fn patient() -> Setup {
+    Setup { wait_max: 2 * PATIENCE, ..Setup::default() }
+}
+
 /// Broker 1, which the test plays, leads; broker 2 is real.
 async fn start(cluster: &Cluster) -> (mpsc::Receiver<Conversation>, Node) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -71,7 +76,7 @@ async fn start(cluster: &Cluster) -> (mpsc::Receiver<Conversation>, Node) {
     let (sender, calls) = mpsc::channel(4);
     let server = Server::builder().add_service(ReplicaServer::new(Script(sender)));
     tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
-    (calls, Node::start(cluster, 2, Setup::default()).await)
+    (calls, Node::start(cluster, 2, patient()).await)
 }
 
 async fn call(calls: &mut mpsc::Receiver<Conversation>) -> Conversation {
@@ -209,7 +214,7 @@ fn r6_a_follower_is_cut_before_it_believes_a_watermark() {
         leader.reply(vec![Part { high_watermark: 1, ..part(&said, &three) }]).await;
         let copy = node.partition(&cluster, topic, 0).await;
         end_is(&copy, 3).await;
-        assert_eq!(copy.high_watermark(), Offset(1));
+        until("the watermark", || copy.high_watermark() == Offset(1)).await;
         let (mut said, _) = leader.next_position().await;
         said.last_fetched_epoch = Some(epoch);
         said.fetch_offset = 3;
@@ -322,7 +327,7 @@ fn granted_bytes_keep_to_the_rate() {
             server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
         let rate = 100_000;
-        let setup = Setup { catchup_bytes_per_second: rate, ..Setup::default() };
+        let setup = Setup { catchup_bytes_per_second: rate, ..patient() };
         let mut node = Node::start(&cluster, 2, setup).await;
         cluster.create("t", 1, 1, &[1, 2]);
         let begun = floodmark_storage::clock::Stopwatch::start();

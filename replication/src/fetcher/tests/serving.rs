@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerId, Offset, TopicId};
+use floodmark_proto::ids::{Offset, TopicId};
 use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position, Refusal};
 use tokio::sync::mpsc;
 use tonic::{Code, Status, Streaming};
 
 use super::nodes::{Cluster, Node, PATIENCE, Setup, append, run, until, value};
 use crate::fetcher::part::bytes_of;
-use crate::rpc::{PeerIdentity, Peers, replica_client};
+use crate::rpc::{Peers, replica_client};
 
 /// Broker 2, as far as the leader sees.
 struct Follower {
@@ -18,8 +18,7 @@ struct Follower {
 }
 
 async fn call(node: &Node, cluster: &Cluster) -> Follower {
-    let identity = PeerIdentity { cluster_id: super::nodes::cluster_id(), broker: BrokerId(2) };
-    let peers = Peers::new(identity, std::collections::BTreeMap::new());
+    let peers = Peers::new(cluster.identity(2), std::collections::BTreeMap::new());
     peers.follow(cluster.images());
     let (requests, taken) = mpsc::channel(8);
     let replies = replica_client::fetch(&peers, node.id, taken).await.unwrap();
@@ -164,7 +163,8 @@ fn a_slow_follower_is_sent_no_more_than_it_asks_for() {
         while bytes < 200 * 20_000 {
             let reply = follower.hear().await.unwrap();
             let of_reply: usize = reply.parts.iter().map(bytes_of).sum();
-            assert!(of_reply <= (256 << 10) + 2 * 21_000, "{of_reply}");
+            // What comes from memory has half a reply to itself, also beside a disk that filled one.
+            assert!(of_reply <= (256 << 10) * 3 / 2 + 2 * 21_000, "{of_reply}");
             bytes += of_reply;
             replies += 1;
             if replies == 1 {
@@ -245,23 +245,28 @@ fn what_is_not_here_or_not_led_here_is_refused_and_what_is_not_known_yet_waits()
         cluster.change_isr(led, &[1]);
         cluster.lead_anew(1);
         assert_eq!(cluster.leader_epoch(led).0, 2, "that nobody led was an epoch, too");
-        follower.ask().await;
-        let parts = follower.hear().await.unwrap().parts;
+        // Replies are empty until it has.
+        let parts = loop {
+            follower.ask().await;
+            let parts = follower.hear().await.unwrap().parts;
+            if !parts.is_empty() {
+                break parts;
+            }
+        };
         assert_eq!((parts[0].slot, parts[0].batches.len()), (4, 1));
         let heard = || leader.replicas_progress(0).iter().any(|replica| replica.log_end == Offset(1));
         until("what was said is heard", heard).await;
         // And now its own epoch is the older one.
         cluster.lead_anew(1);
-        loop {
+        let refused = loop {
             follower.ask().await;
-            if let Some(part) = follower.hear().await.unwrap().parts.first() {
-                // Between the two nobody led.
-                assert!(matches!(
-                    (part.slot, part.refusal()),
-                    (4, Refusal::FencedEpoch | Refusal::NotLeader)
-                ));
-                break;
+            // The watermark may move first.
+            let parts = follower.hear().await.unwrap().parts;
+            if let Some(part) = parts.into_iter().find(|part| part.refusal() != Refusal::None) {
+                break part;
             }
-        }
+        };
+        // Between the two nobody led.
+        assert!(matches!((refused.slot, refused.refusal()), (4, Refusal::FencedEpoch | Refusal::NotLeader)));
     });
 }

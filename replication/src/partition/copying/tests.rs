@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use floodmark_proto::batch::{BatchBuilder, EndTransactionMarker, NewRecord, TransactionResult};
 use floodmark_proto::ids::ProducerId;
-use floodmark_storage::clock::Clock;
+use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::fs::SimDisk;
 use floodmark_storage::group_commit::DiskThreads;
 use floodmark_storage::key_index::Direction;
@@ -28,9 +28,26 @@ fn settings(min_insync_replicas: u32) -> Arc<TopicSettings> {
     Arc::new(TopicSettings { sync: SyncPolicy::Ack, log, min_insync_replicas, ..settings })
 }
 
+/// How long anything may take that has to happen at all.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+struct Runtime(tokio::runtime::Runtime);
+
+impl Runtime {
+    fn new() -> Runtime {
+        Runtime(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.0.block_on(async {
+            tokio::time::timeout(PATIENCE, future).await.expect("nobody was told in time")
+        })
+    }
+}
+
 /// The partition on brokers 1, 2, 3, and what the cluster says of it.
 struct Cluster {
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     replicas: Vec<PartitionHandle>,
     leader: i32,
     epoch: i32,
@@ -44,11 +61,7 @@ impl Cluster {
     /// Broker 1 leads in epoch 0.
     fn new(count: i32) -> Cluster {
         let mut cluster = Cluster {
-            runtime: tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap(),
+            runtime: Runtime::new(),
             replicas: Vec::new(),
             leader: 1,
             epoch: 0,
@@ -129,7 +142,8 @@ impl Cluster {
 
     /// Until the follower has everything, on its disk, and the leader knows.
     fn catch_up(&self, node: i32) {
-        for _ in 0..10_000 {
+        let begun = Stopwatch::start();
+        while begun.elapsed() < PATIENCE {
             let position = self.fetch(node).unwrap();
             let end = self.on(self.leader).log_end();
             if position.fetch_offset == end && self.said_by(node).synced_end == end {
@@ -142,7 +156,8 @@ impl Cluster {
     }
 
     fn until_committed(&self, end: i64) {
-        for _ in 0..10_000 {
+        let begun = Stopwatch::start();
+        while begun.elapsed() < PATIENCE {
             if self.on(self.leader).high_watermark() >= Offset(end) {
                 return;
             }

@@ -1,6 +1,8 @@
 //! Several nodes in one process, each with a simulated disk and a listener on loopback.
 
-use tokio::net::TcpListener;
+use std::cell::RefCell;
+
+use tokio::net::{TcpListener, TcpSocket};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -41,11 +43,30 @@ pub(super) struct Cluster {
     pub(super) snapshots: SnapshotRule,
 }
 
+thread_local! {
+    /// Ports of this test's brokers, kept from others while a broker is down: it comes back to the port that it had.
+    static KEPT: RefCell<Vec<TcpSocket>> = const { RefCell::new(Vec::new()) };
+}
+
 /// A listener, and its address.
 pub(super) async fn listen() -> (TcpListener, Address) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (listener, Address { host: "127.0.0.1".to_owned(), port })
+    let kept = bound(0);
+    let port = kept.local_addr().unwrap().port();
+    KEPT.with_borrow_mut(|all| all.push(kept));
+    (listen_at(port), Address { host: "127.0.0.1".to_owned(), port })
+}
+
+/// A listener where one was before.
+fn listen_at(port: u16) -> TcpListener {
+    bound(port).listen(1024).unwrap()
+}
+
+/// Several may be bound to one port as long as one at most listens.
+fn bound(port: u16) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], port).into()).unwrap();
+    socket
 }
 
 /// Serves what a seat serves.
@@ -169,7 +190,7 @@ impl Cluster {
     ) -> impl Future<Output = Result<Member, QuorumError>> + use<> {
         let listed = self.voters.iter().find(|(voter, _)| voter.0 == id);
         let listener = match listed {
-            Some((_, address)) => TcpListener::bind((&*address.host, address.port)).await.unwrap(),
+            Some((_, address)) => listen_at(address.port),
             None => listen().await.0,
         };
         if let Some(node) = self.nodes.values().next() {
@@ -242,7 +263,7 @@ pub(super) fn three() -> impl Future<Output = Cluster> {
 }
 
 pub(super) fn block_on_cluster<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(in_time(future))
 }
 
 #[test]
@@ -267,14 +288,18 @@ fn three_brokers_form_one_cluster_and_each_can_propose_and_read() {
             let expected = crate::cluster::CommandError::TopicExists { name: format!("topic{n}") };
             assert_eq!(again, Err(ProposeError::Refused(expected)));
         }
-        let leader = cluster.leader().await;
-        let leading = cluster.nodes.values().filter(|n| n.quorum.leadership().borrow().is_some());
-        assert_eq!(leading.count(), 1);
-        for node in cluster.nodes.values() {
-            assert_eq!(node.quorum.leader(), Some(BrokerId(leader)));
-            assert_eq!(node.quorum.since_quorum_ack().is_some(), node.id == leader);
-            assert_eq!(node.seat.waits_for(), None);
-        }
+        // A machine that stood still may have another elected meanwhile.
+        eventually("one that leads, known to all", || {
+            let leading = cluster.nodes.values().filter(|n| n.quorum.leadership().borrow().is_some());
+            let [leader] = leading.map(|n| n.id).collect::<Vec<_>>()[..] else { return None };
+            let knows = |node: &Member| {
+                let is_told = node.quorum.leader() == Some(BrokerId(leader));
+                is_told && node.quorum.since_quorum_ack().is_some() == (node.id == leader)
+            };
+            cluster.nodes.values().all(knows).then_some(())
+        })
+        .await;
+        assert!(cluster.nodes.values().all(|node| node.seat.waits_for().is_none()));
         cluster.stop().await;
     });
 }

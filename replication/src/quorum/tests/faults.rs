@@ -38,11 +38,11 @@ fn a_leader_that_loses_power_is_replaced_and_nothing_that_was_answered_is_lost()
         join(cluster.any()).await;
         let mut made = 0;
         for _ in 0..3 {
-            let leader = cluster.leader().await;
             for _ in 0..5 {
                 made += 1;
                 create(cluster.any(), made).await;
             }
+            let leader = cluster.leader().await;
             let term = cluster.at(leader).leadership().borrow().unwrap().term;
             let disk = cluster.kill(leader).await;
             let next = cluster.leader().await;
@@ -110,8 +110,12 @@ fn r34_a_leader_that_is_cut_off_in_one_direction_does_not_lead() {
             assert!(read.is_err() || read.unwrap().topic_by_id(topic_id(1)).is_some());
             cluster.gate().heal();
             agree(&cluster, [1]).await;
-            let leading = cluster.nodes.values().filter(|node| node.quorum.leadership().borrow().is_some());
-            assert_eq!(leading.count(), 1);
+            // The one that is back may have had them elect anew.
+            eventually("one that leads", || {
+                let leading = cluster.nodes.values().filter(|n| n.quorum.leadership().borrow().is_some());
+                (leading.count() == 1).then_some(())
+            })
+            .await;
             cluster.stop().await;
         });
     }
@@ -127,8 +131,15 @@ fn r38_what_an_isolated_leader_wrote_gives_way_to_what_was_agreed() {
         let others: BTreeSet<i32> = (1..=3).filter(|id| *id != leader).collect();
         cluster.gate().isolate(leader, others.iter().copied());
         // It is in the log of the old leader alone.
+        let metrics = cluster.at(leader).shared.raft.metrics();
+        let before = metrics.borrow().last_log_index;
         let alone = cluster.at(leader).propose_within(create_topic(2), Duration::from_millis(200)).await;
-        assert_eq!(alone, Err(ProposeError::TimedOut(Duration::from_millis(200))));
+        // It knows that it does not lead where the machine stood still for so long.
+        assert!(
+            matches!(alone, Err(ProposeError::TimedOut(_) | ProposeError::NotLeader { .. })),
+            "{alone:?}"
+        );
+        assert!(metrics.borrow().last_log_index > before, "it was not even written there");
         let next = cluster.leader_among(&others).await;
         create(cluster.at(next), 3).await;
         create(cluster.at(next), 4).await;
@@ -463,10 +474,12 @@ fn a_voter_that_was_started_again_stands_still_for_a_lease() {
         let leader = cluster.leader().await;
         let voter = (1..=3).find(|id| *id != leader).unwrap();
         let disk = cluster.kill(voter).await;
+        let begun = Instant::now();
         cluster.start(voter, disk).await.unwrap();
         cluster.gate().isolate(voter, (1..=3).filter(|id| *id != voter));
         let shared = &cluster.at(voter).shared;
-        assert!(shared.holds_still());
+        let holds_still = shared.holds_still();
+        assert!(holds_still || begun.elapsed() >= shared.lease(), "the lease has not ended");
         eventually("the end of the lease", || (!shared.holds_still()).then_some(())).await;
         cluster.gate().heal();
         agree(&cluster, []).await;

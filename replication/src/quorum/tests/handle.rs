@@ -173,9 +173,13 @@ fn a_full_disk_refuses_new_commands_and_goes_on_when_there_is_space() {
         disk.limit_capacity(0);
         let waits = quorum.propose_within(create_topic(1), Duration::from_millis(300)).await;
         assert_eq!(waits, Err(ProposeError::TimedOut(Duration::from_millis(300))));
+        // The log's thread may be late.
+        while !quorum.shared.pressure.is_full() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert_eq!(quorum.propose(create_topic(2)).await, Err(ProposeError::DiskFull));
         disk.heal();
-        while quorum.image().topic("topic1").is_none() {
+        while quorum.image().topic("topic1").is_none() || quorum.shared.pressure.is_full() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         quorum.propose(create_topic(2)).await.unwrap();

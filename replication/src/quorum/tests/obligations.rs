@@ -252,7 +252,7 @@ fn r37_a_leader_that_comes_back_serves_only_behind_an_entry_of_its_term() {
         // Threads, so that nobody waits for it by chance.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(async {
+        runtime.block_on(in_time(async {
             let (mut store, _, closed) = opened(&disk).await.unwrap();
             let members = Membership::new(vec![[1].into()], BTreeMap::from([(1, Node::default())]));
             let mut entries =
@@ -276,7 +276,7 @@ fn r37_a_leader_that_comes_back_serves_only_behind_an_entry_of_its_term() {
             let last: Option<LogId> = quorum.shared.raft.metrics().borrow().last_applied;
             assert_eq!(last, Some(log_id(2, 1, COMMANDS + 1 - blanks)));
             quorum.shutdown().await.unwrap();
-        });
+        }));
     }
 }
 
