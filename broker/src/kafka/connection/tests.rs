@@ -398,17 +398,16 @@ fn a_request_in_progress_is_not_idle() {
 #[test]
 fn a_request_that_came_in_pieces_and_waits_for_its_turn_is_not_late() {
     run(async {
-        let mut pair = Pair::of(&[("request.timeout.ms", "100")]).await;
+        let mut pair = Pair::of(&[("request.timeout.ms", "1000")]).await;
         let bytes = [request(FETCH, 1, 0), request(COMMIT, 2, 9)].concat();
         let (first, second) = bytes.split_at(bytes.len() - 5);
-        for piece in [first, second] {
-            pair.client.write_all(piece).await.unwrap();
-            settle().await;
-        }
+        pair.client.write_all(first).await.unwrap();
+        until("the first is begun", || asked() == [1]).await;
+        pair.client.write_all(second).await.unwrap();
         // As long as the one before it waits for something to happen.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         give(1);
-        settle().await;
+        until("the second is begun", || asked() == [2]).await;
         give(2);
         assert_eq!(pair.replies(2).await, [1, 2]);
         // One that has not come to its end is late as ever.
