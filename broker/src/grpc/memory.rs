@@ -7,10 +7,12 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, Bytes};
 use floodmark_proto::kafka::ErrorCode;
 use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
 use super::refused::Refused;
@@ -78,6 +80,12 @@ impl RequestMemory {
         })
     }
 
+    /// A message has begun to arrive and has not ended.
+    fn is_partial(&self) -> bool {
+        let held = self.0.lock();
+        held.framing.prefix_bytes > 0
+    }
+
     fn release(&self, bytes: usize) {
         let mut held = self.0.lock();
         held.bytes = held.bytes.saturating_sub(bytes);
@@ -141,17 +149,35 @@ impl Drop for Taken {
     }
 }
 
-/// The pieces of a request's body, counted.
+/// The pieces of a request's body, counted. A message that stands still on its way ends its call: what has come of it may be what all
+/// others wait for.
 pub(super) struct Counted {
     pieces: BodyDataStream,
     memory: RequestMemory,
     /// Arrived, and waiting for memory.
     waiting: Option<Bytes>,
+    /// How long a message may stand still.
+    patience: Duration,
+    /// Until then, while one does.
+    late: Option<Pin<Box<Sleep>>>,
 }
 
 impl Counted {
-    pub(super) fn new(body: Body, memory: RequestMemory) -> Counted {
-        Counted { pieces: body.into_data_stream(), memory, waiting: None }
+    pub(super) fn new(body: Body, memory: RequestMemory, patience: Duration) -> Counted {
+        Counted { pieces: body.into_data_stream(), memory, waiting: None, patience, late: None }
+    }
+
+    /// Ready where the client has let the rest of a message wait for too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Refused> {
+        if !self.memory.is_partial() {
+            self.late = None;
+            return Poll::Pending;
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(self.patience)));
+        ready!(late.as_mut().poll(cx));
+        let ms = self.patience.as_millis();
+        let message = format!("nothing came of the rest of a message for {ms} ms; send it whole");
+        Poll::Ready(Refused::new(ErrorCode::RequestTimedOut, message))
     }
 }
 
@@ -162,11 +188,16 @@ impl Stream for Counted {
         let this = self.get_mut();
         let piece = match this.waiting.take() {
             Some(piece) => piece,
-            None => match ready!(Pin::new(&mut this.pieces).poll_next(cx)) {
-                Some(Ok(piece)) => piece,
-                other => return Poll::Ready(other),
+            None => match Pin::new(&mut this.pieces).poll_next(cx) {
+                Poll::Ready(Some(Ok(piece))) => piece,
+                Poll::Ready(other) => return Poll::Ready(other),
+                Poll::Pending => {
+                    let late = ready!(this.poll_late(cx));
+                    return Poll::Ready(Some(Err(axum::Error::new(late.to_status()))));
+                }
             },
         };
+        this.late = None;
         if this.memory.poll_hold(cx, piece.len()).is_pending() {
             this.waiting = Some(piece);
             return Poll::Pending;
@@ -181,6 +212,8 @@ impl Stream for Counted {
 
 #[cfg(test)]
 mod tests {
+    use tokio_stream::StreamExt as _;
+
     use super::*;
 
     #[test]
@@ -221,5 +254,28 @@ mod tests {
         assert_eq!(budget.available_bytes(), 1 << 20);
         let refused = memory.on_arrived(&[0, 0, 1, 0x86, 0xa1]).unwrap_err();
         assert_eq!(refused.reason, "MESSAGE_TOO_LARGE");
+    }
+
+    #[test]
+    fn a_message_that_stands_still_ends_its_call_and_a_call_without_one_does_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let budget = crate::admission::ByteBudget::new(1 << 20);
+            let patience = Duration::from_millis(20);
+            let (sender, receiver) = tokio::sync::mpsc::channel(1);
+            let pieces = tokio_stream::wrappers::ReceiverStream::new(receiver);
+            let body = Body::from_stream(pieces.map(Ok::<Bytes, std::convert::Infallible>));
+            let mut counted = Counted::new(body, RequestMemory::new(budget.share(), 100_000), patience);
+            let quiet = tokio::time::timeout(patience * 3, counted.next());
+            assert!(quiet.await.is_err(), "nothing is owed before a message begins");
+            // The whole of one and the beginning of another.
+            for piece in [&[0, 0, 0, 0, 1, 7][..], &[0]] {
+                sender.send(Bytes::from_static(piece)).await.unwrap();
+                assert_eq!(counted.next().await.unwrap().unwrap(), piece);
+            }
+            let late = tokio::time::timeout(Duration::from_secs(20), counted.next());
+            let late = late.await.expect("it is waited for without end").unwrap().unwrap_err();
+            assert!(late.to_string().contains("send it whole"), "{late}");
+        });
     }
 }

@@ -120,5 +120,6 @@ async fn count_memory(
     };
     let memory = RequestMemory::new(state.ground.request_bytes.share(), bytes_max);
     request.extensions_mut().insert(memory.clone());
-    next.run(request.map(|body| Body::from_stream(Counted::new(body, memory)))).await
+    let patience = state.config.request_timeout.duration();
+    next.run(request.map(|body| Body::from_stream(Counted::new(body, memory, patience)))).await
 }
