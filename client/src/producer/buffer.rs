@@ -26,14 +26,14 @@ impl Buffer {
         }
     }
 
-    /// Takes so many bytes, or fails where there is no room.
+    /// Takes so many bytes, or fails where there is no room: then nothing was taken, so that nobody is told of room that was there for
+    /// nobody. Told so, those who wait would wake each other without end.
     pub(super) fn try_take(&self, bytes: usize) -> Result<()> {
-        let before = self.used_bytes.fetch_add(bytes, Ordering::AcqRel);
-        if before + bytes <= self.limit_bytes {
-            return Ok(());
+        let take = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit_bytes);
+        match self.used_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, take) {
+            Ok(_) => Ok(()),
+            Err(buffered_bytes) => Err(Error::BufferFull { buffered_bytes }),
         }
-        self.give_back(bytes);
-        Err(Error::BufferFull { buffered_bytes: before })
     }
 
     /// Waits until something was given back since this was called; the caller then tries again.
@@ -79,5 +79,33 @@ mod tests {
         buffer.give_back(60);
         waiting.await.unwrap();
         assert_eq!(buffer.used_bytes(), 50);
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_do_not_wake_each_other() {
+        let buffer = Arc::new(Buffer::new(100));
+        buffer.try_take(60).unwrap();
+        let tries = Arc::new(AtomicUsize::new(0));
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let (buffer, tries) = (Arc::clone(&buffer), Arc::clone(&tries));
+                tokio::spawn(async move {
+                    while buffer.try_take(50).is_err() {
+                        tries.fetch_add(1, Ordering::Relaxed);
+                        buffer.room(50).await;
+                    }
+                    buffer.give_back(50);
+                })
+            })
+            .collect();
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tries.load(Ordering::Relaxed), waiting.len(), "each has seen once that there is no room");
+        buffer.give_back(60);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        assert_eq!(buffer.used_bytes(), 0);
     }
 }
