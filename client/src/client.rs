@@ -6,6 +6,7 @@ use std::time::Duration;
 use floodmark_proto::ids::TopicId;
 use floodmark_proto::pb::v1 as pb;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 
 use crate::admin::Admin;
 use crate::channels::{Channels, Peer};
@@ -106,11 +107,15 @@ impl Client {
         if let Some(known) = self.known_topic(name) {
             return Ok(known);
         }
-        let _asking = self.inner.asking.lock().await;
+        // Whoever waits here in a line in which nobody gets an answer waits no longer than it would ask for itself.
+        let (what, limit) = ("finding a topic", self.inner.config.operation_timeout);
+        let deadline = Instant::now() + limit;
+        let waiting = timeout_at(deadline, self.inner.asking.lock()).await;
+        let _asking = waiting.map_err(|_elapsed| Error::Deadline { what, limit, last: None })?;
         if let Some(known) = self.known_topic(name) {
             return Ok(known);
         }
-        self.ask_topic(name).await
+        self.ask_topic(name, what, deadline.saturating_duration_since(Instant::now())).await
     }
 
     /// Without asking anybody.
@@ -123,8 +128,8 @@ impl Client {
         self.inner.metadata.forget(name);
     }
 
-    async fn ask_topic(&self, name: &str) -> Result<Arc<TopicMetadata>> {
-        self.ask_anyone("finding a topic", |peer| async move {
+    async fn ask_topic(&self, name: &str, what: &'static str, limit: Duration) -> Result<Arc<TopicMetadata>> {
+        self.ask_anyone_within(what, limit, |peer| async move {
             let reply = peer.describe_topics(vec![name.to_owned()]).await?;
             let learned = self.inner.metadata.learn(&reply)?;
             let missing = || Error::Protocol(format!("the answer says nothing of {name}"));
@@ -138,8 +143,19 @@ impl Client {
     where
         F: Future<Output = Result<T>>,
     {
-        let config = &self.inner.config;
-        retry(config, what, config.operation_timeout, || async {
+        self.ask_anyone_within(what, self.inner.config.operation_timeout, ask).await
+    }
+
+    async fn ask_anyone_within<T, F>(
+        &self,
+        what: &'static str,
+        limit: Duration,
+        ask: impl Fn(Peer) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        retry(&self.inner.config, what, limit, || async {
             let peer = self.peer_at(&self.inner.metadata.anyone()?)?;
             let answer = ask(peer).await;
             if answer.as_ref().is_err_and(Error::is_misdirected) {
@@ -334,5 +350,36 @@ fn lasting(error: Error) -> Error {
             Error::Refused(refusal)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Accepts connections and says nothing on them.
+    async fn silent() -> (tokio::net::TcpListener, ClientConfig) {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let config = ClientConfig::new([listener.local_addr().unwrap().to_string()]);
+        (listener, config)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_behind_others_for_a_topic_waits_as_long_as_for_itself() {
+        let (_listener, config) = silent().await;
+        let limit = config.operation_timeout;
+        let client = Client::lazy(config).unwrap();
+        let asking: Vec<_> = (0..5)
+            .map(|n| {
+                let client = client.clone();
+                tokio::spawn(async move { client.partition_count(&format!("t{n}")).await.unwrap_err() })
+            })
+            .collect();
+        let all = async {
+            for asking in asking {
+                assert!(matches!(asking.await.unwrap(), Error::Deadline { .. }));
+            }
+        };
+        tokio::time::timeout(limit * 2, all).await.expect("some wait for the time of all before them");
     }
 }
