@@ -138,6 +138,20 @@ impl Error {
         }
     }
 
+    /// Whether records that this was said of may be in the log all the same: a leader that is replaced, or whose disk fails, says so of
+    /// what it did not take and of what it took and was waiting to see committed.
+    pub(crate) fn may_be_of_kept(&self) -> bool {
+        self.is_ambiguous()
+            || matches!(
+                self.code(),
+                Some(
+                    ErrorCode::NotLeaderOrFollower
+                        | ErrorCode::FencedLeaderEpoch
+                        | ErrorCode::KafkaStorageError
+                )
+            )
+    }
+
     /// Kafka's code of a refusal.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {

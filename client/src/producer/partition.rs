@@ -79,6 +79,8 @@ struct Batch {
     order: u64,
     /// Nobody knows whether an earlier attempt was carried out.
     is_ambiguous: bool,
+    /// Some broker may have kept it, though it said that it has not taken it. Under another identity it would be written twice then.
+    may_be_kept: bool,
 }
 
 #[derive(Debug)]
@@ -238,7 +240,11 @@ impl Partition {
         let mut state = self.state.lock();
         state.last_error = Some(Box::new(error.clone()));
         let flying = std::mem::take(&mut state.flying);
-        state.returned.extend(flying.into_iter().map(|batch| Batch { is_ambiguous: true, ..batch }));
+        state.returned.extend(flying.into_iter().map(|batch| Batch {
+            is_ambiguous: true,
+            may_be_kept: true,
+            ..batch
+        }));
         state.is_misdirected = true;
         state.settle(now);
     }
@@ -297,6 +303,7 @@ impl State {
             deadline: open.opened_at + config.delivery_timeout,
             order,
             is_ambiguous: false,
+            may_be_kept: false,
         });
     }
 
@@ -324,7 +331,7 @@ impl State {
                 return Step::Blocked;
             }
             // One that may have been written is cleared up under its old identity before the others get a new one.
-            let Some(at) = self.queue.iter().position(|batch| batch.is_ambiguous) else {
+            let Some(at) = self.queue.iter().position(|batch| batch.may_be_kept) else {
                 return Step::Identify;
             };
             if let Some(batch) = self.queue.remove(at) {
@@ -427,12 +434,14 @@ impl State {
             is_behind_a_gap || !batch.is_ambiguous
         } else {
             batch.is_ambiguous |= error.is_ambiguous();
+            batch.may_be_kept |= error.may_be_of_kept();
             error.is_retryable()
         };
         if comes_back && now < batch.deadline {
             self.is_misdirected |= error.is_misdirected();
             if has_lost_its_place(&error) {
                 batch.is_ambiguous = false;
+                batch.may_be_kept = false;
             }
             self.last_error = Some(Box::new(error));
             self.returned.push(batch);

@@ -205,6 +205,33 @@ async fn what_may_have_been_written_keeps_its_identity_until_that_is_cleared_up(
     assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Identify));
 }
 
+/// A leader says that it leads no more of what it has written and handed on, too.
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_that_was_replaced_may_have_kept_is_cleared_up_first_too() {
+    for code in [ErrorCode::NotLeaderOrFollower, ErrorCode::FencedLeaderEpoch, ErrorCode::KafkaStorageError] {
+        let config = ProducerConfig { delivery_timeout: Duration::from_secs(10), ..config() };
+        let partition = partition();
+        let mut deliveries = fill(&partition, &config, 1);
+        let first = sent(&partition, &config);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        deliveries.extend(fill(&partition, &config, 1));
+        partition.flush();
+        let second = sent(&partition, &config);
+        for flight in [first, second] {
+            partition.on_reply(&config, flight.0, Err(refusal(code, true)), Instant::now());
+        }
+        partition.state.lock().is_misdirected = false;
+        // The first one's time is over.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let again = sent(&partition, &config);
+        assert!(matches!(deliveries.remove(0).await, Err(Error::Deadline { last: Some(_), .. })));
+        assert_eq!((again.0, again.1), (second.0, second.1), "the log knows it by this if it has it");
+        partition.on_reply(&config, again.0, placed(7), Instant::now());
+        let _next = append(&partition, &config);
+        assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Identify));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_forgot_the_producer_is_met_with_a_new_identity() {
     let (partition, config) = (partition(), config());
