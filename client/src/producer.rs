@@ -297,17 +297,21 @@ impl Shared {
 
     /// Looks from time to time whether topics have more partitions.
     async fn follow_topics(shared: Arc<Shared>) {
-        loop {
-            tokio::select! {
-                () = sleep(shared.client.config().metadata_age_max) => {}
-                () = shared.closing.cancelled() => return,
-            }
-            let names: Vec<Arc<str>> = shared.topics.read().keys().cloned().collect();
-            for name in names {
-                if let Err(error) = shared.topic(&name).await {
-                    tracing::debug!(topic = &*name, %error, "a topic could not be described");
+        let follow = async {
+            loop {
+                sleep(shared.client.config().metadata_age_max).await;
+                let names: Vec<Arc<str>> = shared.topics.read().keys().cloned().collect();
+                for name in names {
+                    if let Err(error) = shared.topic(&name).await {
+                        tracing::debug!(topic = &*name, %error, "a topic could not be described");
+                    }
                 }
             }
+        };
+        // Also while nobody answers: whoever closes waits for this.
+        tokio::select! {
+            () = follow => {}
+            () = shared.closing.cancelled() => {}
         }
     }
 
@@ -386,4 +390,24 @@ fn size_bytes(record: &NewRecord<'_>) -> usize {
         .map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + HEADER_OVERHEAD)
         .sum();
     RECORD_OVERHEAD + record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClientConfig;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_closes_does_not_wait_for_what_a_silent_broker_says_of_topics() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let second = Duration::from_secs(1);
+        let mut config = ClientConfig::new([listener.local_addr().unwrap().to_string()]);
+        config.metadata_age_max = second;
+        let producer = Client::lazy(config).unwrap().producer(ProducerConfig::default()).unwrap();
+        let topic = Topic { partitions: RwLock::new(Arc::from(Vec::new())), sticky: Sticky::new() };
+        producer.owner.shared.topics.write().insert(Arc::from("t"), Arc::new(topic));
+        // It asks by then.
+        sleep(2 * second).await;
+        tokio::time::timeout(second, producer.close()).await.expect("it waits for an answer").unwrap();
+    }
 }
