@@ -332,16 +332,14 @@ impl Shared {
         }
     }
 
-    /// Finds a place for partitions whose offset is gone.
-    async fn find_lost(&self) {
+    /// Finds a place for partitions whose offset is gone. True where that has to be tried again.
+    async fn find_lost(&self) -> bool {
+        let mut again = false;
         for (partition, epoch) in self.positions.lost() {
-            let reason = || "the offset is not there any more, or not yet".to_owned();
-            let found = match self.config.reset.from(&partition, reason) {
-                Ok(from) => self.client.resolve(&partition, from, self.config.isolation).await,
-                Err(error) => Err(error),
-            };
-            match found {
+            match self.place_of(&partition).await {
                 Ok(offset) => self.positions.find(&partition, epoch, offset),
+                // An outage passes, and nobody would seek because of one.
+                Err(error) if error.is_retryable() => again = true,
                 Err(error) => {
                     if self.positions.fail(&partition, epoch) {
                         let _ = self.fetched.send(Fetched::Failed(error)).await;
@@ -349,6 +347,16 @@ impl Shared {
                 }
             }
         }
+        again
+    }
+
+    /// Where to read on in a partition whose offset is gone.
+    async fn place_of(&self, partition: &TopicPartition) -> Result<i64> {
+        let reason = || "the offset is not there any more, or not yet".to_owned();
+        let from = self.config.reset.from(partition, reason)?;
+        // Without a leader it would be asked for long, and the others wait.
+        self.client.leader(&partition.topic, partition.partition).await?;
+        self.client.resolve(partition, from, self.config.isolation).await
     }
 
     /// Commits what is done, or everything that was handed out.
@@ -377,3 +385,26 @@ impl Shared {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::ClientConfig;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_cannot_be_found_now_is_looked_for_again() {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut config = ClientConfig::new([listener.local_addr().unwrap().to_string()]);
+        config.operation_timeout = Duration::from_secs(1);
+        let consuming = ConsumerConfig::assigned().from_start();
+        let mut consumer = Consumer::start(Client::lazy(config).unwrap(), consuming).await.unwrap();
+        let (shared, at) = (Arc::clone(&consumer.shared), TopicPartition::new("t", 0));
+        shared.positions.add(&[(at.clone(), 5)]);
+        let (wanted, _) = shared.positions.wanted(tokio::time::Instant::now());
+        shared.positions.lose(&at, wanted[0].epoch);
+        assert!(shared.find_lost().await, "nobody answers");
+        assert_eq!(shared.positions.lost().len(), 1);
+        assert!(consumer.fetched.try_recv().is_err(), "an outage is no failure for good");
+    }}

@@ -69,29 +69,31 @@ impl Credit {
 pub(super) async fn conduct(shared: Arc<Shared>) {
     let mut feeds: HashMap<i32, watch::Sender<Vec<Wanted>>> = HashMap::new();
     let mut backoff = Backoff::new(shared.client.config());
-    // Who was asked for each partition, under which epoch.
-    let mut asked: HashMap<TopicPartition, (u64, i32)> = HashMap::new();
+    let mut asked = Asked::default();
     loop {
-        shared.find_lost().await;
+        let has_lost = shared.find_lost().await;
         let (wanted, again_at) = shared.positions.wanted(Instant::now());
-        let before = std::mem::take(&mut asked);
+        asked.begin_round();
         let mut plan: HashMap<i32, Vec<Wanted>> = feeds.keys().map(|broker| (*broker, Vec::new())).collect();
-        let mut retry_at = again_at;
+        let mut retry_at = if has_lost { Some(Instant::now() + backoff.next()) } else { again_at };
         for wanted in wanted {
             let partition = &wanted.partition;
             match shared.client.leader(&partition.topic, partition.partition).await {
                 Ok((leader, _peer)) => {
-                    let moved_from =
-                        before.get(partition).filter(|was| was.0 == wanted.epoch && was.1 != leader);
                     // A leader of yesterday may come back to life with what it has of the partition, while the new one is asked for the
                     // same. The next round has it under an epoch of its own.
-                    if moved_from.is_some() && shared.positions.move_on(partition, wanted.epoch) {
+                    if asked.is_of_another(&wanted, leader)
+                        && shared.positions.move_on(partition, wanted.epoch)
+                    {
                         continue;
                     }
-                    asked.insert(partition.clone(), (wanted.epoch, leader));
+                    asked.ask(&wanted, leader);
                     plan.entry(leader).or_default().push(wanted);
                 }
-                Err(error) if error.is_retryable() => retry_at = Some(Instant::now() + backoff.next()),
+                Err(error) if error.is_retryable() => {
+                    asked.keep(&wanted);
+                    retry_at = Some(Instant::now() + backoff.next());
+                }
                 Err(error) => shared.fail(&wanted, error).await,
             }
         }
@@ -116,6 +118,35 @@ pub(super) async fn conduct(shared: Arc<Shared>) {
             () = sleep_until(again_at) => {}
             () = shared.ending.cancelled() => return,
         }
+    }
+}
+
+/// Who was asked for each partition, under which epoch: in this round, and in the one before.
+#[derive(Debug, Default)]
+struct Asked {
+    now: HashMap<TopicPartition, (u64, i32)>,
+    before: HashMap<TopicPartition, (u64, i32)>,
+}
+
+impl Asked {
+    fn begin_round(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    /// Another broker was asked for the same.
+    fn is_of_another(&self, wanted: &Wanted, leader: i32) -> bool {
+        let was = self.before.get(&wanted.partition);
+        was.is_some_and(|(epoch, broker)| *epoch == wanted.epoch && *broker != leader)
+    }
+
+    fn ask(&mut self, wanted: &Wanted, leader: i32) {
+        self.now.insert(wanted.partition.clone(), (wanted.epoch, leader));
+    }
+
+    /// Nobody knows whom to ask. Who was asked last is told to stop, and may send something till it hears that.
+    fn keep(&mut self, wanted: &Wanted) {
+        let was = self.before.get(&wanted.partition);
+        self.now.extend(was.map(|was| (wanted.partition.clone(), *was)));
     }
 }
 
@@ -361,4 +392,39 @@ async fn send(outbox: &mpsc::Sender<Outgoing>, asked: pb::subscribe_request::Req
         reason: "the subscription has ended".to_owned(),
     };
     outbox.send(request(asked)).await.map_err(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::positions::Positions;
+    use super::*;
+
+    #[test]
+    fn a_leader_that_is_found_after_a_round_without_one_is_another_than_before() {
+        let positions = Positions::default();
+        positions.add(&[(TopicPartition::new("t", 0), 5)]);
+        let wanted = || positions.wanted(Instant::now()).0.remove(0);
+        let mut asked = Asked::default();
+        let mut round = |leader: Option<i32>| {
+            asked.begin_round();
+            let (wanted, Some(leader)) = (wanted(), leader) else {
+                asked.keep(&wanted());
+                return false;
+            };
+            let is_of_another = asked.is_of_another(&wanted, leader);
+            asked.ask(&wanted, leader);
+            is_of_another
+        };
+        assert!(!round(Some(1)));
+        assert!(!round(Some(1)));
+        assert!(!round(None));
+        assert!(!round(None));
+        assert!(round(Some(2)), "the first one may still send");
+        assert!(!round(None));
+        assert!(!round(Some(2)), "the same one goes on");
+        // What is fetched under a new epoch is not what was asked for before.
+        let first = wanted();
+        assert!(positions.move_on(&first.partition, first.epoch));
+        assert!(!round(Some(1)));
+    }
 }
