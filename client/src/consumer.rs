@@ -21,6 +21,7 @@ use std::task::{Context, Poll, ready};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,6 +87,8 @@ struct Shared {
     fetched: mpsc::Sender<Fetched>,
     /// None without a group that shares topics, and while it is between two generations.
     membership: Mutex<Option<Membership>>,
+    /// Held by one commit after the other: one that is made again late would go back behind another that was made meanwhile.
+    committing: tokio::sync::Mutex<()>,
     /// Feeds end.
     ending: CancellationToken,
     /// The group is left; before feeds end.
@@ -105,6 +108,7 @@ impl Consumer {
             positions: Positions::default(),
             fetched: sender,
             membership: Mutex::new(None),
+            committing: tokio::sync::Mutex::new(()),
             ending: CancellationToken::new(),
             leaving: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -361,9 +365,18 @@ impl Shared {
 
     /// Commits what is done, or everything that was handed out.
     async fn commit(&self, only_done: bool) -> Result<()> {
+        let _turn = self.turn_to_commit().await?;
         self.commit_these(self.positions.uncommitted(only_done)).await
     }
 
+    /// Waits for the commits before. Not for ever: a caller may have begun one and let it lie.
+    async fn turn_to_commit(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        let limit = self.client.config().operation_timeout;
+        let late = |_elapsed| Error::Deadline { what: "the commit before this one", limit, last: None };
+        timeout(limit, self.committing.lock()).await.map_err(late)
+    }
+
+    /// Out of turn: what is committed before it is handed out is so only while somebody asks for it.
     async fn commit_these(&self, offsets: Vec<(TopicPartition, i64)>) -> Result<()> {
         let Some(group) = &self.config.group else {
             return Err(Error::Invalid("a consumer without a group has nowhere to commit to".to_owned()));
@@ -407,4 +420,26 @@ mod tests {
         assert!(shared.find_lost().await, "nobody answers");
         assert_eq!(shared.positions.lost().len(), 1);
         assert!(consumer.fetched.try_recv().is_err(), "an outage is no failure for good");
-    }}
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_looks_at_what_is_done_when_the_one_before_has_ended() {
+        let mut consuming = ConsumerConfig::assigned();
+        consuming.group = Some("g".to_owned());
+        let client = Client::lazy(ClientConfig::new(["127.0.0.1:1"])).unwrap();
+        let consumer = Consumer::start(client, consuming).await.unwrap();
+        let (shared, at) = (Arc::clone(&consumer.shared), TopicPartition::new("t", 0));
+        shared.positions.add(&[(at.clone(), 5)]);
+        shared.positions.progress(&at).unwrap().hand_out(9);
+        let done = || shared.positions.uncommitted(true);
+        let before = shared.committing.lock().await;
+        let committing = Arc::clone(&shared);
+        let committing = tokio::spawn(async move { committing.commit(false).await });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(done(), [(at.clone(), 5)], "its turn has not come");
+        drop(before);
+        committing.await.unwrap().unwrap_err();
+        assert_eq!(done(), [(at, 9)]);
+    }
+}

@@ -118,6 +118,7 @@ impl ConsumerHandle {
         let Some(group) = &self.shared.config.group else {
             return Err(Error::Invalid("a consumer without a group has nowhere to commit to".to_owned()));
         };
+        let _turn = self.shared.turn_to_commit().await?;
         let member: Option<Membership> = self.shared.membership.lock().clone();
         let outcomes = self.shared.client.commit_offsets(group, member.as_ref(), offsets).await?;
         outcomes.into_iter().collect()
