@@ -25,6 +25,7 @@ use floodmark_proto::kafka::messages::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse,
 };
 
+use floodmark_storage::clock::Stopwatch;
 use kafka_client::{Asked, FetchOf, Kafka, batch, batch_of, produce_request, produced};
 use wire::{API_VERSIONS, Client, Fate, PATIENCE, api_versions, broker, frame};
 
@@ -94,7 +95,7 @@ fn floods_are_bounded_and_cost_nobody_else() {
 fn fetch_sessions(kafka: &mut Kafka, other: &mut Client) {
     let mut request = FetchOf::new(TOPIC, 0, 1).request();
     request.session_epoch = 0;
-    let mut opened = 0;
+    let (mut opened, began) = (0, Stopwatch::start());
     let ask = |kafka: &mut Kafka, n: usize| {
         assert!(!n.is_multiple_of(10_000) || other.is_served(n as i32));
         kafka.send(12, &request).unwrap()
@@ -104,7 +105,8 @@ fn fetch_sessions(kafka: &mut Kafka, other: &mut Client) {
         assert_eq!((response.error_code, response.responses.len()), (0, 1));
         opened += usize::from(response.session_id != 0);
     });
-    assert_eq!(opened, 1000);
+    // Where this takes two minutes, those that nobody has used for so long make room for others.
+    assert!(opened == 1000 || opened > 1000 && began.elapsed() >= Duration::from_secs(120), "{opened}");
 }
 
 /// Ids are numbers, and no two are the same.
