@@ -9,12 +9,13 @@ mod batches;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use batches::{Kind, Recipe, Sent};
 use bytes::Bytes;
 use floodmark_proto::batch::{BatchHeader, check_stored};
 use floodmark_proto::ids::{LeaderEpoch, Offset};
-use floodmark_storage::clock::Clock;
+use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
 use floodmark_storage::fs::{Disk, OpenMode, RealDisk, SimDisk, SyncPoint};
 use floodmark_storage::log::append::AppendAs;
@@ -100,6 +101,8 @@ fn r13_a_fetch_that_races_an_append_gets_whole_batches_below_its_limit() {
         let limit = AtomicI64::new(0);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
+            // However this thread ends, the readers must end, too.
+            let _done = Done(&done);
             for n in 0..2 {
                 let (reader, limit, done) = (log.reader(), &limit, &done);
                 scope.spawn(move || read_while(&reader, limit, done, n));
@@ -119,15 +122,24 @@ fn r13_a_fetch_that_races_an_append_gets_whole_batches_below_its_limit() {
                     log.sync().unwrap();
                 }
             }
-            done.store(true, Ordering::Release);
         });
+    }
+}
+
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
 fn read_while(reader: &LogReader, limit: &AtomicI64, done: &AtomicBool, n: usize) {
     let mut from = Offset(0);
     let mut read = 0;
+    let begun = Stopwatch::start();
     while !done.load(Ordering::Acquire) || read == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{read} batches read, and no end to it");
         let below = Offset(limit.load(Ordering::Acquire));
         let max_bytes = if n == 0 { 700 } else { 1 << 20 };
         for mut rest in reader.read(from, ReadLimits { max_bytes, below }).unwrap() {

@@ -9,8 +9,12 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use deadline::Deadline;
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[path = "deadline/mod.rs"]
+mod deadline;
 
 fn floodmark() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
@@ -29,6 +33,7 @@ struct Served {
     kafka: String,
     grpc: String,
     http: String,
+    _deadline: Deadline,
 }
 
 impl Served {
@@ -46,6 +51,7 @@ impl Served {
         ]);
         command.arg(dir).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let deadline = Deadline::of(&child, format!("{command:?}"));
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut addresses = [String::new(), String::new(), String::new()];
         for (at, name) in ["Kafka", "gRPC", "HTTP"].into_iter().enumerate() {
@@ -62,7 +68,7 @@ impl Served {
             }
         }
         let [kafka, grpc, http] = addresses;
-        Served { child, stdout, kafka, grpc, http }
+        Served { child, stdout, kafka, grpc, http, _deadline: deadline }
     }
 
     fn signal(&self, name: &str) {
@@ -100,9 +106,14 @@ fn failure(args: &[&str], variables: &[(&str, &str)]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+fn connect(address: &str) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    socket
+}
+
 fn ask_versions(kafka: &str) -> Vec<u8> {
-    let mut socket = TcpStream::connect(kafka).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut socket = connect(kafka);
     socket.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 5, 0xff, 0xff]).unwrap();
     let mut head = [0; 10];
     socket.read_exact(&mut head).unwrap();
@@ -116,13 +127,13 @@ fn a_broker_answers_and_ends_when_told() {
         let served = Served::start(&dir.path().join("data"), &[]);
         assert_eq!(ask_versions(&served.kafka)[4..], [0, 0, 0, 5, 0, 0]);
         let http = served.http.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
-        let mut socket = TcpStream::connect(http).unwrap();
+        let mut socket = connect(http);
         socket.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("ready\n"), "{answer}");
         // An HTTP/2 connection without a call is greeted with settings, and keeps nobody from stopping.
-        let mut grpc = TcpStream::connect(&served.grpc).unwrap();
+        let mut grpc = connect(&served.grpc);
         grpc.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
         let mut frame = [0; 9];
         grpc.read_exact(&mut frame).unwrap();
@@ -143,7 +154,7 @@ fn the_log_is_json_where_that_is_asked_for() {
     let dir = TempDir::new().unwrap();
     let served = Served::start(dir.path(), &["--log-format", "json"]);
     // One bad frame, one line.
-    let mut socket = TcpStream::connect(&served.kafka).unwrap();
+    let mut socket = connect(&served.kafka);
     socket.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     let _ = socket.read(&mut [0]);
     served.signal("TERM");

@@ -8,6 +8,8 @@ use std::time::Duration;
 use floodmark_broker::{Broker, BrokerConfig};
 use serde_json::Value;
 
+use crate::deadline::Deadline;
+
 /// How often something that must come true is looked at, and how many times before the test gives up.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOOKS: usize = 600;
@@ -89,7 +91,8 @@ impl Cluster {
     pub(crate) fn spawn(&self, args: &[&str]) -> Running {
         let mut command = self.command(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running { child: Some(command.spawn().unwrap()) }
+        let child = command.spawn().unwrap();
+        Running { _deadline: Deadline::of(&child, format!("{args:?}")), child: Some(child) }
     }
 
     pub(crate) fn create(&self, topic: &str, partitions: &str) {
@@ -100,6 +103,7 @@ impl Cluster {
 pub(crate) fn run(mut command: Command, input: &[u8]) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    let _deadline = Deadline::of(&child, format!("{command:?}"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = thread::spawn(move || {
@@ -129,6 +133,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 /// A command under way; killed where a test forgets it.
 pub(crate) struct Running {
     child: Option<Child>,
+    _deadline: Deadline,
 }
 
 impl Running {

@@ -4,7 +4,11 @@
 
 mod bench;
 mod cluster;
+#[path = "../deadline/mod.rs"]
+mod deadline;
 mod events;
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 mod groups;
 mod readme;
 mod records;

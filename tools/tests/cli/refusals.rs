@@ -1,8 +1,7 @@
 //! What a user is told where a command cannot do what was asked, and `floodmark completions`.
 
-use std::net::TcpListener;
-
 use crate::cluster::{Cluster, floodmark, run};
+use crate::free_ports::free_ports;
 
 fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
     let mut command = floodmark();
@@ -13,9 +12,10 @@ fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
     ran.stderr
 }
 
-/// A port that nobody listens on: bound once and given back.
+/// A port that nobody listens on, nor will: the system gives it to none of the brokers beside this test.
 fn closed_port() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    let [port] = free_ports();
+    format!("127.0.0.1:{port}")
 }
 
 #[test]

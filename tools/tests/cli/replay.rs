@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, objects};
+use crate::cluster::{Cluster, eventually, objects};
 
 fn fill(cluster: &Cluster, count: u32) {
     cluster.create("t", "2");
@@ -56,10 +56,16 @@ fn a_copy_that_is_killed_goes_on_and_has_each_record_once() {
     cluster.create("copy", "2");
     let dir = tempfile::tempdir().unwrap();
     let job = path(dir.path(), "job");
-    let command = ["replay", "t", "--into", "copy", "--rate", "200/s", "--checkpoint", &job];
+    // So slow that it is not done before it is killed.
+    let command = ["replay", "t", "--into", "copy", "--rate", "20/s", "--checkpoint", &job];
+    let copied = || -> i64 {
+        let offsets = cluster.json(&["offsets", "copy"]);
+        offsets.iter().map(|partition| partition["high_watermark"].as_i64().unwrap()).sum()
+    };
     for signal in ["KILL", "INT", "KILL"] {
+        let before = copied();
         let mut running = cluster.spawn(&command);
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        eventually("some are copied", || copied() >= before + 5);
         running.signal(signal);
         let ran = running.end();
         assert!(!ran.status.success());
@@ -81,12 +87,15 @@ fn a_copy_that_is_killed_goes_on_and_has_each_record_once() {
     assert!(other.contains("another key"), "{other}");
 }
 
-/// Stops `command` once it has done a part, and says the end of what it was: at full speed.
+/// Stops `command`, which is slow, once it has begun, and says the end of what it was: at full speed.
 fn begin<'a>(cluster: &Cluster, command: &[&'a str]) -> Vec<&'a str> {
+    let checkpoint = command[command.iter().position(|part| *part == "--checkpoint").unwrap() + 1];
     let mut running = cluster.spawn(command);
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    eventually("it has noted where it begins", || Path::new(checkpoint).exists());
+    std::thread::sleep(std::time::Duration::from_millis(300));
     running.signal("INT");
-    assert!(running.end().stderr.contains("goes on from"));
+    let ran = running.end();
+    assert!(ran.stderr.contains("goes on from"), "{}", ran.stderr);
     let mut last = command.to_vec();
     last.truncate(last.len() - 2);
     last
@@ -100,7 +109,7 @@ fn a_topic_that_was_made_anew_is_not_gone_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let (job, file_job) = (path(dir.path(), "job"), path(dir.path(), "file-job"));
     let file = path(dir.path(), "lines");
-    let slowly = ["--rate", "200/s"];
+    let slowly = ["--rate", "20/s"];
     let copy = [&["replay", "t", "--into", "copy", "--checkpoint", &job][..], &slowly].concat();
     let copy = begin(&cluster, &copy);
     let lines = [&["replay", "t", "--file", &file, "--checkpoint", &file_job][..], &slowly].concat();
@@ -144,7 +153,7 @@ fn a_checkpoint_of_the_program_before_is_gone_on_with() {
     cluster.create("copy", "2");
     let dir = tempfile::tempdir().unwrap();
     let job = path(dir.path(), "job");
-    let copy = begin(&cluster, &["replay", "t", "--into", "copy", "--checkpoint", &job, "--rate", "200/s"]);
+    let copy = begin(&cluster, &["replay", "t", "--into", "copy", "--checkpoint", &job, "--rate", "20/s"]);
     let mut kept: Value = serde_json::from_slice(&std::fs::read(&job).unwrap()).unwrap();
     kept["version"] = 1.into();
     assert!(kept.as_object_mut().unwrap().remove("topic_id").is_some());
@@ -162,9 +171,11 @@ fn a_file_that_was_begun_is_gone_on_with_and_produce_takes_it() {
     fill(&cluster, 300);
     let dir = tempfile::tempdir().unwrap();
     let (job, file) = (path(dir.path(), "job"), path(dir.path(), "lines"));
-    let command = ["replay", "t", "--file", &file, "--rate", "200/s", "--checkpoint", &job];
+    let command = ["replay", "t", "--file", &file, "--rate", "20/s", "--checkpoint", &job];
     let mut running = cluster.spawn(&command);
-    std::thread::sleep(std::time::Duration::from_millis(700));
+    // Without a word of how far it is, a file that is there is somebody else's.
+    eventually("it has noted where it begins", || Path::new(&job).exists());
+    std::thread::sleep(std::time::Duration::from_millis(300));
     running.signal("KILL");
     assert!(!running.end().status.success());
     let mut last = command.to_vec();

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::deadline::Deadline;
 use crate::nodes::{Process, floodmark, lines_of, objects, run};
 
 struct Dev {
@@ -17,6 +18,7 @@ impl Dev {
         let mut command = floodmark();
         command.args(["dev", "--output", "json"]).args(args).stdout(Stdio::piped());
         let mut process = Process::spawn(command);
+        let _deadline = Deadline::of(process.child(), "floodmark dev, that has to say where it listens");
         let lines: Vec<String> = lines_of(&mut process).take(3).collect();
         assert_eq!(lines.len(), 3, "it ended early");
         Dev { process, brokers: objects(&lines.join("\n")) }

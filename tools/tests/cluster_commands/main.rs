@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, reason = "the tests look into data directories")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may panic")]
 
+#[path = "../deadline/mod.rs"]
+mod deadline;
 mod dev;
 mod elections;
 #[path = "../../../broker/tests/free_ports/mod.rs"]

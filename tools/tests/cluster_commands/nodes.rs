@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::deadline::Deadline;
 use crate::free_ports::free_ports;
 
 /// How often something that must come true is looked at, and how many times before a test gives up.
@@ -39,6 +40,7 @@ pub(crate) struct Ran {
 pub(crate) fn run(mut command: Command, input: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
+    let _deadline = Deadline::of(&child, format!("{command:?}"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     let writer = thread::spawn(move || {
@@ -84,12 +86,15 @@ impl Process {
     }
 
     pub(crate) fn wait(mut self) -> ExitStatus {
-        self.0.take().unwrap().wait().unwrap()
+        let mut child = self.0.take().unwrap();
+        let _deadline = Deadline::of(&child, "a process that was told to end");
+        child.wait().unwrap()
     }
 
     /// The end of a process that fails, with what it said on standard error.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let mut child = self.0.take().unwrap();
+        let _deadline = Deadline::of(&child, "a process that has to fail");
         let mut log = String::new();
         child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         (child.wait().unwrap(), log)
@@ -303,6 +308,7 @@ impl Nodes {
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let value = |node: &Node| {
             let mut socket = TcpStream::connect(node.http()).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             write!(socket, "GET /metrics HTTP/1.0\r\n\r\n").unwrap();
             let mut answer = String::new();
             socket.read_to_string(&mut answer).unwrap();

@@ -6,12 +6,15 @@ use crate::nodes::{Nodes, eventually, floodmark, run};
 fn a_broker_that_is_missing_is_told_and_forgotten_when_it_is_back() {
     let mut nodes = Nodes::start(3, &[]);
     nodes.fill("t", "4", "3", 100);
+    nodes.await_well();
+    eventually("all can do what this program can", || {
+        nodes.status()["feature_level"].as_u64().is_some_and(|level| level >= 2)
+    });
     let status = nodes.status();
     assert_eq!(status["is_well"], true, "{status}");
     let voters =
         status["members"].as_array().unwrap().iter().filter(|member| member["is_voter"] == true).count();
     assert_eq!((voters, status["brokers"].as_array().unwrap().len()), (3, 3), "{status}");
-    assert!(status["feature_level"].as_u64().unwrap() >= 2, "{status}");
     for id in 1..=3 {
         let broker = nodes.broker(id);
         assert_eq!(

@@ -208,7 +208,7 @@ impl Brokers {
     pub(crate) fn pause(&self, index: usize) -> bool {
         kill_process(self.pid(index), Signal::STOP).unwrap();
         let stat = || fs::read_to_string(format!("/proc/{}/stat", self.pid(index).as_raw_nonzero())).unwrap();
-        wait_until(Duration::from_secs(1), || {
+        wait_until(Duration::from_secs(30), || {
             stat().rsplit_once(')').is_some_and(|(_, state)| state.trim_start().starts_with('T'))
         })
     }

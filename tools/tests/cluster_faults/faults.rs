@@ -230,7 +230,7 @@ impl Nemesis {
         cuts.iter().for_each(|(from, to)| self.brokers.ground.heal(*from, *to));
         must(took_effect, "connections come about across the cut")?;
         let heals = cuts.iter().all(|(from, to)| {
-            wait_until(Duration::from_secs(10), || self.brokers.ground.reaches(*from, *to))
+            wait_until(Duration::from_secs(60), || self.brokers.ground.reaches(*from, *to))
         });
         must(heals, "the cut does not heal")?;
         moved

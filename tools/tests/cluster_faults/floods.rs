@@ -25,8 +25,10 @@ const TRICKLERS: usize = 200;
 const CONNECTIONS: usize = 10;
 const STREAMS: u32 = 10_000;
 const MESSAGE_BYTES: usize = 8 << 20;
-/// Whatever it was, it is ended after this.
-const ENDED_WITHIN: Duration = Duration::from_secs(45);
+/// Whatever it was, it is ended after this: a broker gives it 20 s, and may be busy.
+const ENDED_WITHIN: Duration = Duration::from_secs(120);
+/// So long a broker may take to look at those who came; shorter than it gives them.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(8);
 /// Of one flood, in the log of a broker: ten a second, for a few seconds.
 const LINES_MAX: usize = 60;
 /// What a flood may hold, or leave behind, in memory. Allocators keep some of what they gave.
@@ -92,7 +94,7 @@ fn every_one(
 /// Connections that say nothing: as many as there is room for are taken, until they had their time; the others are closed at once.
 fn crowd(at: SocketAddr) -> Result<(), String> {
     let mut open: Vec<TcpStream> = (0..CROWD).map(|_| connect(at)).collect();
-    wait_until(Duration::from_secs(3), || {
+    wait_until(LOOKED_AT_WITHIN, || {
         open.retain(|socket| !is_ended(socket));
         open.len() <= TAKEN_MAX
     });

@@ -151,6 +151,11 @@ impl Ground {
 
     /// Leaves no room on a broker's disk; true where that is so.
     pub(crate) fn fill(&self, index: usize) -> bool {
+        // A broker that meets a full disk gives back what it had filled ahead.
+        wait_until(Duration::from_secs(30), || self.fill_once(index))
+    }
+
+    fn fill_once(&self, index: usize) -> bool {
         let disk = &self.places[index].disk;
         let ballast = disk.join("ballast");
         // In ever smaller pieces, since the last blocks are for the file system itself.

@@ -14,7 +14,7 @@ use crate::kafka_client::{FetchOf, Kafka};
 use crate::load::{GROUPS, PARTITIONS, Routes, TOPIC, values_from};
 
 /// A follower knows the end of what is committed so long after its leader at the latest.
-const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(15);
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
 
 /// How many replicas clients could read beside the leaders.
 #[derive(Debug, Default)]

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
 mod chain;
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 mod served;
 
 use std::collections::BTreeMap;
@@ -49,7 +51,9 @@ impl Numbers {
 #[test]
 fn every_stream_is_a_chain_after_ten_kills() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut served = Served::start(dir.path(), "127.0.0.1:0");
+    // It comes back to the same place, which nobody takes while it is gone.
+    let [port] = free_ports::free_ports();
+    let mut served = Served::start(dir.path(), &format!("127.0.0.1:{port}"));
     let address = served.grpc.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let config = ClientConfig {

@@ -45,7 +45,7 @@ pub(crate) fn data_dir(root: &Path) -> DataDir {
 pub(crate) fn let_go(data: DataDir) {
     let path = data.path().to_owned();
     drop(data);
-    for _ in 0..1_000 {
+    for _ in 0..6_000 {
         if lock(&RealDisk, &path).is_ok() {
             return;
         }

@@ -4,6 +4,8 @@
 mod admin;
 mod consumer;
 mod events;
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 mod group;
 mod producer;
 mod replay;
@@ -29,10 +31,11 @@ impl Served {
     async fn start() -> Served {
         let mut config = BrokerConfig::temporary().unwrap();
         config.set("group.initial.rebalance.delay.ms", "0").unwrap();
-        let broker = Broker::start(config.clone()).unwrap();
-        let address = broker.grpc_address().unwrap().to_string();
-        // The same address when it starts again.
+        // The same address when it starts again; brokers of other tests start meanwhile, and are not given it.
+        let [port] = free_ports::free_ports();
+        let address = format!("127.0.0.1:{port}");
         config.set("grpc.listen", &address).unwrap();
+        let broker = Broker::start(config.clone()).unwrap();
         let settings = ClientConfig { client_id: "test".to_owned(), ..ClientConfig::new([address]) };
         let client = Client::with(settings).await.unwrap();
         Served { config, broker: Some(broker), client }

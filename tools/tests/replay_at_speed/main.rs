@@ -10,6 +10,8 @@
 #![allow(clippy::print_stdout, reason = "figures, for whoever asks for them")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+#[path = "../../../broker/tests/free_ports/mod.rs"]
+mod free_ports;
 mod pace;
 mod processes;
 #[path = "../events_under_kill/served.rs"]
@@ -64,7 +66,9 @@ struct Stage {
 
 impl Stage {
     fn set(dir: &Path, source: Source) -> Stage {
-        let served = Served::start(dir, "127.0.0.1:0");
+        // It comes back to the same place, which nobody takes while it is gone.
+        let [port] = free_ports::free_ports();
+        let served = Served::start(dir, &format!("127.0.0.1:{port}"));
         let grpc = served.grpc.clone();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -176,7 +180,8 @@ impl Stage {
 #[test]
 fn a_copy_that_is_killed_is_whole() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut stage = Stage::set(dir.path(), Source { records: 40_000, span_ms: 60_000 });
+    // Twelve seconds, so that a machine that is busy elsewhere has not let it end before the last kill.
+    let mut stage = Stage::set(dir.path(), Source { records: 40_000, span_ms: 120_000 });
     let (arrivals, killed_at) = stage.disturbed(INTO);
     assert_eq!(killed_at.len(), KILLS.len());
     Pace::between(&arrivals, &killed_at, TIMES, Duration::from_millis(500)).print("between kills");
