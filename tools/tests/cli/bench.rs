@@ -21,6 +21,7 @@ fn writing_and_reading_end_with_their_bytes() {
         (&1_000.into(), &1_000_000.into())
     );
     assert_eq!(report["times"][0]["count"], 1_000);
+    assert_eq!(report["settings"]["acks"], "all");
     let args =
         ["consume", "--bytes", "1MB", "--record-size", "1000", "--partitions", "3", "--duration", "60s"];
     let report = bench(&cluster, &args);

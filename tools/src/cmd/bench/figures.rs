@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::input::quantity::{show_bytes, show_count};
 use crate::output::table::{Column, Pages};
@@ -98,6 +98,7 @@ pub(super) struct Report {
     topic: String,
     record_size_bytes: usize,
     /// What was asked for, by name.
+    #[serde(serialize_with = "by_name")]
     settings: Vec<(&'static str, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) written: Option<Throughput>,
@@ -106,6 +107,10 @@ pub(super) struct Report {
     pub(super) times: Vec<Times>,
     /// What keeps the figures from meaning what they seem to.
     pub(super) warnings: Vec<String>,
+}
+
+fn by_name<S: Serializer>(settings: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(settings.iter().map(|(name, value)| (name, value)))
 }
 
 impl Report {
