@@ -165,10 +165,16 @@ impl Liveness {
     }
 
     /// The broker is to be fenced; it gets no lease any more.
-    pub(crate) fn give_up(&mut self, broker: BrokerId) {
-        if let Some(session) = self.sessions.get_mut(&broker) {
+    pub(crate) fn give_up(&mut self, broker: BrokerId, epoch: BrokerEpoch) {
+        if let Some(session) = self.sessions.get_mut(&broker).filter(|session| session.epoch == epoch) {
             session.is_given_up = true;
         }
+    }
+
+    /// Those that are to be fenced, and of whom it is not known yet that they are.
+    pub(crate) fn given_up(&self) -> Vec<(BrokerId, BrokerEpoch)> {
+        let given_up = self.sessions.iter().filter(|(_, session)| session.is_given_up);
+        given_up.map(|(broker, session)| (*broker, session.epoch)).collect()
     }
 
     /// True where it has been silent for a session, or is given up for that.

@@ -13,7 +13,7 @@ mod service;
 use std::sync::Arc;
 use std::time::Duration;
 
-use floodmark_proto::ids::BrokerId;
+use floodmark_proto::ids::{BrokerEpoch, BrokerId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -67,8 +67,10 @@ struct Shared {
 struct State {
     /// While this broker decides.
     active: Option<Active>,
-    /// The leader that was known last.
+    /// The leader that was known last, until this broker has begun to decide after it.
     led: Option<BrokerId>,
+    /// Whom this broker was about to fence when it could decide no more, and in which term.
+    given_up: Option<(u64, Vec<(BrokerId, BrokerEpoch)>)>,
 }
 
 /// What is known in one term.
@@ -148,7 +150,8 @@ async fn run(shared: Arc<Shared>) {
 impl Shared {
     fn heartbeat(&self, heartbeat: &Heartbeat, now: Instant) -> HeartbeatAnswer {
         let mut state = self.state.lock();
-        let decides = self.decide(&mut state, now).zip(self.quorum.since_quorum_ack());
+        let since_quorum_ack = self.quorum.since_quorum_ack();
+        let decides = self.decide(&mut state, since_quorum_ack, now).zip(since_quorum_ack);
         let Some(((active, image), since_quorum_ack)) = decides else {
             return HeartbeatAnswer::NotController { leader: self.quorum.leader() };
         };
@@ -170,25 +173,38 @@ impl Shared {
 
     /// What is known, and the image to decide by; `None` where this broker does not decide. An image that is read while this
     /// broker leads has everything that was ever acknowledged.
-    fn decide<'a>(&self, state: &'a mut State, now: Instant) -> Option<(&'a mut Active, Arc<ClusterImage>)> {
+    fn decide<'a>(
+        &self,
+        state: &'a mut State,
+        since_quorum_ack: Option<Duration>,
+        now: Instant,
+    ) -> Option<(&'a mut Active, Arc<ClusterImage>)> {
         let Some(Leadership { term }) = *self.leadership.borrow() else {
-            state.active = None;
+            if let Some(Active { term, liveness, .. }) = state.active.take() {
+                state.given_up = Some((term, liveness.given_up()));
+            }
             // Elected, and not there yet: what counts is who led before.
             state.led = self.quorum.leader().filter(|leader| *leader != self.rules.own).or(state.led);
             return None;
         };
         // It may have stood still since it led: whom it has not heard of since then may live, and trust in another's word.
-        let since_quorum_ack = self.quorum.since_quorum_ack()?;
-        if since_quorum_ack > self.quorum.leader_lease() {
+        if since_quorum_ack? > self.quorum.leader_lease() {
             return None;
         }
         let image = self.quorum.image();
         if state.active.as_ref().is_none_or(|active| active.term != term) {
             let since = self.quorum.followed_before(term).map(|at| now.saturating_duration_since(at));
-            let led_before = state.led.zip(since);
+            // Once for a term: in one that is taken up again after a while without a majority, this controller has granted leases itself.
+            let led_before = state.led.take().zip(since);
+            let mut liveness = Liveness::begin(&image, self.rules.session, led_before, now);
+            // What it has proposed in this term may still be carried out. A later term begins behind it.
+            let given_up = state.given_up.take().filter(|(of, _)| *of == term);
+            for (broker, epoch) in given_up.into_iter().flat_map(|(_, given_up)| given_up) {
+                liveness.give_up(broker, epoch);
+            }
             state.active = Some(Active {
                 term,
-                liveness: Liveness::begin(&image, self.rules.session, led_before, now),
+                liveness,
                 completed: Completed::default(),
                 next_scan: now,
                 scanned: None,
@@ -202,7 +218,7 @@ impl Shared {
     fn round(&self, now: Instant) -> (Vec<Command>, Instant) {
         let period = self.rules.session / ROUNDS;
         let mut state = self.state.lock();
-        let Some((active, image)) = self.decide(&mut state, now) else {
+        let Some((active, image)) = self.decide(&mut state, self.quorum.since_quorum_ack(), now) else {
             return (Vec::new(), now + period);
         };
         active.liveness.on_image(&image, now);
@@ -210,9 +226,9 @@ impl Shared {
         active.liveness.on_own_round(self.rules.own, now);
         let mut commands = duties::for_brokers(&image, &active.liveness, self.rules.feature_level_max, now);
         for command in &commands {
-            if let Command::FenceBroker { broker, .. } = command {
+            if let Command::FenceBroker { broker, epoch } = command {
                 // Before anybody could take it over, so that no heartbeat that comes meanwhile is granted a lease.
-                active.liveness.give_up(*broker);
+                active.liveness.give_up(*broker, *epoch);
             }
         }
         if now >= active.next_scan {

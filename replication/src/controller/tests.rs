@@ -125,19 +125,44 @@ fn r37_nothing_is_decided_before_an_entry_of_the_own_term_is_applied() {
     });
 }
 
+/// Fails when a controller that has stood still decides before a majority has followed it again: it takes for silent whom it did not hear.
+#[test]
+fn nothing_is_decided_by_one_that_no_majority_has_followed_for_a_lease() {
+    block_on(async {
+        let quorum = quorum().await;
+        let controller = by_hand(&quorum, quorum.leadership());
+        let (lease, now) = (quorum.leader_lease(), Instant::now());
+        let decides = |since| controller.decide(&mut controller.state.lock(), since, now).is_some();
+        assert!(!decides(None) && !decides(Some(lease + Duration::from_millis(1))));
+        assert!(controller.state.lock().active.is_none());
+        assert!(decides(Some(lease)) && decides(Some(Duration::ZERO)));
+        assert!(!decides(Some(lease * 2)), "also one that has begun");
+        quorum.shutdown().await.unwrap();
+    });
+}
+
 #[test]
 fn no_heartbeat_is_granted_a_lease_between_the_decision_to_fence_and_the_fence() {
     block_on(async {
         let quorum = quorum().await;
         let epoch = register(&quorum, 2).await;
         quorum.propose(Command::UnfenceBroker { broker: BrokerId(2), epoch }).await.unwrap();
-        let controller = by_hand(&quorum, quorum.leadership());
+        let led = *quorum.leadership().borrow();
+        let (leads, leadership) = watch::channel(led);
+        let controller = by_hand(&quorum, leadership);
         let start = Instant::now();
         controller.round(start);
         let late = start + SESSION;
         let (commands, _) = controller.round(late);
         let fence = Command::FenceBroker { broker: BrokerId(2), epoch };
         assert_eq!(commands.first(), Some(&fence));
+        let answer = controller.heartbeat(&beat(&quorum, 2, Wants::Serve), late);
+        assert_eq!(answer, HeartbeatAnswer::Lease(Duration::ZERO));
+        // Nor where no majority was heard for a while, in the same term: the fence is under way.
+        leads.send_replace(None);
+        controller.round(late);
+        leads.send_replace(led);
+        controller.round(late);
         let answer = controller.heartbeat(&beat(&quorum, 2, Wants::Serve), late);
         assert_eq!(answer, HeartbeatAnswer::Lease(Duration::ZERO));
         controller.carry_out(commands).await;
@@ -185,6 +210,35 @@ fn the_leader_before_has_the_rest_of_a_session_since_it_was_followed_last() {
             let commands = controller.round(followed + SESSION).0;
             assert_eq!(commands.contains(&fence), is_shorter, "broker {led} in term {term}");
         }
+        quorum.shutdown().await.unwrap();
+    });
+}
+
+/// Fails when a term that goes on after a while without a majority counts the leader before as silent since that term began: it has been
+/// heard of, and granted leases, since.
+#[test]
+fn the_leader_before_keeps_the_lease_that_it_was_granted_in_a_term_that_is_taken_up_again() {
+    block_on(async {
+        let quorum = quorum().await;
+        let epoch = register(&quorum, 2).await;
+        quorum.propose(Command::UnfenceBroker { broker: BrokerId(2), epoch }).await.unwrap();
+        let contact = quorum.contact();
+        assert!(contact.stands(9, Instant::now() + 10 * SESSION));
+        let (leads, leadership) = watch::channel(Some(Leadership { term: 9 }));
+        let controller = by_hand(&quorum, leadership);
+        controller.state.lock().led = Some(BrokerId(2));
+        let start = quorum.followed_before(9).unwrap() + 10 * SESSION;
+        controller.round(start);
+        let answer = controller.heartbeat(&beat(&quorum, 2, Wants::Serve), start);
+        assert_eq!(answer, HeartbeatAnswer::Lease(SESSION));
+        leads.send_replace(None);
+        controller.round(start);
+        leads.send_replace(Some(Leadership { term: 9 }));
+        controller.round(start);
+        let fence = Command::FenceBroker { broker: BrokerId(2), epoch };
+        let early = controller.round(start + SESSION - Duration::from_millis(1)).0;
+        assert!(!early.contains(&fence), "it may still trust in its lease");
+        assert!(controller.round(start + SESSION).0.contains(&fence));
         quorum.shutdown().await.unwrap();
     });
 }

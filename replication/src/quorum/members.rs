@@ -25,6 +25,8 @@ const CHANGE_TIME_MAX: Duration = Duration::from_secs(15);
 const CHANGE_CALL_TIME: Duration = Duration::from_secs(45);
 /// Brokers that are there answer a leader's next sign of life; busy ones may take their time.
 const HEAR_TIME_MAX: Duration = Duration::from_secs(5);
+/// How soon a leader looks for a change of voters that nobody ends: until it has ended, two majorities are needed.
+const FINISH_AFTER: Duration = Duration::from_secs(2);
 /// Between two looks at how far a learner is.
 const LOOK_AFTER: Duration = Duration::from_millis(20);
 
@@ -371,15 +373,16 @@ impl Shared {
         }
     }
 
-    /// Ends a change of voters that a leader before this one began.
+    /// Ends a change of voters that a leader before this one began, or somebody here who has given up.
     pub(crate) async fn finish_change(&self) {
-        let _one_at_a_time = self.changes.lock().await;
+        // Whoever has it is making a change, and may yet end it.
+        let Ok(_one_at_a_time) = self.changes.try_lock() else { return };
         let membership = self.membership();
         let [_, .., last] = &membership.get_joint_config()[..] else { return };
         if !last.contains(&self.node) {
             self.step_aside();
         } else if let Err(e) = self.change_membership(ChangeMembers::ReplaceAllVoters(last.clone())).await {
-            tracing::warn!(reason = ?e, "a change of voters could not be finished; the next leader tries again");
+            tracing::warn!(reason = ?e, "a change of voters could not be finished; it is tried again");
         }
     }
 
@@ -445,7 +448,7 @@ pub(crate) async fn note_addresses(raft: Raft<TypeConfig>, peers: Peers) {
     }
 }
 
-/// Ends what others began whenever this node comes to lead.
+/// Ends what others began, when this node comes to lead and as long as it does.
 pub(crate) async fn finish_changes(shared: std::sync::Weak<Shared>, mut leadership: Watch) {
     loop {
         let leads = leadership.borrow_and_update().is_some();
@@ -454,8 +457,9 @@ pub(crate) async fn finish_changes(shared: std::sync::Weak<Shared>, mut leadersh
             shared.finish_change().await;
         }
         drop(shared);
-        if leadership.changed().await.is_err() {
-            return;
+        match timeout_at(Instant::now() + FINISH_AFTER, leadership.changed()).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(_)) => return,
         }
     }
 }

@@ -143,7 +143,7 @@ fn a_silent_broker_is_fenced_and_one_that_comes_back_let_in() {
     round.later(1);
     let commands = round.brokers(&image);
     assert_eq!(commands, [fence(&image, 2)]);
-    round.liveness.give_up(BrokerId(2));
+    round.liveness.give_up(BrokerId(2), image.broker(BrokerId(2)).unwrap().epoch);
     // It speaks again before it is fenced. Too late: others may have what it led.
     round.hears_all(&image, &[2]);
     assert_eq!(round.brokers(&image), [fence(&image, 2)]);

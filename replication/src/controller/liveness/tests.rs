@@ -78,7 +78,7 @@ fn who_has_spoken_is_waited_for_anew_and_who_is_given_up_is_not() {
         liveness.on_heartbeat(&image, &beat(&image, broker.cast_signed()), ms(0), at).unwrap();
     }
     assert_eq!(liveness.next_end(&image), Some(start + ms(100) + SESSION));
-    liveness.give_up(BrokerId(1));
+    liveness.give_up(BrokerId(1), epoch(&image, 1));
     assert_eq!(liveness.next_end(&image), Some(start + ms(200) + SESSION));
 }
 
@@ -152,11 +152,14 @@ fn many_changes_are_remembered_by_few_moments_and_never_as_later_than_they_were(
 fn who_is_given_up_gets_nothing_until_it_is_fenced_and_let_in_again() {
     let (mut image, now) = (cluster(), Instant::now());
     let mut liveness = Liveness::begin(&image, SESSION, None, now);
-    liveness.give_up(BrokerId(2));
+    liveness.give_up(BrokerId(2), BrokerEpoch(-1));
+    assert_eq!(liveness.given_up(), [], "that was another start of the broker");
+    let epoch = epoch(&image, 2);
+    liveness.give_up(BrokerId(2), epoch);
+    assert_eq!(liveness.given_up(), [(BrokerId(2), epoch)]);
     assert_eq!(liveness.on_heartbeat(&image, &beat(&image, 2), ms(0), now), Ok(ms(0)));
     assert!(liveness.is_silent(BrokerId(2), now), "what was decided is decided");
     assert_eq!(liveness.last(BrokerId(2), now), None);
-    let epoch = epoch(&image, 2);
     done(&mut image, &Command::FenceBroker { broker: BrokerId(2), epoch });
     assert_eq!(liveness.on_heartbeat(&image, &beat(&image, 2), ms(0), now), Ok(ms(0)));
     assert!(liveness.last(BrokerId(2), now).is_some());
@@ -169,7 +172,7 @@ fn another_registration_begins_with_nothing_of_the_one_before() {
     let (mut image, start) = (cluster(), Instant::now());
     let mut liveness = Liveness::begin(&image, SESSION, None, start);
     let before = beat(&image, 2);
-    liveness.give_up(BrokerId(2));
+    liveness.give_up(BrokerId(2), before.epoch);
     register(&mut image, 2, 2);
     let stale = liveness.on_heartbeat(&image, &before, ms(0), start).unwrap_err();
     assert!(matches!(stale, HeartbeatError::StaleEpoch { broker: BrokerId(2), .. }), "{stale}");

@@ -434,6 +434,36 @@ fn r42_a_change_of_voters_whose_leader_dies_half_way_is_whole_or_nothing() {
     }
 }
 
+/// Fails when only another leader ends a change of voters whose asker has given up between its two entries: until then it takes majorities of
+/// the old voters and of the new.
+#[test]
+fn a_change_of_voters_that_was_given_up_half_way_is_ended_by_the_leader_that_began_it() {
+    block_on_cluster(async {
+        let mut cluster = three().await;
+        cluster.start(4, new_disk()).await.unwrap();
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        caught_up(&cluster, leader, 3).await;
+        let leads = cluster.at(leader).clone();
+        let target: BTreeSet<i32> = (1..=4).filter(|id| *id != leader % 3 + 1).collect();
+        // Nobody answers before the asker is gone, so the second entry is never asked for.
+        cluster.gate().isolate(leader, (1..=4).filter(|id| *id != leader));
+        let asking = tokio::spawn(changing(&cluster, leader, target.clone()));
+        let is_joint = || leads.shared.membership().get_joint_config().len() == 2;
+        eventually("the first entry of the change", || is_joint().then_some(())).await;
+        asking.abort();
+        cluster.gate().rejoin(leader);
+        eventually("one set of voters", || {
+            let voters: BTreeSet<i32> =
+                leads.membership().voters.iter().map(|(broker, _)| broker.0).collect();
+            (!is_joint() && voters == target).then_some(())
+        })
+        .await;
+        drop(leads);
+        cluster.stop().await;
+    });
+}
+
 /// A change of voters that has begun: that a majority of them answered was seen before they fell silent. True where it is done.
 fn changing<V: IntoIterator<Item = i32>>(
     cluster: &Cluster,
