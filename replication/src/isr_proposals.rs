@@ -147,14 +147,14 @@ impl Carrier {
         }
         self.give_up(key);
         let index = i32::try_from(key.index).unwrap_or(-1);
-        // One that cannot be opened leads nothing.
+        self.watched.insert(key);
+        // One that cannot be opened leads nothing. It may come to be opened later, of which no image tells.
         let Some(partition) = self.options.registry.get(key.topic, index) else { return };
         let mark = self.next_mark;
         self.next_mark = self.next_mark.wrapping_add(1);
         let marks = partition.on_replica_progress(self.dirty.mark_of(mark));
         self.keys.insert(mark, key);
         self.led.insert(key, Led { partition, mark, _marks: marks });
-        self.watched.insert(key);
     }
 
     fn give_up(&mut self, key: PartitionKey) {
@@ -171,9 +171,13 @@ impl Carrier {
 
     fn look(&mut self) {
         self.looked = Instant::now();
-        let now_ms = u64::try_from(self.options.clock.now_ms()).unwrap_or(0);
+        // Were somebody to set the machine's clock, all who are a moment behind would be left out, or none for long.
+        let now_ms = self.options.clock.steady_ms();
         let lag_ms_max = u64::try_from(self.options.lag_max.as_millis()).unwrap_or(u64::MAX);
         for key in std::mem::take(&mut self.watched) {
+            if !self.led.contains_key(&key) {
+                self.lead(key);
+            }
             let Some(led) = self.led.get(&key) else { continue };
             let has_room = self.under_way.len() < UNDER_WAY_MAX;
             if has_room && let Some(proposal) = led.partition.isr_proposal(now_ms, lag_ms_max) {

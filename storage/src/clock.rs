@@ -1,8 +1,8 @@
 //! Where the time comes from, so that a test or a simulation can own it.
 #![allow(clippy::disallowed_methods, reason = "this is the file the other files are sent to")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use floodmark_proto::ids::TimestampMs;
@@ -33,6 +33,20 @@ impl Clock {
                 Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
                 Err(_) => 0,
             },
+        }
+    }
+
+    /// Milliseconds since a moment that is the same for all of this process; goes on evenly, whatever is done to the machine's clock. For how
+    /// long something takes.
+    #[must_use]
+    pub fn steady_ms(&self) -> u64 {
+        static BEGUN: OnceLock<Instant> = OnceLock::new();
+        match self {
+            // Who moves it means both.
+            Clock::Manual(now) => u64::try_from(now.load(Ordering::Acquire)).unwrap_or(0),
+            Clock::System => {
+                u64::try_from(BEGUN.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+            }
         }
     }
 

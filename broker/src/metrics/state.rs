@@ -64,7 +64,7 @@ impl Collector for StateSource {
         encode_groups(&mut encoder, groups, &image, registry, series_max.group_offsets)?;
         encode_space(&mut encoder, registry)?;
         let partitions = registry.all();
-        encode_lag(&mut encoder, &partitions, u64::try_from(state.clock.now_ms()).unwrap_or(0))?;
+        encode_lag(&mut encoder, &partitions, state.clock.steady_ms())?;
         let rows: Vec<PartitionRow> = partitions.iter().map(PartitionRow::of).collect();
         encode_partitions(&mut encoder, rows, series_max.partitions)
     }

@@ -9,6 +9,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
 use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::data_dir::{DataDir, DirectoryId};
 use floodmark_storage::fs::SimDisk;
+use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, TailBudget};
@@ -33,10 +34,12 @@ struct Leading {
 }
 
 impl Leading {
-    async fn start() -> Leading {
+    /// Where its log cannot be opened at first, for want of a descriptor, that is so until images are followed.
+    async fn start(opens_at_once: bool) -> Leading {
         let clock = Clock::manual(1_000_000);
+        let disk = SimDisk::new();
         let context = LogContext {
-            disk: Arc::new(SimDisk::new()),
+            disk: Arc::new(disk.clone()),
             clock: clock.clone(),
             random: Random::seeded(3),
             tail_budget: TailBudget::new(1 << 20),
@@ -71,7 +74,17 @@ impl Leading {
             file_settings: Settings::new(),
             periods: Periods::default(),
         };
-        let (registry, _) = Registry::open(options, &quorum.image()).unwrap();
+        if !opens_at_once {
+            disk.inject(Fault {
+                on: FaultOn::Open,
+                path_ends: "t-0/log.manifest.tmp".to_owned(),
+                after: 0,
+                times: 1,
+                kind: FaultKind::NoDescriptor,
+            });
+        }
+        let (registry, unusable) = Registry::open(options, &quorum.image()).unwrap();
+        assert_eq!((unusable.is_empty(), disk.faults_taken()), (opens_at_once, u64::from(!opens_at_once)));
         Leading { quorum, registry, clock, topic, follower }
     }
 
@@ -98,7 +111,7 @@ impl Leading {
             synced_end: Offset(end),
             log_start: Offset(0),
         };
-        partition.on_replica_position(&said, self.clock.now_ms() as u64).unwrap();
+        partition.on_replica_position(&said, self.clock.steady_ms()).unwrap();
     }
 
     /// Time passes until those are in sync.
@@ -138,7 +151,7 @@ async fn register(quorum: &QuorumHandle, broker: i32) -> BrokerEpoch {
 fn who_lags_leaves_and_who_has_everything_comes_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(in_time(async {
-        let leading = Leading::start().await;
+        let leading = Leading::start(true).await;
         let follower = leading.registry.spawn_follower(leading.quorum.watch());
         let proposals = IsrProposals::start(IsrOptions {
             node: BrokerId(1),
@@ -164,6 +177,29 @@ fn who_lags_leaves_and_who_has_everything_comes_back() {
         tokio::time::timeout(Duration::from_secs(30), committed).await.unwrap().unwrap();
         leading.follower_has(1);
         leading.until_in_sync(&[1, 2]).await;
+        proposals.stop();
+        follower.abort();
+        leading.quorum.shutdown().await.unwrap();
+    }));
+}
+
+/// Fails when only an image has the leader of a partition looked at: this one could not be opened when the image came.
+#[test]
+fn a_leader_that_was_opened_late_leaves_out_who_lags_all_the_same() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(in_time(async {
+        let leading = Leading::start(false).await;
+        let proposals = IsrProposals::start(IsrOptions {
+            node: BrokerId(1),
+            registry: leading.registry.clone(),
+            quorum: leading.quorum.clone(),
+            clock: leading.clock.clone(),
+            lag_max: LAG,
+        });
+        // It has looked, in vain.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let follower = leading.registry.spawn_follower(leading.quorum.watch());
+        leading.until_in_sync(&[1]).await;
         proposals.stop();
         follower.abort();
         leading.quorum.shutdown().await.unwrap();

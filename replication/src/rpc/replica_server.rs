@@ -252,7 +252,7 @@ impl Call<'_> {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.service.clock.now_ms()).unwrap_or(0)
+        self.service.clock.steady_ms()
     }
 
     /// Takes every look that memory answers.

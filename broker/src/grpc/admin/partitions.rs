@@ -155,8 +155,7 @@ async fn offsets_of(
 
 /// The followers as the leader knows them. Logs are looked into for the bytes they lack, on a thread that may wait for a disk.
 async fn replicas_of(call: &Call, partition: PartitionHandle) -> Result<Vec<pb::ReplicaState>, Refused> {
-    let now_ms = u64::try_from(call.shared.clock.now_ms()).unwrap_or(0);
-    let progress = partition.replicas_progress(now_ms);
+    let progress = partition.replicas_progress(call.shared.clock.steady_ms());
     // Nobody to look for, or nothing that anybody lacks: no thread is needed to find that out.
     if progress.is_empty() {
         return Ok(Vec::new());
