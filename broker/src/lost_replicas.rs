@@ -39,7 +39,7 @@ pub(crate) fn at_start(
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
 }
 
-/// What is lost while the broker runs: logs that take no more writes.
+/// What is lost while the broker runs: logs that take no more writes, and those that could not be made.
 fn failed(
     image: &ClusterImage,
     id: BrokerId,
@@ -51,10 +51,13 @@ fn failed(
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
 }
 
-/// Says which logs have failed, again and again until it is known. Runs until it is aborted.
+/// Says which logs have failed or cannot be had, again and again until it is known. Runs until it is aborted.
 pub(crate) async fn tell(quorum: QuorumHandle, (id, epoch): (BrokerId, BrokerEpoch), registry: Registry) {
-    let has_failed =
-        |topic, index| registry.get(topic, index).is_some_and(|partition| partition.stopped().is_some());
+    let has_failed = |topic, index| match registry.get(topic, index) {
+        Some(partition) => partition.stopped().is_some(),
+        // One that is not there yet, nor known to be out of order, is being made.
+        None => registry.unusable(topic, index).is_some(),
+    };
     loop {
         sleep(LOOK_AFTER).await;
         let partitions = failed(&quorum.image(), id, has_failed);

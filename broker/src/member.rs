@@ -135,10 +135,13 @@ async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<(BrokerEpo
     let has_lost = before.is_some_and(|ids| ids.iter().any(|id| !joining.directories.contains(id)));
     if image.version() == 0 {
         // A new cluster begins with all that this program knows.
-        match quorum.propose(Command::SetFeatureLevel { level: FEATURE_LEVELS.1 }).await {
-            // Brokers that start together may all propose it.
-            Ok(_) | Err(ProposeError::Refused(_)) => {}
-            Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
+        loop {
+            match quorum.propose(Command::SetFeatureLevel { level: FEATURE_LEVELS.1 }).await {
+                // Brokers that start together may all propose it.
+                Ok(_) | Err(ProposeError::Refused(_)) => break,
+                Err(e) if e.is_retryable() => tracing::info!("waiting to begin the cluster: {e}"),
+                Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
+            }
         }
     }
     let random = &joining.quorum.context.random;

@@ -296,3 +296,27 @@ fn the_last_replica_in_sync_refuses_once_its_log_has_failed_and_goes_on_after_a_
     brokers.check();
     brokers.produce(1);
 }
+
+/// A partition that a running broker is given, and that its disk does not take, is led by another one.
+#[test]
+fn a_leader_whose_log_cannot_be_made_gives_way() {
+    let brokers = Brokers::start(3, 1);
+    brokers.nodes[0].disk.inject(Fault {
+        on: FaultOn::Open,
+        path_ends: "u-0/log.manifest.tmp".to_owned(),
+        after: 0,
+        times: 1,
+        kind: FaultKind::Eio,
+    });
+    let id = TopicId::from_bytes([10; 16]).unwrap();
+    let assignments = vec![[1, 2, 3].map(BrokerId).to_vec()];
+    let create = Command::CreateTopic { name: "u".to_owned(), id, assignments, settings: Vec::new() };
+    brokers.runtime.block_on(brokers.quorum().propose(create)).unwrap();
+    let partition = brokers.until("another broker leads", |brokers| {
+        let image = brokers.quorum().image();
+        let leader = image.topic_by_id(id)?.partition(0)?.leader?;
+        if leader == BrokerId(1) { None } else { brokers.cluster(leader.0).registry().get(id, 0) }
+    });
+    assert_eq!(brokers.faults_taken(1), 1);
+    brokers.until("it takes records", |brokers| brokers.try_append(&partition, "v").ok());
+}

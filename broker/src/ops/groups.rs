@@ -31,7 +31,8 @@ const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(5);
 /// Long enough for an empty log.
 const LOADED_WITHIN: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(2);
-/// How soon shards that were being loaded are asked again for offsets of deleted topics.
+/// How soon shards that were being loaded are asked again for offsets of deleted topics, and partitions that could not be opened are looked
+/// for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Small segments, so that compaction gets at what is old, as in Kafka.
 const OFFSETS_TOPIC_SETTINGS: [(&str, Option<&str>); 3] = [
@@ -71,16 +72,15 @@ pub(crate) async fn follow(coordinator: Coordinator, quorum: QuorumHandle, regis
             coordinator.set_partition_count(0);
             coordinator.stop();
         }
-        if let Some(topic) = is {
-            follow_topic(&coordinator, &registry, topic);
-        }
+        // What is opened late is told by no image.
+        let has_all = is.is_none_or(|topic| follow_topic(&coordinator, &registry, topic));
         may_have_orphans |= before.as_ref().is_none_or(|before| has_deleted(before, &image));
         if may_have_orphans {
             // The image is looked up for each topic: one that was made a moment ago must not be taken for gone.
             may_have_orphans = !coordinator.delete_orphans(&|topic, id| is_gone(&quorum.image(), topic, id));
         }
         before = Some(image);
-        let wait = if may_have_orphans { ASK_AGAIN } else { Duration::MAX };
+        let wait = if may_have_orphans || !has_all { ASK_AGAIN } else { Duration::MAX };
         if let Ok(Err(_)) = timeout(wait, images.changed()).await {
             return;
         }
@@ -92,17 +92,22 @@ fn has_deleted(before: &ClusterImage, now: &ClusterImage) -> bool {
     changes.iter().any(|change| matches!(change, TopicDelta::Deleted(_)))
 }
 
-fn follow_topic(coordinator: &Coordinator, registry: &Registry, topic: &Topic) {
-    let mut count = 0;
+/// False where a partition that this broker should hold is not open.
+fn follow_topic(coordinator: &Coordinator, registry: &Registry, topic: &Topic) -> bool {
+    let (mut count, mut has_all) = (0, true);
     for (index, partition) in topic.partitions.iter() {
         let Ok(index) = i32::try_from(*index) else { continue };
         count += 1;
         match registry.get(topic.id, index) {
             Some(handle) => coordinator.follow(&handle),
-            None => coordinator.resign(index, partition.leader_epoch),
+            None => {
+                has_all &= registry.unusable(topic.id, index).is_none();
+                coordinator.resign(index, partition.leader_epoch);
+            }
         }
     }
     coordinator.set_partition_count(count);
+    has_all
 }
 
 fn is_gone(image: &ClusterImage, topic: &str, id: [u8; 16]) -> bool {
@@ -178,3 +183,6 @@ pub(crate) fn locate(
         Err(ErrorCode::UnknownTopicOrPartition)
     }
 }
+
+#[cfg(test)]
+mod tests;
