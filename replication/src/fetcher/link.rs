@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::{Status, Streaming};
 
 use super::PartitionKey;
+use super::part::bytes_of;
 use super::session::{Applied, Session};
 use super::throttle::Throttle;
 use crate::partition::{DirtySet, Fetched, FollowerPosition, PartitionError, PartitionHandle, Registration};
@@ -29,6 +30,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A leader that says nothing for this much longer than it may is taken for hung.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// A call that has ended waits this long for what came by it.
+const APPLY_TIME_MAX: Duration = Duration::from_secs(1);
 /// Requests on their way to the socket.
 const REQUESTS_MAX: usize = 4;
 /// Marks taken at a time, so that replies are heard in between.
@@ -80,6 +83,7 @@ pub(super) async fn run(leader: BrokerId, options: LinkOptions, orders: Arc<Orde
         next_mark: 0,
         dirty: DirtySet::default(),
         waiting: BTreeSet::new(),
+        late: Vec::new(),
     };
     let mut backoff = BACKOFF_MIN;
     loop {
@@ -106,6 +110,8 @@ struct Link {
     dirty: DirtySet,
     /// Partitions that are tried again, by when.
     waiting: BTreeSet<(Instant, PartitionKey)>,
+    /// What came by calls that have ended, is not applied yet, and of which partitions it is.
+    late: Vec<(JoinSet<Outcome>, BTreeSet<PartitionKey>)>,
 }
 
 /// A partition that is to be copied.
@@ -136,6 +142,8 @@ struct Call {
     session: Session,
     requests: mpsc::Sender<FetchRequest>,
     applying: JoinSet<Outcome>,
+    /// How many of those there are of each partition.
+    under_way: BTreeMap<PartitionKey, usize>,
     granted: u64,
     caught_up: u64,
     /// Since when a reply is waited for, or nothing is.
@@ -150,6 +158,7 @@ impl Link {
             session: Session::new(self.hello()),
             requests,
             applying: JoinSet::new(),
+            under_way: BTreeMap::new(),
             granted: 0,
             caught_up: 0,
             silent_since: Instant::now(),
@@ -169,8 +178,21 @@ impl Link {
         };
         let ended = self.converse(&mut call, &mut replies).await;
         self.copied.values_mut().for_each(|copied| copied.slot = None);
-        // What came is applied by whoever has begun; the next call begins behind it.
-        while call.applying.join_next().await.is_some() {}
+        // What came is applied by whoever has begun; the next call begins behind it. Behind a disk that hangs only those partitions do that wait
+        // for it.
+        let Call { applying, under_way, .. } = &mut call;
+        let applied = async {
+            while let Some(ended) = applying.join_next().await {
+                if let Ok(outcome) = ended {
+                    has_ended(under_way, outcome.key);
+                }
+            }
+        };
+        if timeout(APPLY_TIME_MAX, applied).await.is_err() {
+            let keys: BTreeSet<PartitionKey> = call.under_way.into_keys().collect();
+            tracing::warn!(leader = %self.leader, partitions = keys.len(), "what came is not applied yet; the leader is called again for the others");
+            self.late.push((call.applying, keys));
+        }
         ended
     }
 
@@ -294,6 +316,14 @@ impl Link {
             self.waiting.remove(&(at, key));
         }
         copied.slot = None;
+        self.late.retain_mut(|(applying, _)| {
+            while applying.try_join_next().is_some() {}
+            !applying.is_empty()
+        });
+        if self.late.iter().any(|(_, keys)| keys.contains(&key)) {
+            session.forget(key);
+            return self.back_off(key);
+        }
         if copied.held.is_none() {
             let index = i32::try_from(key.index).unwrap_or(-1);
             copied.held = self.options.registry.get(key.topic, index).map(|partition| {
@@ -355,6 +385,9 @@ impl Link {
     }
 
     fn on_reply(&mut self, reply: FetchReply, call: &mut Call) {
+        // Whatever becomes of it: the leader has counted it, also what is of no slot any more.
+        let caught_up = reply.parts.iter().filter(|part| part.is_catchup).map(bytes_of);
+        call.caught_up += caught_up.sum::<usize>() as u64;
         for slot in call.session.on_reply(reply.parts) {
             self.apply_next(slot, call);
         }
@@ -369,13 +402,11 @@ impl Link {
             call.session.on_refused(slot);
             return self.back_off(key);
         }
-        if part.is_catchup {
-            call.caught_up += part.batches.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        }
         let Some(held) = self.copied.get(&key).and_then(|copied| copied.held.as_ref()) else {
             call.session.on_application_ended(&applied);
             return;
         };
+        *call.under_way.entry(key).or_default() += 1;
         let (partition, fetched) = (held.partition.clone(), fetched(self.leader, part));
         call.applying.spawn(async move {
             let result = apply(partition, fetched, applied.bytes()).await;
@@ -385,6 +416,7 @@ impl Link {
 
     fn on_applied(&mut self, outcome: Outcome, call: &mut Call) {
         let Outcome { part, key, result } = outcome;
+        has_ended(&mut call.under_way, key);
         let slot = part.slot;
         let is_current = call.session.key_of(slot) == Some(key);
         match result {
@@ -420,6 +452,16 @@ impl Link {
                     }
                 }
             }
+        }
+    }
+}
+
+/// One of those that are under way for a partition is so no more.
+fn has_ended(under_way: &mut BTreeMap<PartitionKey, usize>, key: PartitionKey) {
+    if let Some(count) = under_way.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            under_way.remove(&key);
         }
     }
 }

@@ -127,9 +127,13 @@ impl PartitionHandle {
         PartitionError::NotLeader { epoch: self.leader_epoch() }
     }
 
-    /// Where this replica stands and whom it follows; `None` where it follows nobody now.
+    /// Where this replica stands and whom it follows; `None` where it follows nobody now, or takes nothing more: whoever would hear that it
+    /// has everything took it for one that keeps up.
     #[must_use]
     pub fn follower_position(&self) -> Option<FollowerPosition> {
+        if self.0.reader.stopped().is_some() {
+            return None;
+        }
         match &*self.0.progress.part.lock() {
             Part::Follows(_, position) => Some(*position),
             Part::Leads(_) | Part::Idles => None,

@@ -433,6 +433,14 @@ impl PartitionHandle {
     }
 }
 
+#[cfg(test)]
+impl PartitionHandle {
+    /// What a disk that hangs looks like: the log is taken until `until` returns. Blocks.
+    pub(crate) fn hold_log(&self, until: impl FnOnce()) {
+        self.0.log.with_log(|_| until());
+    }
+}
+
 impl ReadBatches {
     fn limits(&self, max_bytes: usize, isolation: Isolation) -> ReadLimits {
         let below = match isolation {

@@ -1,6 +1,7 @@
 //! Two or three brokers that copy from each other, while leaders change, restart, cut and delete.
 
 use floodmark_proto::ids::{LeaderEpoch, Offset};
+use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
 
 use super::nodes::{Cluster, Node, Setup, append, bytes_of_log, run, until, until_equal, value};
 use crate::cluster::Command;
@@ -50,6 +51,41 @@ fn a_follower_that_was_down_catches_up() {
         // And lives at the tail from there on.
         append(&leader, b"after").await;
         until_equal(&leader, &copy).await;
+    });
+}
+
+/// Fails when a replica whose log has failed goes on saying how far it is: having everything, it would be taken in, said to be lost, and taken
+/// in again, as long as nothing is appended.
+#[test]
+fn a_follower_whose_log_has_failed_does_not_pass_for_one_that_keeps_up() {
+    run(async {
+        let cluster = Cluster::new();
+        let leading = Node::start(&cluster, 1, Setup::default()).await;
+        let mut copying = Node::start(&cluster, 2, Setup::default()).await;
+        let topic = cluster.create("t", 1, 2, &[1, 2]);
+        copying.copy(&cluster);
+        let leader = leading.partition(&cluster, topic, 0).await;
+        let copy = copying.partition(&cluster, topic, 0).await;
+        append(&leader, b"on both").await;
+        until("the copy knows it to be committed", || copy.high_watermark() == Offset(1)).await;
+        copying.inject(Fault {
+            on: FaultOn::Rename,
+            path_ends: String::new(),
+            after: 0,
+            times: 1,
+            kind: FaultKind::Eio,
+        });
+        copy.delete_before(None).await.unwrap_err();
+        assert!(copy.stopped().is_some());
+        cluster.change_isr(topic, &[1]);
+        leading.partition(&cluster, topic, 0).await;
+        copying.partition(&cluster, topic, 0).await;
+        // Whatever the replica says of the new state is heard before this is committed.
+        let other = leading.partition(&cluster, topic, 1).await;
+        let appended = other.append(vec![super::nodes::batch(b"v")], AppendOptions::CLIENT).await.unwrap();
+        other.committed(appended.end, appended.epoch).await.unwrap();
+        assert_eq!(leader.isr_proposal(0, 1_000), None);
+        assert_eq!(copy.follower_position(), None);
     });
 }
 

@@ -12,6 +12,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Offset
 use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::data_dir::DataDir;
 use floodmark_storage::fs::SimDisk;
+use floodmark_storage::fs::sim::Fault;
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, ReadLimits, TailBudget};
@@ -260,6 +261,11 @@ impl Node {
             random: Random::seeded(9),
             runtimes: Vec::new(),
         }
+    }
+
+    /// Its disk does so the next time it is asked.
+    pub(super) fn inject(&self, fault: Fault) {
+        self.disk.inject(fault);
     }
 
     /// Copies no more, once this returns: a task that is told to end goes on until it waits for something.

@@ -71,12 +71,16 @@ fn patient() -> Setup {
 
 /// Broker 1, which the test plays, leads; broker 2 is real.
 async fn start(cluster: &Cluster) -> (mpsc::Receiver<Conversation>, Node) {
+    start_with(cluster, patient()).await
+}
+
+async fn start_with(cluster: &Cluster, setup: Setup) -> (mpsc::Receiver<Conversation>, Node) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     cluster.register(1, listener.local_addr().unwrap().port());
     let (sender, calls) = mpsc::channel(4);
     let server = Server::builder().add_service(ReplicaServer::new(Script(sender)));
     tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
-    (calls, Node::start(cluster, 2, patient()).await)
+    (calls, Node::start(cluster, 2, setup).await)
 }
 
 async fn call(calls: &mut mpsc::Receiver<Conversation>) -> Conversation {
@@ -315,20 +319,37 @@ fn what_is_synced_is_said_without_being_asked() {
     });
 }
 
+/// Fails when what comes for a slot that is gone is not counted as caught up: the leader has counted it, and would be granted less and less.
+#[test]
+fn what_comes_for_nobody_takes_nothing_from_what_is_granted_next() {
+    run(async {
+        let cluster = Cluster::new();
+        // A fifth of a second ahead is granted: 20,000 bytes.
+        let setup = Setup { catchup_bytes_per_second: 100_000, ..patient() };
+        let (mut calls, mut node) = start_with(&cluster, setup).await;
+        cluster.create("t", 1, 1, &[1, 2]);
+        node.copy(&cluster);
+        let mut leader = call(&mut calls).await;
+        let (said, _) = leader.next_position().await;
+        let (mut granted, mut sent) = (0, 0);
+        while granted < 60_000 {
+            granted = leader.next().await.catchup_bytes_granted.unwrap_or(granted);
+            if granted >= sent + 20_000 {
+                let stray = Part { slot: 77, is_catchup: true, ..part(&said, &[stored(0, 0, &[1; 19_000])]) };
+                sent += stray.batches[0].len() as u64;
+                leader.reply(vec![stray]).await;
+            }
+        }
+    });
+}
+
 #[test]
 fn granted_bytes_keep_to_the_rate() {
     run(async {
         let cluster = Cluster::new();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        cluster.register(1, listener.local_addr().unwrap().port());
-        let (sender, mut calls) = mpsc::channel(4);
-        let server = Server::builder().add_service(ReplicaServer::new(Script(sender)));
-        tokio::spawn(async move {
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
-        });
         let rate = 100_000;
         let setup = Setup { catchup_bytes_per_second: rate, ..patient() };
-        let mut node = Node::start(&cluster, 2, setup).await;
+        let (mut calls, mut node) = start_with(&cluster, setup).await;
         cluster.create("t", 1, 1, &[1, 2]);
         let begun = floodmark_storage::clock::Stopwatch::start();
         node.copy(&cluster);
@@ -378,5 +399,56 @@ fn a_leader_that_hangs_up_is_called_again_and_hears_everything_again() {
         let copy = node.partition(&cluster, topic, 0).await;
         append(&copy, b"leads now").await;
         end_is(&copy, 4).await;
+    });
+}
+
+/// Fails when a call is not made again before all that came by the last one is applied: one log whose disk hangs would hold up every partition
+/// that has the same leader.
+#[test]
+fn a_log_that_hangs_does_not_keep_its_leader_from_being_called_again() {
+    run(async {
+        let cluster = Cluster::new();
+        let (mut calls, mut node) = start(&cluster).await;
+        let topic = cluster.create("t", 1, 2, &[1, 2]);
+        node.copy(&cluster);
+        let mut leader = call(&mut calls).await;
+        let mut said = std::collections::BTreeMap::new();
+        while said.len() < 2 {
+            said.extend(
+                leader.next().await.positions.into_iter().map(|position| (position.partition, position)),
+            );
+        }
+        let hanging = node.partition(&cluster, topic, 0).await;
+        let (taken, is_taken) = std::sync::mpsc::sync_channel(1);
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+        let holds = tokio::task::spawn_blocking(move || {
+            hanging.hold_log(|| {
+                taken.send(()).unwrap();
+                let _ = released.recv();
+            });
+        });
+        is_taken.recv_timeout(PATIENCE).unwrap();
+        leader
+            .reply(vec![part(&said[&0], &[stored(0, 0, b"a")]), part(&said[&1], &[stored(0, 0, b"b")])])
+            .await;
+        end_is(&node.partition(&cluster, topic, 1).await, 1).await;
+        drop(leader);
+        let mut leader = call(&mut calls).await;
+        let other = loop {
+            let positions = leader.next().await.positions;
+            assert!(
+                positions.iter().all(|position| position.partition == 1),
+                "it comes back behind its disk"
+            );
+            if let Some(other) = positions.into_iter().next() {
+                break other;
+            }
+        };
+        leader.reply(vec![part(&other, &[stored(1, 0, b"c")])]).await;
+        end_is(&node.partition(&cluster, topic, 1).await, 2).await;
+        release.send(()).unwrap();
+        holds.await.unwrap();
+        // And what was begun is done.
+        end_is(&node.partition(&cluster, topic, 0).await, 1).await;
     });
 }
