@@ -6,6 +6,7 @@ mod faults;
 mod handle;
 mod joining;
 mod obligations;
+mod old_leaders;
 mod raft_log;
 mod suite;
 

@@ -333,6 +333,25 @@ fn a_log_that_is_missing_at_the_start_is_told_also_where_there_is_no_room_for_an
     assert!(registry.get(gone, 0).is_some());
 }
 
+/// Its directory alone says nothing of what was in it.
+#[test]
+fn a_log_whose_files_are_missing_is_told_though_its_directory_is_there() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let gone = cluster.create("gone", 1, 1);
+    let registry = open(&disk, &cluster);
+    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
+    registry.close(Duration::from_secs(20));
+    drop(registry);
+    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
+        for entry in disk.list(dir).unwrap_or_default() {
+            disk.remove_file(&dir.join(entry.name)).unwrap();
+        }
+    }
+    let registry = open(&disk, &cluster);
+    assert_eq!(registry.take_made(), [(gone, 0)].into());
+    assert_eq!(registry.get(gone, 0).unwrap().log_end(), Offset(0));
+}
+
 #[test]
 fn a_partition_that_lies_in_two_directories_is_left_as_it_is() {
     let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());

@@ -11,7 +11,7 @@ fn blank(term: u64, index: u64) -> Entry {
     Entry { log_id: log_id(term, 1, index), payload: EntryPayload::Blank }
 }
 
-async fn opened(disk: &SimDisk) -> Result<(LogStore, StateMachine, Closed), QuorumError> {
+pub(super) async fn opened(disk: &SimDisk) -> Result<(LogStore, StateMachine, Closed), QuorumError> {
     let pressure = Arc::new(DiskPressure::default());
     let opened = open_alone(&options(disk), &pressure).await?;
     let growth = Growth { bytes: 0, limit_bytes: u64::MAX, is_large: Arc::default() };
