@@ -1,8 +1,9 @@
 //! The door for other brokers: a listener of its own, so that clients never get to what moves replicas and votes. Knows no service; what is
 //! served is given to it, the quorum's at once, the rest when the broker is a member.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use floodmark_replication::quorum::Seat;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -37,7 +39,9 @@ const ACCEPTED_MAX: usize = 64;
 /// Time that a caller has to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What every HTTP/2 connection begins with.
-const PREFACE_BYTES: usize = 24;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Addresses that are remembered as told of. Beyond them nothing more is logged.
+const TOLD_MAX: usize = 1024;
 /// Calls of one connection at one time.
 const CALLS_MAX: u32 = 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
@@ -79,9 +83,10 @@ impl PeerDoor {
         seat.add_services(&mut early);
         let door = PeerDoor { controller: Arc::default(), later: Arc::default() };
         let served = Served { early: early.routes().into_axum_router(), door: door.clone() };
+        let told = Arc::new(Told::default());
         let servers = cores.iter().map(|core| {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            core.handle.spawn(serve(served.clone(), accepted));
+            core.handle.spawn(serve(served.clone(), accepted, Arc::clone(&told)));
             sender
         });
         control.spawn(take_all(listener, Arc::clone(cores), servers.collect()));
@@ -137,8 +142,8 @@ async fn call(State(served): State<Served>, request: Request) -> Response {
     }
 }
 
-async fn serve(served: Served, accepted: mpsc::Receiver<Accepted>) {
-    let sockets = ReceiverStream::new(accepted).map(Socket::new);
+async fn serve(served: Served, accepted: mpsc::Receiver<Accepted>, told: Arc<Told>) {
+    let sockets = ReceiverStream::new(accepted).map(move |accepted| Socket::new(accepted, &told));
     let router = axum::Router::new().fallback(call).with_state(served);
     let serving = Server::builder()
         .max_concurrent_streams(CALLS_MAX)
@@ -196,25 +201,78 @@ struct Accepted {
     core: Assigned,
 }
 
-/// A connection on its core, closed where it does not begin to speak.
+/// Which addresses brought connections that were ended before they had begun, and why.
+#[derive(Debug, Default)]
+struct Told(Mutex<BTreeSet<(IpAddr, NoBroker)>>);
+
+/// Why a connection is none of a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum NoBroker {
+    Silent,
+    Garbage,
+}
+
+impl Told {
+    /// Tells it, once for each address and reason. The error ends the connection.
+    fn refuse(&self, peer: SocketAddr, why: NoBroker) -> io::Error {
+        let mut told = self.0.lock();
+        if told.len() < TOLD_MAX && told.insert((peer.ip(), why)) {
+            let reason = match why {
+                NoBroker::Silent => "it did not begin to speak",
+                NoBroker::Garbage => "what came is not HTTP/2",
+            };
+            tracing::warn!(
+                %peer,
+                reason,
+                "a connection to the listener for brokers was ended; it is not told of again"
+            );
+        }
+        match why {
+            NoBroker::Silent => io::ErrorKind::TimedOut.into(),
+            NoBroker::Garbage => io::ErrorKind::InvalidData.into(),
+        }
+    }
+}
+
+/// A connection on its core, closed where it does not begin to speak as brokers do.
 struct Socket {
     socket: TcpStream,
     peer: SocketAddr,
     /// Until the preface is there.
-    handshake: Option<(usize, Pin<Box<Sleep>>)>,
+    handshake: Option<Handshake>,
     _place: Place,
     _core: Assigned,
 }
 
+struct Handshake {
+    /// What is still to come of the preface.
+    missing: &'static [u8],
+    end: Pin<Box<Sleep>>,
+    told: Arc<Told>,
+}
+
 impl Socket {
-    fn new(accepted: Accepted) -> io::Result<Socket> {
+    fn new(accepted: Accepted, told: &Arc<Told>) -> io::Result<Socket> {
+        let end = Box::pin(sleep(HANDSHAKE_TIMEOUT));
         Ok(Socket {
             socket: TcpStream::from_std(accepted.socket)?,
             peer: accepted.peer,
-            handshake: Some((PREFACE_BYTES, Box::pin(sleep(HANDSHAKE_TIMEOUT)))),
+            handshake: Some(Handshake { missing: PREFACE, end, told: Arc::clone(told) }),
             _place: accepted.place,
             _core: accepted.core,
         })
+    }
+}
+
+impl Handshake {
+    /// True once it is over.
+    fn on_bytes(&mut self, came: &[u8], peer: SocketAddr) -> io::Result<bool> {
+        let (expected, missing) = self.missing.split_at(came.len().min(self.missing.len()));
+        if !came.starts_with(expected) {
+            return Err(self.told.refuse(peer, NoBroker::Garbage));
+        }
+        self.missing = missing;
+        Ok(missing.is_empty())
     }
 }
 
@@ -232,20 +290,20 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let peer = self.peer;
         let before = into.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, into);
-        // Behind the read: where this broker stood still, what came in time is there.
-        if read.is_pending()
-            && let Some((_, end)) = &mut self.handshake
-            && end.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        if let Some(handshake) = &mut self.handshake {
+            // Behind the read: where this broker stood still, what came in time is there.
+            if read.is_pending() && handshake.end.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(handshake.told.refuse(peer, NoBroker::Silent)));
+            }
+            match handshake.on_bytes(&into.filled()[before..], peer) {
+                Ok(true) => self.handshake = None,
+                Ok(false) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
         }
-        let bytes = into.filled().len() - before;
-        self.handshake = self.handshake.take().and_then(|(missing, end)| {
-            let missing = missing.saturating_sub(bytes);
-            (missing > 0).then_some((missing, end))
-        });
         read
     }
 }

@@ -5,8 +5,8 @@ mod free_ports;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -90,8 +90,49 @@ fn said_to(port: u16, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Keeps what is told as a warning, by any thread of this process.
+struct Warnings;
+
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut words = Words(String::new());
+        event.record(&mut words);
+        WARNINGS.lock().unwrap().push(words.0);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Words(String);
+
+impl tracing::field::Visit for Words {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+/// How many warnings have all of these words.
+fn warned_of(words: &[&str]) -> usize {
+    let warnings = WARNINGS.lock().unwrap();
+    warnings.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+}
+
 #[test]
-fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
+fn the_door_for_brokers_ends_what_is_no_broker_tells_it_once_and_serves_nothing_else() {
+    tracing::subscriber::set_global_default(Warnings).unwrap();
     let ports = free_ports::<1>();
     let broker = Broker::start_until(config(1, ports[0], &[]), late()).unwrap();
     let port = broker.peer_address().unwrap().port();
@@ -100,10 +141,17 @@ fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
         &[0xff; 4096],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         &[0, 0, 0, 16, 0, 18, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
-        // It connects and says nothing.
+        // It begins well.
+        b"PRI * HTTP/2.0\r\n\r\nGET /",
+        // It connects and says nothing, or too little.
         b"",
+        b"PRI * HTTP/2.0",
     ] {
         said_to(port, garbage);
+    }
+    let ended = "a connection to the listener for brokers was ended";
+    for reason in ["not HTTP/2", "did not begin to speak"] {
+        assert_eq!(warned_of(&[ended, reason]), 1, "{reason}: {:?}", WARNINGS.lock().unwrap());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -132,5 +180,6 @@ fn the_door_for_brokers_ends_what_is_no_broker_and_serves_nothing_else() {
             assert_eq!(answer.unwrap_err().code(), code, "{path} on {port}");
         }
     });
+    assert_eq!(warned_of(&["a call between brokers was refused", "listener is for brokers"]), 1);
     broker.stop();
 }
