@@ -13,7 +13,8 @@ use crate::groups::group::CommitFrom;
 use crate::groups::replay::Replay;
 use crate::groups::shard_offsets::{OffsetCommit, OffsetToCommit};
 use crate::groups::shard_task::encode;
-use crate::groups::tests::{consumer, settings, static_consumer};
+use crate::groups::sync::Sync;
+use crate::groups::tests::{consumer, plain_sync, settings, static_consumer};
 
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -126,6 +127,24 @@ impl Desk {
         told.try_recv().expect("an answer").expect("a member")
     }
 
+    /// The leader of a generation shares out.
+    fn sync(&mut self, group: &str, joined: &Joined) {
+        let (reply, _) = oneshot::channel();
+        let assignments = vec![(Arc::clone(&joined.member_id), bytes::Bytes::from_static(b"all"))];
+        let sync = Sync { assignments, ..plain_sync(&joined.member_id, joined.generation) };
+        self.shard.sync(group, sync, self.now, reply).expect("taken");
+    }
+
+    fn state(&self, group: &str) -> GroupState {
+        self.shard.groups[group].group.state()
+    }
+
+    /// Whether anything that was committed is to be forgotten by now.
+    fn expires(&mut self) -> bool {
+        self.shard.expire(self.now);
+        self.shard.outbox.iter().any(|write| matches!(write.then, Then::Deleted { .. }))
+    }
+
     fn replayed(&self) -> HashMap<Arc<str>, Entry> {
         let mut replay = Replay::default();
         for batch in &self.log {
@@ -137,6 +156,14 @@ impl Desk {
         assert_eq!(replay.counts.unreadable + replay.counts.of_other_kinds, 0);
         replay.finish(&self.shard.settings)
     }
+}
+
+/// A consumer that says that it reads a topic with a name of one letter.
+fn reader(topic: u8) -> Join {
+    let metadata = [b"\0\0\0\0\0\x01\0\x01", &[topic][..], b"\xff\xff\xff\xff"].concat();
+    let protocol =
+        crate::groups::member::Protocol { name: Arc::from("range"), metadata: bytes::Bytes::from(metadata) };
+    Join { protocols: vec![protocol], needs_known_member_id: false, ..consumer("c") }
 }
 
 fn to_commit(partition: i32, offset: i64) -> OffsetToCommit<'static> {
@@ -246,13 +273,7 @@ fn a_deletion_that_cannot_be_written_is_taken_back() {
 #[test]
 fn trap_26_offsets_of_topics_that_are_read_are_not_deleted() {
     let mut desk = Desk::new();
-    let subscription = b"\0\0\0\0\0\x01\0\x01t\xff\xff\xff\xff";
-    let protocol = crate::groups::member::Protocol {
-        name: Arc::from("range"),
-        metadata: bytes::Bytes::from_static(subscription),
-    };
-    let join = Join { protocols: vec![protocol], needs_known_member_id: false, ..consumer("c") };
-    let joined = desk.join("g", join).try_recv().expect("an answer").expect("a member");
+    let joined = desk.join("g", reader(b't')).try_recv().expect("an answer").expect("a member");
     let from =
         CommitFrom { member_id: &joined.member_id, instance_id: None, generation: 1, is_transactional: true };
     let other = OffsetToCommit { topic: "u", ..to_commit(0, 5) };
@@ -276,9 +297,17 @@ fn trap_26_offsets_of_topics_that_are_read_are_not_deleted() {
 fn groups_that_do_not_say_what_they_read_keep_their_offsets_while_they_have_members() {
     let mut desk = Desk::new();
     let join = Join { protocol_type: Arc::from("connect"), needs_known_member_id: false, ..consumer("c") };
-    desk.join("g", join);
+    desk.commit("g", 0, 7);
+    desk.write_all();
+    let joined = desk.join("g", join).try_recv().expect("an answer").expect("a member");
+    desk.sync("g", &joined);
+    desk.write_all();
+    assert_eq!(desk.state("g"), GroupState::Stable);
     let (reply, _) = oneshot::channel();
     assert_eq!(desk.shard.delete_offsets("g", &[("t", 0)], reply), Err(GroupError::NonEmptyGroup));
+    desk.now.wall_ms += WEEK_MS * 2;
+    assert!(!desk.expires());
+    assert_eq!(desk.fetch("g", 0), Some(7));
 }
 
 #[test]
@@ -338,11 +367,33 @@ fn r31_offsets_do_not_expire_in_a_rebalance() {
         // In the middle of a rebalance that a second member holds up.
         desk.join("g", Join { needs_known_member_id: false, ..consumer("d") });
         desk.now.wall_ms += WEEK_MS * 2;
-        desk.shard.expire(desk.now);
-        assert!(!desk.shard.outbox.iter().any(|w| matches!(w.then, Then::Deleted { .. })));
+        assert!(!desk.expires());
         desk.join("g", again.clone());
     }
     assert_eq!(desk.fetch("g", 0), Some(7));
+}
+
+/// What members say between two generations is not all that the group reads: whoever reads the rest may be about to join.
+#[test]
+fn r31_offsets_of_topics_that_are_not_read_expire_between_no_two_generations() {
+    let mut desk = Desk::new();
+    desk.commit("g", 0, 7);
+    desk.write_all();
+    let joined = desk.join("g", reader(b'u')).try_recv().expect("an answer").expect("a member");
+    desk.now.wall_ms += WEEK_MS * 2;
+    assert_eq!(desk.state("g"), GroupState::CompletingRebalance);
+    assert!(!desk.expires());
+    desk.join("g", Join { client_id: Arc::from("d"), ..reader(b'u') });
+    assert_eq!(desk.state("g"), GroupState::PreparingRebalance);
+    assert!(!desk.expires());
+    let again = Join { member_id: joined.member_id, ..reader(b'u') };
+    let joined = desk.join("g", again).try_recv().expect("an answer").expect("a member");
+    desk.sync("g", &joined);
+    desk.write_all();
+    assert_eq!(desk.state("g"), GroupState::Stable);
+    assert!(desk.expires(), "nobody reads it");
+    desk.write_all();
+    assert_eq!(desk.fetch("g", 0), None);
 }
 
 #[test]
