@@ -77,7 +77,9 @@ pub enum QuorumError {
     #[error("node id {0} is negative")]
     NegativeNodeId(BrokerId),
     /// What was agreed on needs a newer program.
-    #[error("the cluster works at feature level {level}; this program knows levels {lowest} to {highest}")]
+    #[error(
+        "the cluster works at feature level {level}, and this program knows levels {lowest} to {highest}; start a program that knows it"
+    )]
     FeatureLevel {
         /// The cluster's.
         level: u16,

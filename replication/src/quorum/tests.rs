@@ -3,6 +3,7 @@
 mod cluster;
 mod crash;
 mod faults;
+mod feature_levels;
 mod handle;
 mod joining;
 mod obligations;
