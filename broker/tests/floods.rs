@@ -298,6 +298,12 @@ fn unread_replies(address: SocketAddr, kafka: &mut Kafka, other: &mut Client) {
         client.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         std::thread::sleep(Duration::from_millis(if client.socket.peek(&mut [0]).is_ok() { 60 } else { 0 }));
     }
+    // Until the broker has closed it, by which time it was to have been read: what is written to a closed one comes back as an error.
+    let since = Stopwatch::start();
+    while clients[1].socket.write_all(&[0]).is_ok() {
+        assert!(since.elapsed() < PATIENCE, "who does not read keeps its connection");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut rest = Vec::new();
     let ended = clients[1].socket.read_to_end(&mut rest);
     assert!(rest.len() < 100 * MIB, "{} bytes, {ended:?}", rest.len());
