@@ -395,36 +395,4 @@ async fn send(outbox: &mpsc::Sender<Outgoing>, asked: pb::subscribe_request::Req
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::positions::Positions;
-    use super::*;
-
-    #[test]
-    fn a_leader_that_is_found_after_a_round_without_one_is_another_than_before() {
-        let positions = Positions::default();
-        positions.add(&[(TopicPartition::new("t", 0), 5)]);
-        let wanted = || positions.wanted(Instant::now()).0.remove(0);
-        let mut asked = Asked::default();
-        let mut round = |leader: Option<i32>| {
-            asked.begin_round();
-            let (wanted, Some(leader)) = (wanted(), leader) else {
-                asked.keep(&wanted());
-                return false;
-            };
-            let is_of_another = asked.is_of_another(&wanted, leader);
-            asked.ask(&wanted, leader);
-            is_of_another
-        };
-        assert!(!round(Some(1)));
-        assert!(!round(Some(1)));
-        assert!(!round(None));
-        assert!(!round(None));
-        assert!(round(Some(2)), "the first one may still send");
-        assert!(!round(None));
-        assert!(!round(Some(2)), "the same one goes on");
-        // What is fetched under a new epoch is not what was asked for before.
-        let first = wanted();
-        assert!(positions.move_on(&first.partition, first.epoch));
-        assert!(!round(Some(1)));
-    }
-}
+mod tests;
