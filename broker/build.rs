@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, [FOLDER])?;
     tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::grpc::codec::Messages")
         // Read and written without a message for each record.
         .extern_path(".floodmark.v1.AppendIfRequest", "crate::grpc::events::AppendIfRequest")
         .extern_path(".floodmark.v1.ProduceRequest", "crate::grpc::data::ProduceRequest")

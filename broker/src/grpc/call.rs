@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
+use floodmark_replication::cluster::ClusterImage;
 use floodmark_storage::clock::Stopwatch;
 use prometheus_client::metrics::gauge::Gauge;
 use prost::Message;
@@ -18,7 +20,7 @@ use super::socket::Peer;
 use crate::GRPC_LISTENER;
 use crate::metrics;
 use crate::ops::leaders::{endpoint, is_misdirected, leader_of};
-use crate::ops::topics::TopicKey;
+use crate::ops::topics::{TopicKey, find};
 use crate::shared::Shared;
 
 /// So much before a deadline, a call is answered: what comes later nobody reads.
@@ -192,13 +194,16 @@ impl Call {
         refused.to_part()
     }
 
-    /// A refusal that concerns a partition, with whom to ask instead where that is the reason.
+    /// A refusal that concerns a partition: with whom to ask instead where that is the reason, and with what there is where that is.
     pub(super) fn hint(&self, refused: impl Into<Refused>, topic: TopicKey<'_>, index: i32) -> Refused {
         let refused = refused.into();
+        let image = self.shared.cluster.image();
+        if let Some(better) = self.what_there_is(&refused, &image, topic, index) {
+            return refused.saying(better);
+        }
         if !is_misdirected(refused.code) || refused.leader.is_some() {
             return refused;
         }
-        let image = self.shared.cluster.image();
         let leader = leader_of(&image, topic, index).map(|leader| LeaderHint {
             id: leader.id.0,
             epoch: leader.epoch.0,
@@ -208,6 +213,30 @@ impl Call {
                 .map(|endpoint| (endpoint.host.clone(), endpoint.port)),
         });
         Refused { leader, ..refused }
+    }
+
+    /// Better words than that something is not there, where the topic is.
+    fn what_there_is(
+        &self,
+        refused: &Refused,
+        image: &ClusterImage,
+        topic: TopicKey<'_>,
+        index: i32,
+    ) -> Option<String> {
+        if !matches!(refused.code, ErrorCode::UnknownTopicOrPartition | ErrorCode::OffsetOutOfRange) {
+            return None;
+        }
+        let found = find(image, topic).ok()?;
+        if refused.code == ErrorCode::UnknownTopicOrPartition {
+            let (name, count) = (&found.name, found.partitions.len());
+            return Some(format!("topic '{name}' has no partition {index}; it has {count}, from 0 on"));
+        }
+        let partition = self.shared.cluster.led(topic, index).ok()?;
+        let (start, end) = (partition.log_start().0, partition.log_end().0);
+        Some(format!(
+            "the offset is not in {}-{index}, which begins at {start} and ends before {end}",
+            found.name
+        ))
     }
 
     fn count(&self, refused: &Refused) {

@@ -4,11 +4,13 @@
 //! - [`socket`], [`server`], [`limits`]: connections, HTTP/2 and what bounds both
 //! - [`memory`]: the bytes that arrive, out of the broker's one budget
 //! - [`call`]: what all calls have in common; [`refused`]: the one table from refusals to statuses
+//! - [`codec`]: what is told of bytes that are no message
 //! - [`forward`]: calls that belong to another broker
 //! - [`data`], [`events`], [`groups`], [`admin`], [`health`]: the services
 
 mod admin;
 mod call;
+mod codec;
 pub(crate) mod data;
 pub(crate) mod events;
 mod forward;

@@ -60,6 +60,11 @@ impl Refused {
         Refused::new(ErrorCode::RequestTimedOut, "the deadline of the call has passed")
     }
 
+    /// The same in other words.
+    pub(super) fn saying(self, message: String) -> Refused {
+        Refused { message, ..self }
+    }
+
     /// The same with one more fact.
     pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Refused {
         self.facts.push((name, value.to_string()));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use floodmark_proto::batch::{BatchBuilder, NewRecord};
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::murmur2::partition_of_key;
 use floodmark_proto::pb::v1 as pb;
 use pb::expected::{Last, Special};
@@ -89,6 +91,16 @@ async fn a_stream_grows_only_as_expected() {
         assert_eq!((reply.base_offset, reply.is_repeat), (4, is_repeat));
     }
     assert_eq!(conflict(&client.append_if(with_id(2)).await.unwrap_err()).as_deref(), Some("4"));
+    // A record that has a key of its own would lose it.
+    let with_key = |key: &str| {
+        let mut request = append("a", Last::Offset(3), &["lost"]);
+        request.records[0].key = Some(key.as_bytes().to_vec().into());
+        request
+    };
+    let status = client.append_if(with_key("b")).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("another key"), "{}", status.message());
+    assert_eq!(conflict(&client.append_if(with_key("a")).await.unwrap_err()).as_deref(), Some("4"));
     // The other door sees ordinary records.
     let values: Vec<_> = Client::connect(&broker)
         .fetch("store", first.partition)
@@ -97,6 +109,38 @@ async fn a_stream_grows_only_as_expected() {
         .map(|record| record.value.unwrap())
         .collect();
     assert_eq!(values, ["1", "2", "3", "4", "5"]);
+}
+
+#[tokio::test]
+async fn a_kafka_producer_asks_with_a_header() {
+    let broker = broker(&[]);
+    topic(&broker, "store", 1, STORE).await;
+    let mut kafka = Client::connect(&broker);
+    let expecting = |expected: &str| {
+        let mut builder = BatchBuilder::new();
+        let headers: [(&[u8], Option<&[u8]>); 1] =
+            [(b"floodmark-expected-offset", Some(expected.as_bytes()))];
+        let event =
+            NewRecord { key: Some(b"a"), value: Some(expected.as_bytes()), timestamp: 1, headers: &headers };
+        builder.push(&event).unwrap();
+        builder.build().unwrap().freeze()
+    };
+    let refused = Err(ErrorCode::InvalidRecord.code());
+    let code = |outcome: Result<i64, (i16, String)>| outcome.map_err(|(code, _message)| code);
+    assert_eq!(code(kafka.try_produce("store", 0, expecting("stream-exists"))), refused);
+    assert_eq!(kafka.try_produce("store", 0, expecting("no-stream")), Ok(0));
+    let (error, message) = kafka.try_produce("store", 0, expecting("no-stream")).unwrap_err();
+    assert_eq!(Err(error), refused);
+    assert!(message.contains("last offset is 0"), "{message}");
+    assert_eq!(kafka.try_produce("store", 0, expecting("0")), Ok(1));
+    assert_eq!(code(kafka.try_produce("store", 0, expecting("0"))), refused);
+    assert_eq!(code(kafka.try_produce("store", 0, expecting("soon"))), refused);
+    assert_eq!(kafka.try_produce("store", 0, expecting("any")), Ok(2));
+    // One stream for both doors.
+    let mut client = EventsClient::new(channel(&broker).await);
+    client.append_if(append("a", Last::Offset(2), &["grpc"])).await.unwrap();
+    assert_eq!(kafka.try_produce("store", 0, expecting("3")), Ok(4));
+    assert_eq!(all(&mut client, read("a")).await.0, ["no-stream", "0", "any", "grpc", "3"]);
 }
 
 #[tokio::test]

@@ -63,6 +63,16 @@ impl Client {
     }
 
     pub(crate) fn produce(&mut self, topic: &str, index: i32, batch: Bytes) -> i64 {
+        self.try_produce(topic, index, batch).unwrap()
+    }
+
+    /// The offset of the first record; or the error, and the message of the record that it concerns.
+    pub(crate) fn try_produce(
+        &mut self,
+        topic: &str,
+        index: i32,
+        batch: Bytes,
+    ) -> Result<i64, (i16, String)> {
         let data = PartitionProduceData { index, records: Some(&batch) };
         let topic = TopicProduceData { name: topic, partition_data: vec![data], ..Default::default() };
         let request =
@@ -70,8 +80,13 @@ impl Client {
         let response = self.ask(ApiKey::Produce, 9, &request);
         let response: ProduceResponse<'_> = response.message();
         let partition = &response.responses[0].partition_responses[0];
-        assert_eq!(partition.error_code, 0);
-        partition.base_offset
+        match partition.error_code {
+            0 => Ok(partition.base_offset),
+            code => {
+                let of_record = partition.record_errors.first().and_then(|e| e.batch_index_error_message);
+                Err((code, of_record.unwrap_or_default().to_owned()))
+            }
+        }
     }
 
     /// All records of a partition, as the other door would give them.

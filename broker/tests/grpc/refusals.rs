@@ -98,8 +98,31 @@ async fn what_cannot_be_appended_is_told() {
         assert_eq!(reason(&status), (code, name.to_owned(), is_retryable), "case {n}: {}", status.message());
         assert!(!status.message().is_empty());
     }
+    let status = client.append(records("t", Some(2), vec![record(None, "v")])).await.unwrap_err();
+    assert_eq!(status.message(), "topic 't' has no partition 2; it has 2, from 0 on");
     // The connection has not suffered.
     client.append(records("t", Some(0), vec![record(None, "v")])).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_message_are_the_callers_fault() {
+    let broker = broker(&[]);
+    let mut client = tonic::client::Grpc::new(channel(&broker).await);
+    // The first field of the one is a text, that of the other a number.
+    let other = || pb::AppendIfRequest { topic: "t".to_owned(), ..Default::default() };
+    let path = |path| tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    client.ready().await.unwrap();
+    let codec = tonic_prost::ProstCodec::<pb::AppendIfRequest, pb::ProduceReply>::default();
+    let append = path("/floodmark.v1.Data/Append");
+    let status = client.unary(Request::new(other()), append, codec.clone()).await.unwrap_err();
+    assert_eq!(reason(&status), (Code::InvalidArgument, "INVALID_REQUEST".to_owned(), false));
+    assert!(status.message().contains("no message of this call"), "{}", status.message());
+    client.ready().await.unwrap();
+    let produce = path("/floodmark.v1.Data/Produce");
+    let sent = Request::new(tokio_stream::once(other()));
+    let mut replies = client.streaming(sent, produce, codec).await.unwrap().into_inner();
+    let status = replies.message().await.unwrap_err();
+    assert_eq!(reason(&status), (Code::InvalidArgument, "INVALID_REQUEST".to_owned(), false));
 }
 
 #[tokio::test]
@@ -126,6 +149,11 @@ async fn what_cannot_be_subscribed_to_is_told() {
         let mut reading = Subscribed::open(&mut client, start(vec![bad])).await;
         assert_eq!(reading.failure().await.error.unwrap().reason, "INVALID_REQUEST");
     }
+    let behind = part("t", Some(0), pb::position::At::Offset(5));
+    let mut reading = Subscribed::open(&mut client, start(vec![behind])).await;
+    let error = reading.failure().await.error.unwrap();
+    assert_eq!(error.reason, "OFFSET_OUT_OF_RANGE");
+    assert_eq!(error.message, "the offset is not in t-0, which begins at 0 and ends before 0");
     let mut reading = Subscribed::open(&mut client, start(parts())).await;
     reading.send(pb::subscribe_request::Request::Start(start(parts()))).await;
     let ended = loop {

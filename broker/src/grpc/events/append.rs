@@ -93,9 +93,9 @@ pub(super) async fn append_if(call: &Call, request: AppendIfRequest) -> Result<p
         })?),
     };
     let append = AppendEvents {
-        stream: request.key,
         expected: expected(request.expected.as_ref())?,
-        events: events(&records)?,
+        events: events(&records, &request.key)?,
+        stream: request.key,
         append_id,
         producer: None,
         acks: Acks::All,
@@ -133,11 +133,14 @@ fn no_expectation() -> Refused {
     )
 }
 
-fn events(records: &[u8]) -> Result<Vec<NewEvent>, Refused> {
+fn events(records: &[u8], stream: &[u8]) -> Result<Vec<NewEvent>, Refused> {
     let mut events = Vec::new();
     let read = each_record(records, RECORD_TAG, |place, record, headers| {
         if place >= EVENTS_MAX {
-            return Err(TooMany::Records);
+            return Err(NotTaken::Records);
+        }
+        if record.key.is_some_and(|key| key != stream) {
+            return Err(NotTaken::Key(place));
         }
         let owned = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
         events.push(NewEvent {
@@ -149,22 +152,27 @@ fn events(records: &[u8]) -> Result<Vec<NewEvent>, Refused> {
     });
     match read {
         Ok(()) => Ok(events),
-        Err(TooMany::Records) => {
+        Err(NotTaken::Records) => {
             Err(Refused::invalid(format!("one append has {EVENTS_MAX} records at most")))
         }
-        Err(TooMany::Wire(e)) => Err(Refused::new(ErrorCode::InvalidRecord, e.to_string())),
+        Err(NotTaken::Key(place)) => Err(Refused::invalid(format!(
+            "record {place} has another key than the stream; keys of records are left out here"
+        ))),
+        Err(NotTaken::Wire(e)) => Err(Refused::new(ErrorCode::InvalidRecord, e.to_string())),
     }
 }
 
 /// Why records are not taken.
-enum TooMany {
+enum NotTaken {
     Records,
+    /// Of the record at this place.
+    Key(usize),
     Wire(WireError),
 }
 
-impl From<WireError> for TooMany {
-    fn from(error: WireError) -> TooMany {
-        TooMany::Wire(error)
+impl From<WireError> for NotTaken {
+    fn from(error: WireError) -> NotTaken {
+        NotTaken::Wire(error)
     }
 }
 
@@ -208,7 +216,7 @@ mod tests {
             timeout_ms: 9,
         };
         let ours = AppendIfRequest::decode(&public.encode_to_vec()[..]).unwrap();
-        let events = events(&ours.records).unwrap();
+        let events = events(&ours.records, b"k").unwrap();
         assert_eq!((events.len(), events[0].value.as_deref()), (2, Some(&b"a"[..])));
         assert_eq!((&events[1].value, events[1].timestamp), (&None, Some(5)));
         assert_eq!(pb::AppendIfRequest::decode(&ours.encode_to_vec()[..]).unwrap(), public);
