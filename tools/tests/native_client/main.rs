@@ -68,8 +68,10 @@ impl Served {
     }
 }
 
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("it takes no minute")
+fn in_time<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
+    // Some are large, and tests wait for several.
+    let waited_for = tokio::time::timeout(PATIENCE, Box::pin(what));
+    async { waited_for.await.expect("it takes no minute") }
 }
 
 /// The next records, which must come.
