@@ -33,6 +33,7 @@ pub use config::{
 pub use handle::ConsumerHandle;
 pub(crate) use offsets::Membership;
 
+use crate::admin::OffsetCommit;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::record::{Record, TopicPartition};
@@ -369,7 +370,21 @@ impl Shared {
         self.commit_these(self.positions.uncommitted(only_done)).await
     }
 
-    /// Waits for the commits before. Not for ever: a caller may have begun one and let it lie.
+    /// Commits these, as who this consumer was when it was asked to. In a later generation their partitions may be others', who are further
+    /// by then, and no coordinator would refuse it.
+    async fn commit_offsets(&self, member: Option<Membership>, offsets: &[OffsetCommit]) -> Result<()> {
+        let Some(group) = &self.config.group else {
+            return Err(Error::Invalid("a consumer without a group has nowhere to commit to".to_owned()));
+        };
+        let _turn = self.turn_to_commit().await?;
+        if *self.membership.lock() != member {
+            return Err(Error::Closed("this membership of the group"));
+        }
+        let outcomes = self.client.commit_offsets(group, member.as_ref(), offsets).await?;
+        outcomes.into_iter().collect()
+    }
+
+    /// Waits for the commits before. Not for ever: each of them may take as long as this.
     async fn turn_to_commit(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
         let limit = self.client.config().operation_timeout;
         let late = |_elapsed| Error::Deadline { what: "the commit before this one", limit, last: None };
@@ -388,10 +403,8 @@ impl Shared {
         if member.is_none() && !self.config.topics.is_empty() {
             return Err(Error::Closed("this membership of the group"));
         }
-        let asked: Vec<crate::admin::OffsetCommit> = offsets
-            .iter()
-            .map(|(partition, offset)| crate::admin::OffsetCommit::new(partition.clone(), *offset))
-            .collect();
+        let asked: Vec<OffsetCommit> =
+            offsets.iter().map(|(partition, offset)| OffsetCommit::new(partition.clone(), *offset)).collect();
         let outcomes = self.client.commit_offsets(group, member.as_ref(), &asked).await?;
         outcomes.into_iter().collect::<Result<Vec<()>>>()?;
         self.positions.committed(&offsets);
@@ -421,6 +434,7 @@ mod tests {
         assert_eq!(shared.positions.lost().len(), 1);
         assert!(consumer.fetched.try_recv().is_err(), "an outage is no failure for good");
     }
+
     #[tokio::test(start_paused = true)]
     async fn a_commit_looks_at_what_is_done_when_the_one_before_has_ended() {
         let mut consuming = ConsumerConfig::assigned();
@@ -441,5 +455,41 @@ mod tests {
         drop(before);
         committing.await.unwrap().unwrap_err();
         assert_eq!(done(), [(at, 9)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_its_caller_lets_lie_holds_up_no_other() {
+        let mut config = ClientConfig::new(["127.0.0.1:1"]);
+        config.operation_timeout = Duration::from_secs(1);
+        let mut consuming = ConsumerConfig::assigned();
+        consuming.group = Some("g".to_owned());
+        let consumer = Consumer::start(Client::lazy(config.clone()).unwrap(), consuming).await.unwrap();
+        let at = TopicPartition::new("t", 0);
+        consumer.shared.positions.add(&[(at.clone(), 5)]);
+        let handle = consumer.handle();
+        let mut lying = Box::pin(handle.commit());
+        timeout(config.operation_timeout / 2, &mut lying).await.expect_err("nobody answers");
+        let refused = handle.commit_offsets(&[OffsetCommit::new(at, 7)]).await.unwrap_err();
+        let Error::Deadline { what, .. } = refused else { panic!("{refused}") };
+        assert_eq!(what, "committing offsets", "its turn has not come");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn offsets_are_not_committed_in_a_generation_after_that_in_which_it_was_asked_for() {
+        let mut consuming = ConsumerConfig::assigned();
+        consuming.group = Some("g".to_owned());
+        let client = Client::lazy(ClientConfig::new(["127.0.0.1:1"])).unwrap();
+        let consumer = Consumer::start(client, consuming).await.unwrap();
+        let shared = Arc::clone(&consumer.shared);
+        let member_in = |generation| Membership { member_id: "m".to_owned(), instance_id: None, generation };
+        *shared.membership.lock() = Some(member_in(5));
+        let before = shared.committing.lock().await;
+        let handle = consumer.handle();
+        let offsets = [OffsetCommit::new(TopicPartition::new("t", 0), 7)];
+        let mut waiting = Box::pin(handle.commit_offsets(&offsets));
+        timeout(Duration::from_millis(1), &mut waiting).await.expect_err("another is before it");
+        *shared.membership.lock() = Some(member_in(6));
+        drop(before);
+        assert!(matches!(waiting.await, Err(Error::Closed(_))));
     }
 }

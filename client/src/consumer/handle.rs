@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Shared;
 use super::config::Begin;
-use super::{Membership, Shared};
 use crate::admin::OffsetCommit;
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
@@ -110,17 +112,21 @@ impl ConsumerHandle {
 
     /// Commits everything that was handed out, the last record included.
     pub async fn commit(&self) -> Result<()> {
-        self.shared.commit(false).await
+        let shared = Arc::clone(&self.shared);
+        by_itself(async move { shared.commit(false).await }).await
     }
 
-    /// Commits these offsets, each that of the next record to read.
+    /// Commits these offsets, each that of the next record to read. Fails where the group has given out partitions anew meanwhile.
     pub async fn commit_offsets(&self, offsets: &[OffsetCommit]) -> Result<()> {
-        let Some(group) = &self.shared.config.group else {
-            return Err(Error::Invalid("a consumer without a group has nowhere to commit to".to_owned()));
-        };
-        let _turn = self.shared.turn_to_commit().await?;
-        let member: Option<Membership> = self.shared.membership.lock().clone();
-        let outcomes = self.shared.client.commit_offsets(group, member.as_ref(), offsets).await?;
-        outcomes.into_iter().collect()
+        let (shared, offsets) = (Arc::clone(&self.shared), offsets.to_vec());
+        let member = shared.membership.lock().clone();
+        by_itself(async move { shared.commit_offsets(member, &offsets).await }).await
     }
+}
+
+/// Goes on whether its caller asks for it or not, and ends when the caller drops it: commits behind one that was begun and let lie would
+/// wait for it.
+async fn by_itself(commit: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let commit = AbortOnDropHandle::new(tokio::spawn(commit));
+    commit.await.unwrap_or(Err(Error::Closed("the runtime of this commit")))
 }
