@@ -359,9 +359,14 @@ impl Shared {
     async fn place_of(&self, partition: &TopicPartition) -> Result<i64> {
         let reason = || "the offset is not there any more, or not yet".to_owned();
         let from = self.config.reset.from(partition, reason)?;
-        // Without a leader it would be asked for long, and the others wait.
-        self.client.leader(&partition.topic, partition.partition).await?;
-        self.client.resolve(partition, from, self.config.isolation).await
+        // Without a leader, or of one that cannot be reached, it would be asked for long, and the others wait.
+        let limit = self.client.config().connect_timeout;
+        let found = async {
+            self.client.leader(&partition.topic, partition.partition).await?;
+            self.client.resolve(partition, from, self.config.isolation).await
+        };
+        let late = |_elapsed| Error::Deadline { what: "finding where to read on", limit, last: None };
+        timeout(limit, found).await.map_err(late)?
     }
 
     /// Commits what is done, or everything that was handed out.

@@ -222,7 +222,8 @@ impl Connection {
             }
         }
         if count > 0 {
-            self.frame_since = self.inbound.is_partial().then_some(self.last_read);
+            // Not from when it came: it may have waited for the turn of those before it.
+            self.frame_since = self.inbound.is_partial().then(|| self.since_accepted.elapsed());
         }
         Ok(count)
     }
