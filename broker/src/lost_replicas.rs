@@ -39,28 +39,44 @@ pub(crate) fn at_start(
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
 }
 
-/// What is lost while the broker runs: logs that take no more writes, and those that could not be made.
-fn failed(
-    image: &ClusterImage,
-    id: BrokerId,
-    has_failed: impl Fn(TopicId, i32) -> bool,
-) -> Vec<(TopicId, u32)> {
+/// How a log of this broker is while it runs.
+#[derive(Debug, Clone, Copy)]
+enum Log {
+    /// It takes writes, or is being made.
+    Well,
+    /// It takes none any more.
+    Failed,
+    /// It could not be opened, and may be yet.
+    Unusable,
+}
+
+/// What is lost while the broker runs: logs that take no more writes, and, where it leads, those that cannot be opened. A follower's leader
+/// leaves it out. Were both to say so, each by an image in which it has the other, the second would be taken for the last, and what it lacks
+/// for lost: nobody would lead once both have their logs.
+fn failed(image: &ClusterImage, id: BrokerId, how: impl Fn(TopicId, i32) -> Log) -> Vec<(TopicId, u32)> {
     let is_lost = |(topic, index, partition): &InSync<'_>| {
-        has_other(partition) && i32::try_from(*index).is_ok_and(|index| has_failed(*topic, index))
+        let how = i32::try_from(*index).map_or(Log::Well, |index| how(*topic, index));
+        let is_told = match how {
+            Log::Well => false,
+            Log::Failed => true,
+            Log::Unusable => partition.leader == Some(id),
+        };
+        is_told && has_other(partition)
     };
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
 }
 
-/// Says which logs have failed or cannot be had, again and again until it is known. Runs until it is aborted.
+/// Says which logs have failed or cannot be led, again and again until it is known. Runs until it is aborted.
 pub(crate) async fn tell(quorum: QuorumHandle, (id, epoch): (BrokerId, BrokerEpoch), registry: Registry) {
-    let has_failed = |topic, index| match registry.get(topic, index) {
-        Some(partition) => partition.stopped().is_some(),
+    let how = |topic, index| match registry.get(topic, index) {
+        Some(partition) if partition.stopped().is_some() => Log::Failed,
         // One that is not there yet, nor known to be out of order, is being made.
-        None => registry.unusable(topic, index).is_some(),
+        None if registry.unusable(topic, index).is_some() => Log::Unusable,
+        Some(_) | None => Log::Well,
     };
     loop {
         sleep(LOOK_AFTER).await;
-        let partitions = failed(&quorum.image(), id, has_failed);
+        let partitions = failed(&quorum.image(), id, how);
         if partitions.is_empty() {
             continue;
         }
@@ -180,8 +196,32 @@ mod tests {
         let image = image();
         let none = BTreeSet::new();
         assert_eq!(at_start(&image, BrokerId(1), &none, false, |_, _| false), [(id(SHARED), 0)]);
-        assert_eq!(failed(&image, BrokerId(1), |_, _| true), [(id(SHARED), 0)]);
-        assert_eq!(failed(&image, BrokerId(1), |topic, _| topic == id(LAST)), []);
-        assert_eq!(failed(&image, BrokerId(1), |_, _| false), []);
+        assert_eq!(failed(&image, BrokerId(1), |_, _| Log::Failed), [(id(SHARED), 0)]);
+        let last = |topic: TopicId, _: i32| if topic == id(LAST) { Log::Failed } else { Log::Well };
+        assert_eq!(failed(&image, BrokerId(1), last), []);
+        assert_eq!(failed(&image, BrokerId(1), |_, _| Log::Well), []);
+        assert_eq!(failed(&image, BrokerId(2), |_, _| Log::Failed), [(id(SHARED), 0)]);
+    }
+
+    /// Fails when brokers that all want for space, or descriptors, each say by the same image that they have lost their copy: the last one has
+    /// nobody beside it by then, and what will be opened in a while is led by nobody.
+    #[test]
+    fn what_nobody_can_open_for_a_while_is_not_lost() {
+        let mut image = image();
+        let told: Vec<_> = [BrokerId(1), BrokerId(2)]
+            .into_iter()
+            .map(|broker| {
+                let partitions = failed(&image, broker, |_, _| Log::Unusable);
+                Command::LoseReplicas { broker, epoch: image.broker(broker).unwrap().epoch, partitions }
+            })
+            .collect();
+        done(&mut image, &Command::SetFeatureLevel { level: 2 });
+        for command in &told {
+            done(&mut image, command);
+        }
+        let shared = image.topic_by_id(id(SHARED)).unwrap().partition(0).unwrap();
+        assert_eq!((shared.leader, &*shared.isr), (Some(BrokerId(2)), &[BrokerId(2)][..]));
+        assert!(!shared.is_lost);
+        assert_eq!(failed(&image, BrokerId(2), |_, _| Log::Unusable), []);
     }
 }
