@@ -8,7 +8,7 @@ use crate::faults::Fault;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As many kinds of faults as there is time for.
+    /// Five minutes of faults, and what does not belong to the cluster.
     Gate,
     /// Every kind at least once, for minutes.
     Soak,
@@ -50,7 +50,7 @@ impl Arguments {
             seed,
             brokers: 3,
             replicas: 3,
-            time: Duration::from_secs(75),
+            time: Duration::from_secs(5 * 60),
             times: None,
             faults: Fault::ALL.to_vec(),
             cases: Case::ALL.to_vec(),
