@@ -10,10 +10,16 @@ use anyhow::{Context as _, bail, ensure};
 /// Waiting longer than this for an answer is a failure of the run.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// Room for small answers; larger ones make it grow.
+const READ_BYTES: usize = 4 << 10;
+
 /// A connection that sends one frame and reads one.
 pub struct Connection {
     stream: TcpStream,
-    answer: Vec<u8>,
+    /// Bytes that have come, the answer that was given last in front.
+    buffer: Vec<u8>,
+    filled: usize,
+    given: usize,
 }
 
 impl Connection {
@@ -22,7 +28,7 @@ impl Connection {
         let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        Ok(Connection { stream, answer: Vec::new() })
+        Ok(Connection { stream, buffer: vec![0; READ_BYTES], filled: 0, given: 0 })
     }
 
     /// Writes a frame.
@@ -32,14 +38,25 @@ impl Connection {
 
     /// The next answer, without its length and correlation id.
     pub fn receive(&mut self) -> anyhow::Result<&[u8]> {
-        let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
-        let length = u32::from_be_bytes(length) as usize;
-        if self.answer.len() < length {
-            self.answer.resize(length, 0);
+        self.buffer.copy_within(self.given..self.filled, 0);
+        self.filled -= std::mem::take(&mut self.given);
+        loop {
+            let end = match self.buffer[..self.filled].first_chunk() {
+                Some(length) => 4 + u32::from_be_bytes(*length) as usize,
+                None => 4,
+            };
+            if end > 4 && self.filled >= end {
+                self.given = end;
+                return self.buffer[4..end].get(4..).context("an answer without a correlation id");
+            }
+            if self.buffer.len() < end {
+                self.buffer.resize(end, 0);
+            }
+            // One call where the answer has come whole, as the bare sides have it.
+            let read = self.stream.read(&mut self.buffer[self.filled..])?;
+            ensure!(read > 0, "the connection was closed before the answer had come");
+            self.filled += read;
         }
-        self.stream.read_exact(&mut self.answer[..length])?;
-        self.answer[..length].get(4..).context("an answer without a correlation id")
     }
 
     /// Writes a frame and reads an answer.

@@ -18,6 +18,7 @@ use floodmark_storage::log::{Log, LogContext};
 use floodmark_storage::producers::Origin;
 use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, TailBudget};
+use rustix::fs::MemfdFlags;
 use tempfile::TempDir;
 
 use crate::report::Output;
@@ -167,6 +168,19 @@ pub fn append_one(log: &mut Log, batch: RecordBatch) -> anyhow::Result<()> {
 /// that its host has taken back, and whoever runs after a pause would pay for both sides.
 pub fn renew_memory(bytes: usize) {
     drop(std::hint::black_box(vec![1u8; bytes]));
+}
+
+/// The same for programs whose allocator gives back what it was given when it likes, perhaps during the run: the memory is that of a file which
+/// is in memory alone.
+pub fn renew_cache_memory(bytes: usize) -> anyhow::Result<()> {
+    let touched =
+        rustix::fs::memfd_create("touched", MemfdFlags::CLOEXEC).context("make a file in memory")?;
+    let touched = File::from(touched);
+    let piece = vec![1; 1 << 20];
+    for at in 0..bytes.div_ceil(piece.len()) {
+        touched.write_all_at(&piece, (at * piece.len()) as u64)?;
+    }
+    Ok(())
 }
 
 /// Fills `bytes` of the file with zeros from `at` on, and syncs them: what the log does ahead of its end.

@@ -154,6 +154,7 @@ impl Cluster {
             log: LogConfig::default(),
             file_settings: config.file_settings().clone(),
             periods: Periods::default(),
+            vitals: member.quorum.vitals().clone(),
         };
         let (registry, unusable) = Registry::open(options, &image)?;
         for partition in unusable {
@@ -173,9 +174,12 @@ impl Cluster {
             interval: config.broker_heartbeat_interval.duration(),
             session: config.broker_session_timeout.duration(),
             lease: lease.clone(),
+            heard: registry.heard(),
         });
         let (quorum, known) = (member.quorum.clone(), (member.id, member.epoch));
-        let losses = tokio::spawn(lost_replicas::tell(quorum, known, registry.clone()));
+        let vitals = quorum.vitals().clone();
+        let telling = lost_replicas::tell(quorum, known, registry.clone());
+        let losses = tokio::spawn(vitals.keep("looking for failed logs", telling));
         Ok(Cluster {
             member,
             registry,
@@ -198,15 +202,13 @@ impl Cluster {
         let made = self.registry.take_made();
         let (id, has_lost_directory) = (self.member.id, self.member.has_lost_directory);
         let is_held = |topic, index| self.registry.get(topic, index).is_some();
+        lost_replicas::tell_of_return(&self.image(), id, &made);
         let lost = lost_replicas::at_start(&self.image(), id, &made, has_lost_directory, is_held);
         if !lost.is_empty() {
-            tracing::warn!(
-                partitions = lost.len(),
-                "this broker does not have all that it had in sync; others keep it"
-            );
+            lost_replicas::tell_at_start(&self.image(), &lost, self.registry.data_dirs());
             self.member.lose(lost).await?;
         }
-        readiness.waits_for("the controller lets this broker serve");
+        readiness.waits_for("the controller has not let this broker serve yet");
         self.heartbeats.want(Wants::Serve);
         tokio::select! {
             () = self.let_in() => {}
@@ -276,7 +278,7 @@ impl Cluster {
         let mut since = Instant::now();
         while since.elapsed() < self.session {
             sleep(self.session / 8).await;
-            if self.member.quorum.leader().is_some() {
+            if self.member.quorum.heard_leader().is_some() {
                 since = Instant::now();
             }
         }
@@ -304,10 +306,12 @@ impl Cluster {
     pub(crate) fn failed(&self) -> impl Future<Output = String> + Send + 'static {
         let quorum = self.member.quorum.clone();
         let refused = self.heartbeats.refused();
+        let panicked = quorum.vitals().failed();
         async move {
             tokio::select! {
                 e = quorum.failed() => e.to_string(),
                 reason = refused => reason,
+                reason = panicked => reason,
             }
         }
     }
@@ -354,7 +358,16 @@ impl Cluster {
 
     /// Who decides for the cluster, where that is known.
     pub(crate) fn controller_id(&self) -> Option<BrokerId> {
-        self.member.quorum.leader()
+        self.member.quorum.heard_leader()
+    }
+
+    /// Fails where nobody decides for the cluster. What is known here may be old then, so that it answers nothing about what would be done.
+    pub(crate) fn check_decides(&self) -> Result<(), OpError> {
+        if self.controller_id().is_some() {
+            return Ok(());
+        }
+        let message = "nobody leads the metadata quorum: a majority of the voters must run and reach each other before anything is decided";
+        Err(OpError::new(ErrorCode::NotController, message))
     }
 
     pub(crate) fn random(&self) -> &Random {
@@ -404,9 +417,10 @@ impl Cluster {
         Ok(partition)
     }
 
-    /// Fails where this broker does not lead the partition, or can no longer be sure that it does.
+    /// Fails where this broker does not lead the partition, or can no longer be sure that it does. The lease is asked first: under one that
+    /// was granted on the strength of a newer image the partition has heard of the leaders in that.
     pub(crate) fn check_leads(&self, partition: &PartitionHandle) -> Result<(), ErrorCode> {
-        let leads = matches!(partition.duty().role, Role::Leader { .. }) && self.lease.is_held();
+        let leads = self.lease.is_held() && matches!(partition.role(), Role::Leader { .. });
         if leads { Ok(()) } else { Err(ErrorCode::NotLeaderOrFollower) }
     }
 

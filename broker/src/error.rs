@@ -53,6 +53,12 @@ pub enum StartError {
         /// What the cluster said.
         reason: String,
     },
+    /// It cannot go on, though it had begun well.
+    #[error("the broker cannot go on: {reason}")]
+    Failed {
+        /// What happened.
+        reason: String,
+    },
     /// It was told to stop before it had started.
     #[error("stopped while starting")]
     Stopped,

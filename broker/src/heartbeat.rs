@@ -8,9 +8,10 @@ use floodmark_replication::cluster::ClusterImage;
 use floodmark_replication::controller::{Controller, Heartbeat, HeartbeatAnswer, Wants, heartbeat_to};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::quorum::QuorumHandle;
+use floodmark_replication::rpc::reason;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Of a session that one heartbeat may wait for its answer, and of the interval until one that failed is sent again.
 const PARTS: u32 = 4;
@@ -27,6 +28,8 @@ pub(crate) struct Pulse {
     pub(crate) interval: Duration,
     pub(crate) session: Duration,
     pub(crate) lease: Lease,
+    /// Up to which version of the image this broker has stopped to lead what others lead since.
+    pub(crate) heard: watch::Receiver<u64>,
 }
 
 /// A pulse that beats; it ends with this.
@@ -42,7 +45,8 @@ impl Heartbeats {
     pub(crate) fn spawn(pulse: Pulse) -> Heartbeats {
         let (wants, wanted) = watch::channel(None);
         let (refuses, refused) = watch::channel(None);
-        let task = tokio::spawn(async move { pulse.run(wanted, refuses).await });
+        let vitals = pulse.quorum.vitals().clone();
+        let task = tokio::spawn(vitals.keep("the heartbeat", pulse.run(wanted, refuses)));
         Heartbeats { wants, refused, task }
     }
 
@@ -83,6 +87,14 @@ async fn change<T>(watched: &mut watch::Receiver<T>) {
     }
 }
 
+/// The version of the image that this broker says it knows. A lease is granted on the strength of that: whoever was told of a later one than
+/// its partitions have heard of would answer under it for a leader of the past. They hear of it in a moment.
+async fn heard_of(heard: &mut watch::Receiver<u64>, known: u64, patience: Duration) -> u64 {
+    // Whoever has not heard by then, or never will, says so.
+    let _ = timeout(patience, heard.wait_for(|heard| *heard >= known)).await;
+    known.min(*heard.borrow())
+}
+
 impl Pulse {
     async fn run(self, mut wanted: watch::Receiver<Option<Wants>>, refuses: watch::Sender<Option<String>>) {
         let mut images = self.quorum.watch();
@@ -113,7 +125,7 @@ impl Pulse {
                 Ok(HeartbeatAnswer::NotController { .. }) => (Duration::ZERO, sent + self.interval / PARTS),
                 Err(error) => {
                     if !fails {
-                        let error = error.message();
+                        let error = reason(&error);
                         tracing::warn!(error, "the controller did not hear of this broker; it is told again");
                     }
                     (Duration::ZERO, sent + self.interval / PARTS)
@@ -151,7 +163,8 @@ impl Pulse {
     }
 
     async fn beat(&self, wants: Wants) -> Result<HeartbeatAnswer, tonic::Status> {
-        let image_version = self.quorum.image().version();
+        let known = self.quorum.image().version();
+        let image_version = heard_of(&mut self.heard.clone(), known, self.session / PARTS).await;
         let heartbeat = Heartbeat { broker: self.broker, epoch: self.epoch, image_version, wants };
         match self.quorum.leader() {
             None => Ok(HeartbeatAnswer::NotController { leader: None }),
@@ -163,5 +176,26 @@ impl Pulse {
     /// What of this broker the cluster has decided.
     fn state(&self, image: &ClusterImage) -> Option<(bool, bool)> {
         image.broker(self.broker).map(|broker| (broker.fenced, broker.stopping))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_image_is_told_to_be_known_before_the_partitions_have_heard_of_it() {
+        let (brief, long) = (Duration::from_millis(5), Duration::from_secs(60));
+        let (hears, mut heard) = watch::channel(4);
+        assert_eq!(heard_of(&mut heard, 4, long).await, 4);
+        assert_eq!(heard_of(&mut heard, 3, long).await, 3, "they may be ahead");
+        assert_eq!(heard_of(&mut heard, 5, brief).await, 4, "they hang");
+        let soon = tokio::spawn(async move {
+            tokio::time::sleep(brief).await;
+            hears.send_replace(5);
+        });
+        assert_eq!(heard_of(&mut heard, 5, long).await, 5, "they are waited for");
+        soon.await.unwrap();
+        assert_eq!(heard_of(&mut heard, 6, long).await, 5, "they hear nothing any more");
     }
 }

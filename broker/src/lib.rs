@@ -19,6 +19,7 @@ pub mod groups;
 mod grpc;
 mod heartbeat;
 mod http;
+mod http2;
 mod kafka;
 mod log_rate;
 mod lost_replicas;
@@ -76,6 +77,8 @@ pub(crate) const GRPC_LISTENER: &str = "GRPC";
 const METADATA_DEADLINE: Duration = Duration::from_secs(30);
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 4096;
+/// How long connections are let end where a start fails. Nothing that takes longer is begun with them before the broker serves.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// A running broker. When dropped it stops at once, and nothing of it is left.
 #[derive(Debug)]
@@ -124,11 +127,11 @@ impl Broker {
         let threads = Threads::start(usize::try_from(config.runtime_threads).unwrap_or(0))
             .map_err(StartError::Thread)?;
         let _runtime = threads.control().enter();
-        let kafka = Listening::on("kafka.listen", &config.kafka_listen)?;
-        let grpc = config.grpc_listen.as_ref().map(|at| Listening::on("grpc.listen", at)).transpose()?;
-        let http = config.http_listen.as_ref().map(|at| Listening::on("http.listen", at)).transpose()?;
-        let peers =
-            config.cluster_listen.as_ref().map(|at| Listening::on("cluster.listen", at)).transpose()?;
+        let kafka = Bound::to("kafka.listen", &config.kafka_listen)?;
+        let bound = |key, at: &Option<HostPort>| at.as_ref().map(|at| Bound::to(key, at)).transpose();
+        let grpc = bound("grpc.listen", &config.grpc_listen)?;
+        let http = bound("http.listen", &config.http_listen)?;
+        let peers = bound("cluster.listen", &config.cluster_listen)?;
         let kafka_address = kafka.address;
         let [grpc_address, http_address, peer_address] =
             [&grpc, &http, &peers].map(|door| door.as_ref().map(|door| door.address));
@@ -145,43 +148,26 @@ impl Broker {
         let for_peers = peer_address.map(|bound| peer_endpoint(&config, bound)).transpose()?;
         endpoints.extend(for_peers.iter().map(|at| endpoint(BROKER_LISTENER, at)));
 
-        // Health can be asked for while logs are opened.
+        // Whoever wonders what a start waits for is answered from here on.
         let ground = Ground::new(&config);
         let tasks = TaskTracker::new();
         if let Some(http) = http {
-            tasks.spawn_on(http::run(http.listener, ground.clone()), threads.control());
+            let serving = ground.vitals.keep("serving HTTP", http::run(http.listen()?, ground.clone()));
+            tasks.spawn_on(serving, threads.control());
         }
-        ground.readiness.waits_for("this broker joins its cluster");
-        let joining = joining(&config, &context, &data_dirs, endpoints, &ground)?;
-        let peer_door = peers
-            .map(|peers| PeerDoor::open(peers.listener, &joining.seat, threads.control(), threads.cores()));
-        let seat = joining.seat.clone();
+        let on = (threads.control(), threads.cores());
+        let open = |listener| grpc::Door::open(listener, &config, &ground, &tasks, on);
+        let grpc = grpc.map(Bound::listen).transpose()?.map(open);
+        let peers = peers.map(Bound::listen).transpose()?;
         let stopping = Drain::default();
         let stopped = stopping.clone();
         threads.control().spawn(async move {
             stop.await;
             stopped.begin();
         });
-        let stopped = stopping.clone();
-        let joined = Member::join(joining, async move { stopped.begun().await });
-        let member = threads.wait_for(joined).ok_or(StartError::Ended)??;
-        let controller = begin_to_decide(&member, &config, peer_door.as_ref(), &seat);
-
-        ground.readiness.waits_for("logs are being opened");
-        let opening = Opening {
-            data_dirs,
-            config: &config,
-            random: context.random,
-            clock: context.clock.clone(),
-            cores: threads.cores().iter().map(|core| core.handle.clone()).collect(),
-        };
-        let cluster = Cluster::open(member, controller, opening)?;
         let _temporary = config.temporary.clone();
-        let shared = Arc::new(Shared::new(config, context.clock, cluster, ground));
-        shared.ground.metrics.state.set(shared.observed());
-        if let Some(door) = &peer_door {
-            door.mount(peer_services(&shared, &seat));
-        }
+        let starting = Starting { context, data_dirs, endpoints, peers, ground: &ground, threads: &threads };
+        let shared = starting.join(config, &stopping).inspect_err(|_| part(&ground, &tasks, &threads))?;
         // From here on whatever goes wrong is undone by the drop.
         let broker = Broker {
             shared,
@@ -193,48 +179,49 @@ impl Broker {
             threads,
             _temporary,
         };
-        broker.serve(stopping, kafka.listener, kafka_advertised, grpc.map(|grpc| grpc.listener))?;
+        broker.serve(stopping, kafka, kafka_advertised, grpc.as_ref())?;
         Ok(broker)
     }
 
     fn serve(
         &self,
         stopping: Drain,
-        kafka: TcpListener,
+        kafka: Bound,
         advertised: Arc<Endpoint>,
-        grpc: Option<TcpListener>,
+        grpc: Option<&grpc::Door>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         let serving = self.threads.wait_for(async move {
             tokio::select! {
                 serving = shared.cluster.serve(&shared.ground.readiness) => serving,
                 () = stopping.begun() => Err(StartError::Stopped),
+                reason = shared.cluster.failed() => Err(StartError::Failed { reason }),
             }
         });
         serving.ok_or(StartError::Ended)??;
         let (groups, cluster) = (self.shared.groups.clone(), &self.shared.cluster);
         let following = ops::groups::follow(groups, cluster.quorum().clone(), cluster.registry().clone());
-        self.threads.control().spawn(following);
+        let vitals = &self.shared.ground.vitals;
+        self.threads.control().spawn(vitals.keep("having groups follow the metadata", following));
         let changes = self.shared.ground.metrics.changes.clone();
-        self.threads.control().spawn(changes.follow(cluster.node_id(), cluster.quorum().watch()));
+        let counting = changes.follow(cluster.node_id(), cluster.quorum().watch());
+        self.threads.control().spawn(vitals.keep("counting elections", counting));
         let door = Door {
-            listener: kafka,
+            listener: kafka.listen()?,
             advertised,
             cores: Arc::clone(self.threads.cores()),
             connections: self.tasks.clone(),
             shared: Arc::clone(&self.shared),
         };
-        self.tasks.spawn_on(door.run(), self.threads.control());
-        if let Some(listener) = grpc {
-            let door = grpc::Door {
-                listener,
-                cores: Arc::clone(self.threads.cores()),
-                tasks: self.tasks.clone(),
-                shared: Arc::clone(&self.shared),
-            };
-            self.tasks.spawn_on(door.run(), self.threads.control());
+        self.tasks.spawn_on(vitals.keep("taking Kafka connections", door.run()), self.threads.control());
+        if let Some(door) = grpc {
+            door.mount(&self.shared);
         }
-        self.shared.ground.readiness.serve(cluster.quorum().clone(), cluster.node_id());
+        self.shared.ground.readiness.serve(
+            cluster.quorum().clone(),
+            cluster.node_id(),
+            cluster.registry().clone(),
+        );
         Ok(())
     }
 
@@ -262,8 +249,8 @@ impl Broker {
         self.peer_address
     }
 
-    /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed, or the cluster knows another broker under its
-    /// id. The process should end then.
+    /// Returns when the broker cannot go on, with the reason: the disk of its metadata failed, the cluster knows another broker under its id,
+    /// or a task or thread that it cannot be without has panicked. The process should end then.
     pub fn failed(&self) -> impl Future<Output = String> + Send + 'static {
         self.shared.cluster.failed()
     }
@@ -302,6 +289,67 @@ impl Drop for Broker {
     fn drop(&mut self) {
         self.close(Duration::ZERO);
     }
+}
+
+/// A broker that is no member of its cluster yet.
+struct Starting<'s> {
+    context: LogContext,
+    data_dirs: Vec<DataDir>,
+    /// Where others are told to connect.
+    endpoints: Vec<ClusterEndpoint>,
+    /// Where other brokers connect.
+    peers: Option<TcpListener>,
+    ground: &'s Ground,
+    threads: &'s Threads,
+}
+
+impl Starting<'_> {
+    /// Becomes a member of the cluster, however long that takes, and opens the logs. The broker leads none of them yet.
+    fn join(self, config: BrokerConfig, stopping: &Drain) -> Result<Arc<Shared>, StartError> {
+        let Starting { context, data_dirs, endpoints, peers, ground, threads } = self;
+        ground.readiness.waits_for("this broker joins its cluster");
+        let joining = joining(&config, &context, &data_dirs, endpoints, ground)?;
+        let on = (threads.control(), threads.cores());
+        let open = |peers| PeerDoor::open(peers, &joining.seat, &ground.vitals, on);
+        let peer_door = peers.map(open);
+        let seat = joining.seat.clone();
+        let stopped = stopping.clone();
+        let (joined, panicked) =
+            (Member::join(joining, async move { stopped.begun().await }), ground.vitals.failed());
+        let joined = threads.wait_for(async move {
+            tokio::select! {
+                joined = joined => joined,
+                reason = panicked => Err(StartError::Failed { reason }),
+            }
+        });
+        let member = joined.ok_or(StartError::Ended)??;
+        let controller = begin_to_decide(&member, &config, peer_door.as_ref(), &seat);
+
+        ground.readiness.waits_for("logs are being opened");
+        let opening = Opening {
+            data_dirs,
+            config: &config,
+            random: context.random,
+            clock: context.clock.clone(),
+            cores: threads.cores().iter().map(|core| core.handle.clone()).collect(),
+        };
+        let cluster = Cluster::open(member, controller, opening)?;
+        let shared = Arc::new(Shared::new(config, context.clock, cluster, ground.clone()));
+        shared.ground.metrics.state.set(shared.observed());
+        if let Some(door) = &peer_door {
+            door.mount(peer_services(&shared, &seat));
+        }
+        Ok(shared)
+    }
+}
+
+/// Closes the doors of a broker that does not come to serve.
+fn part(ground: &Ground, tasks: &TaskTracker, threads: &Threads) {
+    ground.drain.begin();
+    tasks.close();
+    let tasks = tasks.clone();
+    // Whoever does not go within that time is cut off with the threads.
+    threads.wait_for(async move { tokio::time::timeout(PARTING, tasks.wait()).await.is_ok() });
 }
 
 /// What other brokers may ask of this one once it is a member. Everything is behind the check of who calls, `seat.identity_check()`.
@@ -371,6 +419,7 @@ fn joining(
             heartbeat: config.quorum_heartbeat.duration(),
             election_timeout: config.quorum_election_timeout.duration(),
         },
+        vitals: ground.vitals.clone(),
     };
     Ok(Joining {
         seat: Seat::new(&quorum),
@@ -390,29 +439,42 @@ fn peer_endpoint(config: &BrokerConfig, bound: SocketAddr) -> Result<Endpoint, S
     advertised("cluster", named.or(config.cluster_listen.as_ref()).unwrap_or(&listened), bound)
 }
 
-/// A socket that connections can come to.
-struct Listening {
-    listener: TcpListener,
+/// A socket with an address of its own. Connections are refused there until it is listened on.
+struct Bound {
+    socket: TcpSocket,
     address: SocketAddr,
+    /// The setting, and what it says.
+    key: &'static str,
+    wanted: HostPort,
 }
 
-impl Listening {
-    fn on(key: &'static str, address: &HostPort) -> Result<Listening, StartError> {
-        bind(address).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => StartError::AddressInUse { key, address: address.clone() },
-            _ => StartError::Listen { key, address: address.clone(), source },
-        })
+impl Bound {
+    fn to(key: &'static str, wanted: &HostPort) -> Result<Bound, StartError> {
+        let bound = bind(wanted).and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let (address, socket) = bound.map_err(|e| cannot_listen(key, wanted, e))?;
+        Ok(Bound { socket, address, key, wanted: wanted.clone() })
+    }
+
+    fn listen(self) -> Result<TcpListener, StartError> {
+        self.socket.listen(BACKLOG).map_err(|e| cannot_listen(self.key, &self.wanted, e))
     }
 }
 
-fn bind(wanted: &HostPort) -> io::Result<Listening> {
+fn cannot_listen(key: &'static str, wanted: &HostPort, source: io::Error) -> StartError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { key, address: wanted.clone() },
+        _ => StartError::Listen { key, address: wanted.clone(), source },
+    }
+}
+
+fn bind(wanted: &HostPort) -> io::Result<TcpSocket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (wanted.host.as_str(), wanted.port).to_socket_addrs()? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A broker that is started again finds connections of the one before in TIME_WAIT.
         socket.set_reuseaddr(true)?;
-        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(listener) => return Ok(Listening { address: listener.local_addr()?, listener }),
+        match socket.bind(address) {
+            Ok(()) => return Ok(socket),
             Err(e) => last = e,
         }
     }

@@ -5,33 +5,51 @@ use std::time::Duration;
 use floodmark_storage::clock::Stopwatch;
 use parking_lot::Mutex;
 
-const LINES_A_WINDOW: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(1);
-
 /// A limit on lines, shared by what it is meant for.
 #[derive(Debug)]
 pub(crate) struct LogRate {
+    limit: Limit,
     since: Stopwatch,
     window: Mutex<Window>,
 }
 
+/// So many lines in so long.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    lines: u32,
+    period: Duration,
+}
+
+const OFTEN: Limit = Limit { lines: 10, period: Duration::from_secs(1) };
+const SELDOM: Limit = Limit { lines: 1, period: Duration::from_secs(60) };
+
 #[derive(Debug, Default)]
 struct Window {
-    began: Duration,
+    /// With the first line that is said in it.
+    began: Option<Duration>,
     lines: u32,
     left_out: u64,
 }
 
 impl Default for LogRate {
     fn default() -> LogRate {
-        LogRate { since: Stopwatch::start(), window: Mutex::default() }
+        LogRate::of(OFTEN)
     }
 }
 
 impl LogRate {
+    /// One line a minute, for what may go on for long.
+    pub(crate) fn seldom() -> LogRate {
+        LogRate::of(SELDOM)
+    }
+
+    fn of(limit: Limit) -> LogRate {
+        LogRate { limit, since: Stopwatch::start(), window: Mutex::default() }
+    }
+
     /// Calls `line` with the number of lines that were left out before it, unless there were too many lately.
     pub(crate) fn say(&self, line: impl FnOnce(u64)) {
-        let allowed = self.window.lock().next(self.since.elapsed());
+        let allowed = self.window.lock().next(self.limit, self.since.elapsed());
         if let Some(left_out) = allowed {
             line(left_out);
         }
@@ -39,12 +57,12 @@ impl LogRate {
 }
 
 impl Window {
-    fn next(&mut self, now: Duration) -> Option<u64> {
-        if now >= self.began + WINDOW {
-            self.began = now;
+    fn next(&mut self, limit: Limit, now: Duration) -> Option<u64> {
+        if self.began.is_none_or(|began| now >= began + limit.period) {
+            self.began = Some(now);
             self.lines = 0;
         }
-        if self.lines >= LINES_A_WINDOW {
+        if self.lines >= limit.lines {
             self.left_out += 1;
             return None;
         }
@@ -59,13 +77,20 @@ mod tests {
 
     #[test]
     fn lines_past_the_limit_are_counted_and_told_with_the_next() {
-        let mut window = Window::default();
-        let begins = Duration::from_millis(300);
-        let said: Vec<_> = (0..25).filter_map(|_| window.next(begins)).collect();
+        let (mut window, began) = (Window::default(), Duration::from_millis(300));
+        let said: Vec<_> = (0..25).filter_map(|_| window.next(OFTEN, began)).collect();
         assert_eq!(said, [0; 10]);
-        assert_eq!(window.next(WINDOW - Duration::from_millis(1)), None);
-        assert_eq!(window.next(WINDOW), Some(16));
-        assert_eq!(window.next(WINDOW + begins), Some(0));
+        let over = began + OFTEN.period;
+        assert_eq!(window.next(OFTEN, over - Duration::from_millis(1)), None);
+        assert_eq!(window.next(OFTEN, over), Some(16));
+        assert_eq!(window.next(OFTEN, over + began), Some(0));
+    }
+
+    #[test]
+    fn what_goes_on_is_told_once_a_minute_with_the_number_of_times() {
+        let mut window = Window::default();
+        let told: Vec<_> = (59..184).filter_map(|s| window.next(SELDOM, Duration::from_secs(s))).collect();
+        assert_eq!(told, [0, 59, 59]);
     }
 
     #[test]

@@ -8,10 +8,13 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 use floodmark_replication::cluster::{ClusterImage, Command, Partition};
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::Registry;
+use floodmark_storage::data_dir::DataDir;
 use tokio::time::sleep;
 
 /// How often logs are looked at for whether they have failed. What they lead is answered with an error meanwhile.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
+/// Partitions that one line names.
+const NAMED_MAX: usize = 20;
 /// One try to say so.
 const WITHIN: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,65 @@ pub(crate) fn at_start(
         }
     };
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
+}
+
+/// Says in the log which partitions those are, and what follows from it, which is another thing where nobody else has them.
+pub(crate) fn tell_at_start(image: &ClusterImage, lost: &[(TopicId, u32)], data_dirs: &[DataDir]) {
+    let (shared, alone) = by_others(image, lost);
+    if !shared.is_empty() {
+        tracing::warn!(
+            count = shared.len(),
+            partitions = some_of(&shared),
+            "this broker does not have all that it had in sync; others have it, lead, and send it"
+        );
+    }
+    if !alone.is_empty() {
+        let dirs: Vec<String> = data_dirs.iter().map(|dir| dir.path().display().to_string()).collect();
+        tracing::error!(
+            count = alone.len(),
+            partitions = some_of(&alone),
+            data_dirs = dirs.join(", "),
+            "partitions are in none of the data directories, nobody else has all of them, and nobody will lead them: where a disk was not mounted, stop the broker, mount it, and go on as docs/OPERATIONS.md says under \"A disk was not mounted\""
+        );
+    }
+}
+
+/// Says which partitions the cluster takes for lost since an earlier start. What is here of them now may be what was missing then, or what was
+/// made in its place: nothing tells the two apart without a doubt.
+pub(crate) fn tell_of_return(image: &ClusterImage, id: BrokerId, made: &BTreeSet<(TopicId, u32)>) {
+    let returned = returned(image, id, made);
+    if !returned.is_empty() {
+        let (shared, alone) = by_others(image, &returned);
+        tracing::warn!(
+            count = returned.len(),
+            partitions = some_of(&[alone, shared].concat()),
+            "partitions were missing at an earlier start, and nobody leads them since: where what was missing is back, have them led again as docs/OPERATIONS.md says under \"A disk was not mounted\""
+        );
+    }
+}
+
+fn returned(image: &ClusterImage, id: BrokerId, made: &BTreeSet<(TopicId, u32)>) -> Vec<(TopicId, u32)> {
+    let all = in_sync(image, id).filter(|(_, _, partition)| partition.is_lost);
+    all.map(|(topic, index, _)| (topic, index)).filter(|key| !made.contains(key)).collect()
+}
+
+/// Names of those of which others have everything, and of the rest.
+fn by_others(image: &ClusterImage, lost: &[(TopicId, u32)]) -> (Vec<String>, Vec<String>) {
+    let (mut shared, mut alone) = (Vec::new(), Vec::new());
+    for (id, index) in lost {
+        let Some(topic) = image.topic_by_id(*id) else { continue };
+        let is_shared = topic.partition(*index).is_some_and(has_other);
+        let names = if is_shared { &mut shared } else { &mut alone };
+        names.push(format!("{}-{index}", topic.name));
+    }
+    (shared, alone)
+}
+
+/// A line of the log has an end.
+fn some_of(names: &[String]) -> String {
+    let (named, others) = names.split_at(names.len().min(NAMED_MAX));
+    let rest = if others.is_empty() { String::new() } else { format!(" and {} others", others.len()) };
+    named.join(", ") + &rest
 }
 
 /// How a log of this broker is while it runs.
@@ -80,7 +142,12 @@ pub(crate) async fn tell(quorum: QuorumHandle, (id, epoch): (BrokerId, BrokerEpo
         if partitions.is_empty() {
             continue;
         }
-        tracing::error!(partitions = partitions.len(), "logs have failed; other replicas take over");
+        let (shared, _) = by_others(&quorum.image(), &partitions);
+        tracing::error!(
+            count = partitions.len(),
+            partitions = some_of(&shared),
+            "logs have failed; other replicas take over"
+        );
         let lose = Command::LoseReplicas { broker: id, epoch, partitions };
         if let Err(error) = quorum.propose_within(lose, WITHIN).await {
             tracing::warn!(%error, "the cluster was not told that logs have failed; it is told again");
@@ -189,6 +256,32 @@ mod tests {
         assert_eq!(restart(&mut image, 3, false), []);
         assert_eq!(restart(&mut image, 4, true), []);
         assert_eq!(restart(&mut image, 5, true), [(id(ALONE), 0)]);
+    }
+
+    #[test]
+    fn what_others_have_is_told_apart_from_what_nobody_has() {
+        let image = image();
+        let lost = [SHARED, ALONE, LAST, 99].map(|n| (id(n), 0));
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(by_others(&image, &lost), (names(&["t5-0"]), names(&["t6-0", "t7-0"])));
+        assert_eq!(some_of(&names(&["a-0", "b-1"])), "a-0, b-1");
+        let many: Vec<String> = (0..NAMED_MAX + 3).map(|n| format!("t-{n}")).collect();
+        let told = some_of(&many);
+        assert!(told.starts_with("t-0, t-1,") && told.ends_with(", t-19 and 3 others"), "{told}");
+    }
+
+    #[test]
+    fn what_was_lost_once_and_is_there_is_told() {
+        let mut image = image();
+        let (broker, alone) = (BrokerId(1), (id(ALONE), 0));
+        let none = BTreeSet::new();
+        assert_eq!(returned(&image, broker, &none), []);
+        let epoch = image.broker(broker).unwrap().epoch;
+        done(&mut image, &Command::SetFeatureLevel { level: 2 });
+        done(&mut image, &Command::LoseReplicas { broker, epoch, partitions: vec![alone] });
+        assert_eq!(returned(&image, broker, &none), [alone]);
+        assert_eq!(returned(&image, broker, &[alone].into()), [], "it has just been made");
+        assert_eq!(returned(&image, BrokerId(2), &none), []);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Member {
             started = telling(starting, seat, readiness) => started?,
             () = &mut stop => return Err(StartError::Stopped),
         };
-        readiness.waits_for("the metadata quorum has a leader, and this broker all that it has agreed on");
+        readiness.waits_for("this broker does not have all yet that the metadata quorum has agreed on");
         let registered = tokio::select! {
             registered = register(&quorum, &joining) => registered,
             () = &mut stop => Err(StartError::Stopped),

@@ -1,9 +1,8 @@
 //! The door for other brokers: a listener of its own, so that clients never get to what moves replicas and votes. Knows no service; what is
 //! served is given to it, the quorum's at once, the rest when the broker is a member.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -12,7 +11,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use floodmark_replication::quorum::Seat;
-use parking_lot::Mutex;
+use floodmark_replication::vital::Vitals;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -27,6 +26,7 @@ use tonic::transport::server::Connected;
 
 use crate::accepted;
 use crate::admission::{ConnectionLimits, Place};
+use crate::http2::{Fault, Preface, Told, Written};
 use crate::log_rate::LogRate;
 use crate::runtime::{Assigned, Core};
 
@@ -38,10 +38,6 @@ const CONNECTIONS_PER_IP_MAX: usize = 512;
 const ACCEPTED_MAX: usize = 64;
 /// Time that a caller has to say that it speaks HTTP/2.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// What every HTTP/2 connection begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Addresses that are remembered as told of. Beyond them nothing more is logged.
-const TOLD_MAX: usize = 1024;
 /// Calls of one connection at one time.
 const CALLS_MAX: u32 = 1024;
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
@@ -76,20 +72,22 @@ impl PeerDoor {
     pub(crate) fn open(
         listener: TcpListener,
         seat: &Seat,
-        control: &tokio::runtime::Handle,
-        cores: &Arc<[Core]>,
+        vitals: &Vitals,
+        (control, cores): (&tokio::runtime::Handle, &Arc<[Core]>),
     ) -> PeerDoor {
         let mut early = Routes::builder();
         seat.add_services(&mut early);
         let door = PeerDoor { controller: Arc::default(), later: Arc::default() };
         let served = Served { early: early.routes().into_axum_router(), door: door.clone() };
-        let told = Arc::new(Told::default());
+        let told = Arc::new(Told::new("brokers"));
         let servers = cores.iter().map(|core| {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            core.handle.spawn(serve(served.clone(), accepted, Arc::clone(&told)));
+            let serving = serve(served.clone(), accepted, Arc::clone(&told));
+            core.handle.spawn(vitals.keep("serving other brokers", serving));
             sender
         });
-        control.spawn(take_all(listener, Arc::clone(cores), servers.collect()));
+        let taking = take_all(listener, Arc::clone(cores), servers.collect());
+        control.spawn(vitals.keep("taking connections of other brokers", taking));
         door
     }
 
@@ -201,54 +199,21 @@ struct Accepted {
     core: Assigned,
 }
 
-/// Which addresses brought connections that were ended before they had begun, and why.
-#[derive(Debug, Default)]
-struct Told(Mutex<BTreeSet<(IpAddr, NoBroker)>>);
-
-/// Why a connection is none of a broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum NoBroker {
-    Silent,
-    Garbage,
-}
-
-impl Told {
-    /// Tells it, once for each address and reason. The error ends the connection.
-    fn refuse(&self, peer: SocketAddr, why: NoBroker) -> io::Error {
-        let mut told = self.0.lock();
-        if told.len() < TOLD_MAX && told.insert((peer.ip(), why)) {
-            let reason = match why {
-                NoBroker::Silent => "it did not begin to speak",
-                NoBroker::Garbage => "what came is not HTTP/2",
-            };
-            tracing::warn!(
-                %peer,
-                reason,
-                "a connection to the listener for brokers was ended; it is not told of again"
-            );
-        }
-        match why {
-            NoBroker::Silent => io::ErrorKind::TimedOut.into(),
-            NoBroker::Garbage => io::ErrorKind::InvalidData.into(),
-        }
-    }
-}
-
 /// A connection on its core, closed where it does not begin to speak as brokers do.
 struct Socket {
     socket: TcpStream,
     peer: SocketAddr,
     /// Until the preface is there.
     handshake: Option<Handshake>,
+    written: Written,
+    told: Arc<Told>,
     _place: Place,
     _core: Assigned,
 }
 
 struct Handshake {
-    /// What is still to come of the preface.
-    missing: &'static [u8],
+    preface: Preface,
     end: Pin<Box<Sleep>>,
-    told: Arc<Told>,
 }
 
 impl Socket {
@@ -257,22 +222,20 @@ impl Socket {
         Ok(Socket {
             socket: TcpStream::from_std(accepted.socket)?,
             peer: accepted.peer,
-            handshake: Some(Handshake { missing: PREFACE, end, told: Arc::clone(told) }),
+            handshake: Some(Handshake { preface: Preface::new(), end }),
+            written: Written::default(),
+            told: Arc::clone(told),
             _place: accepted.place,
             _core: accepted.core,
         })
     }
-}
 
-impl Handshake {
-    /// True once it is over.
-    fn on_bytes(&mut self, came: &[u8], peer: SocketAddr) -> io::Result<bool> {
-        let (expected, missing) = self.missing.split_at(came.len().min(self.missing.len()));
-        if !came.starts_with(expected) {
-            return Err(self.told.refuse(peer, NoBroker::Garbage));
+    fn on_written(&mut self, pieces: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written
+            && let Some(code) = self.written.on_written(pieces, *bytes)
+        {
+            self.told.tell(self.peer, Fault::Broken, Some(code));
         }
-        self.missing = missing;
-        Ok(missing.is_empty())
     }
 }
 
@@ -290,18 +253,21 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let peer = self.peer;
         let before = into.filled().len();
-        let read = Pin::new(&mut self.socket).poll_read(cx, into);
-        if let Some(handshake) = &mut self.handshake {
-            // Behind the read: where this broker stood still, what came in time is there.
-            if read.is_pending() && handshake.end.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(handshake.told.refuse(peer, NoBroker::Silent)));
-            }
-            match handshake.on_bytes(&into.filled()[before..], peer) {
-                Ok(true) => self.handshake = None,
-                Ok(false) => {}
-                Err(e) => return Poll::Ready(Err(e)),
+        let Socket { socket, peer, handshake, told, .. } = &mut *self;
+        let read = Pin::new(socket).poll_read(cx, into);
+        let Some(shaking) = handshake else { return read };
+        // Behind the read: where this broker stood still, what came in time is there.
+        if read.is_pending() && shaking.end.as_mut().poll(cx).is_ready() {
+            told.tell(*peer, Fault::Silent, None);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        match shaking.preface.on_bytes(&into.filled()[before..]) {
+            Some(true) => *handshake = None,
+            Some(false) => {}
+            None => {
+                told.tell(*peer, Fault::Garbage, None);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
         }
         read
@@ -310,7 +276,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, from)
+        let written = Pin::new(&mut self.socket).poll_write(cx, from);
+        self.on_written(&[io::IoSlice::new(from)], &written);
+        written
     }
 
     fn poll_write_vectored(
@@ -318,7 +286,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, from);
+        self.on_written(from, &written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use floodmark_proto::ids::BrokerId;
 use floodmark_replication::cluster::{ClusterImage, Partition};
 use floodmark_replication::quorum::QuorumHandle;
+use floodmark_replication::registry::{OutOfOrder, Registry};
 use parking_lot::Mutex;
 
 use crate::shutdown::Drain;
@@ -15,7 +16,7 @@ pub(crate) struct Readiness {
     /// What a broker that starts waits for.
     waiting: Mutex<String>,
     /// There once logs are open.
-    serving: OnceLock<(QuorumHandle, BrokerId)>,
+    serving: OnceLock<(QuorumHandle, BrokerId, Registry)>,
     drain: Drain,
 }
 
@@ -30,30 +31,35 @@ impl Readiness {
         *self.waiting.lock() = what.into();
     }
 
-    /// Logs are open, and connections are taken.
-    pub(crate) fn serve(&self, quorum: QuorumHandle, broker: BrokerId) {
+    /// What it waits for, in those words.
+    pub(crate) fn waiting(&self) -> String {
+        self.waiting.lock().clone()
+    }
+
+    /// Logs are open, and clients are served.
+    pub(crate) fn serve(&self, quorum: QuorumHandle, broker: BrokerId, registry: Registry) {
         // A broker begins to serve once.
-        let _ = self.serving.set((quorum, broker));
+        let _ = self.serving.set((quorum, broker, registry));
     }
 
     /// Why clients cannot be served; `None` where they can.
     pub(crate) fn unavailable(&self) -> Option<String> {
-        let Some((quorum, broker)) = self.serving.get() else { return Some(self.waiting.lock().clone()) };
+        let Some((quorum, broker, _)) = self.serving.get() else { return Some(self.waiting()) };
         if self.drain.has_begun() {
             return Some("the broker stops".to_owned());
         }
-        if quorum.leader().is_none() {
-            return Some("nobody leads the metadata quorum".to_owned());
+        if quorum.heard_leader().is_none() {
+            return Some("no leader of the metadata is heard that a majority follows".to_owned());
         }
         fenced(&quorum.image(), *broker)
     }
 
     /// Why another broker must not be taken down now; `None` where this one carries its share: clients are served, and it has everything
-    /// that its replicas ought to have.
+    /// that its replicas ought to have, in logs that take more.
     pub(crate) fn unready(&self) -> Option<String> {
         self.unavailable().or_else(|| {
-            let (quorum, broker) = self.serving.get()?;
-            behind(&quorum.image(), *broker)
+            let (quorum, broker, registry) = self.serving.get()?;
+            failed(&registry.out_of_order()).or_else(|| behind(&quorum.image(), *broker))
         })
     }
 }
@@ -65,6 +71,15 @@ fn fenced(image: &ClusterImage, broker: BrokerId) -> Option<String> {
             Some("the controller has not let this broker serve: it is fenced".to_owned())
         }
         Some(_) => None,
+    }
+}
+
+/// Partitions that this broker should serve and cannot, whatever others do.
+fn failed(found: &OutOfOrder) -> Option<String> {
+    match found.count {
+        0 => None,
+        1 => Some(format!("this broker cannot use {}", found.first)),
+        all => Some(format!("this broker cannot use {all} of its partitions, {} among them", found.first)),
     }
 }
 
@@ -101,6 +116,18 @@ mod tests {
         assert_eq!(readiness.unavailable().unwrap(), "two of three voters do not answer");
         drain.begin();
         assert!(readiness.unready().is_some());
+    }
+
+    #[test]
+    fn partitions_that_cannot_be_used_are_counted_and_one_is_named() {
+        let found = |count, first: &str| OutOfOrder { count, first: first.to_owned() };
+        assert_eq!(failed(&found(0, "")), None);
+        assert_eq!(
+            failed(&found(1, "partition t-0: full")).unwrap(),
+            "this broker cannot use partition t-0: full"
+        );
+        let many = failed(&found(3, "partition t-0: full")).unwrap();
+        assert_eq!(many, "this broker cannot use 3 of its partitions, partition t-0: full among them");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use floodmark_replication::vital::Vitals;
 use floodmark_storage::clock::Clock;
 
 use crate::admission::{ByteBudget, ConnectionLimits};
@@ -12,6 +13,7 @@ use crate::grpc::Api;
 use crate::kafka::dispatch::SERVED;
 use crate::kafka::fetch_sessions::{FetchSessions, SessionLimits};
 use crate::metrics::{Metrics, SeriesMax, State};
+use crate::ops::fetch::AnswerMemory;
 use crate::ops::groups;
 use crate::ops::producer_ids::ProducerIds;
 use crate::readiness::Readiness;
@@ -25,6 +27,7 @@ pub(crate) struct Shared {
     /// What the cluster has agreed on, and the partitions that this broker holds.
     pub(crate) cluster: Cluster,
     pub(crate) fetch_sessions: FetchSessions,
+    pub(crate) answer_memory: Arc<AnswerMemory>,
     pub(crate) groups: Coordinator,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) ground: Ground,
@@ -34,12 +37,19 @@ impl Shared {
     pub(crate) fn new(config: BrokerConfig, clock: Clock, cluster: Cluster, ground: Ground) -> Shared {
         let fetch_sessions = FetchSessions::new(SessionLimits::default(), cluster.random().clone());
         let random = cluster.random().clone();
-        let groups = groups::coordinator(&config, clock.clone(), random, cluster.lease().clone());
+        let groups = groups::coordinator(
+            &config,
+            clock.clone(),
+            random,
+            cluster.lease().clone(),
+            ground.vitals.clone(),
+        );
         Shared {
             config,
             clock,
             cluster,
             fetch_sessions,
+            answer_memory: Arc::default(),
             groups,
             producer_ids: ProducerIds::default(),
             ground,
@@ -76,6 +86,8 @@ pub(crate) struct Ground {
     /// Begins when the broker stops.
     pub(crate) drain: Drain,
     pub(crate) readiness: Arc<Readiness>,
+    /// What the broker cannot be without.
+    pub(crate) vitals: Vitals,
 }
 
 impl Ground {
@@ -92,6 +104,7 @@ impl Ground {
             request_bytes: ByteBudget::new(config.queued_request_bytes_max.as_usize()),
             readiness: Arc::new(Readiness::new(drain.clone())),
             drain,
+            vitals: Vitals::default(),
         }
     }
 }

@@ -154,7 +154,7 @@ impl Brokers {
     fn leading(&self, index: i32) -> Option<(i32, PartitionHandle)> {
         (1..).zip(&self.nodes).filter(|(_, node)| node.broker.is_some()).find_map(|(id, _)| {
             let partition = self.cluster(id).registry().get(topic(), index)?;
-            let leads = matches!(partition.duty().role, Role::Leader { .. }) && partition.stopped().is_none();
+            let leads = matches!(partition.role(), Role::Leader { .. }) && partition.stopped().is_none();
             leads.then_some((id, partition))
         })
     }
@@ -319,4 +319,34 @@ fn a_leader_whose_log_cannot_be_made_gives_way() {
     });
     assert_eq!(brokers.faults_taken(1), 1);
     brokers.until("it takes records", |brokers| brokers.try_append(&partition, "v").ok());
+}
+
+/// What has panicked may be half done and is not done again: a broker without it would be unfenced, and of no use.
+#[test]
+fn a_broker_fails_where_something_that_it_cannot_be_without_panics() {
+    let mut brokers = Brokers::start(1, 1);
+    brokers.produce(1);
+    let failed = brokers.nodes[0].broker.as_ref().unwrap().failed();
+    let early =
+        brokers.runtime.block_on(async { tokio::time::timeout(Duration::from_millis(1), failed).await });
+    assert!(early.is_err(), "{early:?}");
+    brokers.nodes[0].disk.inject(Fault {
+        on: FaultOn::Open,
+        path_ends: "u-0/log.manifest.tmp".to_owned(),
+        after: 0,
+        times: 1,
+        kind: FaultKind::Panic,
+    });
+    let id = TopicId::from_bytes([10; 16]).unwrap();
+    let assignments = vec![vec![BrokerId(1)]];
+    let create = Command::CreateTopic { name: "u".to_owned(), id, assignments, settings: Vec::new() };
+    brokers.runtime.block_on(brokers.quorum().propose(create)).unwrap();
+    let failed = brokers.nodes[0].broker.as_ref().unwrap().failed();
+    let failed = brokers.runtime.block_on(async { tokio::time::timeout(PATIENCE, failed).await }).unwrap();
+    assert!(failed.starts_with("having partitions follow the metadata panicked"), "{failed}");
+    // A new start makes the partition, and everything else is there.
+    brokers.restart(1);
+    brokers.until("it is made", |brokers| brokers.cluster(1).registry().get(id, 0));
+    brokers.produce(1);
+    brokers.check();
 }

@@ -1,11 +1,34 @@
 //! Answers that clients rely on and that are seen only in the bytes: one request, one answer.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
 
+mod kafka_client;
 mod wire;
 
 use std::thread;
 use std::time::Duration;
 
+use floodmark_proto::kafka::ErrorCode;
+use floodmark_proto::kafka::messages::create_partitions::{
+    CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopic,
+};
+use floodmark_proto::kafka::messages::create_topics::{
+    CreatableTopic, CreateTopicsRequest, CreateTopicsResponse,
+};
+use floodmark_proto::kafka::messages::delete_topics::{
+    DeleteTopicState, DeleteTopicsRequest, DeleteTopicsResponse,
+};
+use floodmark_proto::kafka::messages::describe_topic_partitions::{
+    Cursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicRequest as DescribedTopic,
+};
+use floodmark_proto::kafka::messages::fetch::FetchResponse;
+use floodmark_proto::kafka::messages::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use floodmark_proto::kafka::messages::leave_group::{LeaveGroupRequest, LeaveGroupResponse, MemberIdentity};
+use floodmark_proto::kafka::messages::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
+};
+use floodmark_proto::kafka::messages::produce::ProduceRequest;
+
+use kafka_client::{FetchOf, Fetched, Kafka, batch, produce_request, produced};
 use wire::{Client, Fate, PATIENCE, broker, frame};
 
 const METADATA: i16 = 3;
@@ -45,6 +68,131 @@ fn deleting_records_without_time_to_wait_is_still_done_and_said() {
     let told = ask(&mut client, DELETE_RECORDS, 0, &body);
     let expected = [&[0; 4][..], &one, &string("t"), &one, &[0; 4], &0_i64.to_be_bytes(), &[0; 2]].concat();
     assert_eq!(told, expected, "throttle time, topic, partition, first offset, no error");
+}
+
+#[test]
+fn producing_without_time_to_wait_for_others_is_done_and_said() {
+    let broker = broker(&[]);
+    let mut kafka = Kafka::connect(broker.kafka_address()).unwrap();
+    // Of the second the disk is asked nothing before it is told.
+    for (topic, sync) in [("synced", "ack"), ("written", "none")] {
+        assert_eq!(kafka.create_topic(topic, 1, &[("floodmark.sync", sync)]).unwrap(), 0);
+        let (records, mut next) = (batch(&[b"v"]), 0);
+        for timeout_ms in [0, -1, i32::MIN, 1] {
+            let request =
+                |acks| ProduceRequest { timeout_ms, ..produce_request(topic, 0, acks, Some(&records)) };
+            for acks in [1, -1] {
+                let answer = kafka.ask(9, &request(acks)).unwrap();
+                let told = produced(&answer.read());
+                assert_eq!(
+                    (told.error_code, told.base_offset),
+                    (0, next),
+                    "{topic}, acks={acks}, {timeout_ms} ms"
+                );
+                next += 1;
+            }
+            // Nothing is said; a connection that is closed would say that it failed.
+            kafka.send(9, &request(0)).unwrap();
+            next += 1;
+            assert_eq!(
+                kafka.produce(topic, 0, -1, &records).unwrap().base_offset,
+                next,
+                "{topic}, {timeout_ms} ms"
+            );
+            next += 1;
+        }
+    }
+}
+
+#[test]
+fn topics_are_made_extended_and_deleted_without_time_to_wait() {
+    let broker = broker(&[]);
+    let mut kafka = Kafka::connect(broker.kafka_address()).unwrap();
+    for (timeout_ms, name) in [(0, "a"), (1, "b"), (-1, "c")] {
+        let topic = CreatableTopic { name, num_partitions: 1, replication_factor: 1, ..Default::default() };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms, ..Default::default() };
+        let answer = kafka.ask(7, &request).unwrap();
+        assert_eq!(answer.read::<CreateTopicsResponse<'_>>().topics[0].error_code, 0, "{timeout_ms} ms");
+        let topics = vec![CreatePartitionsTopic { name, count: 2, assignments: None }];
+        let request = CreatePartitionsRequest { topics, timeout_ms, validate_only: false };
+        let answer = kafka.ask(3, &request).unwrap();
+        assert_eq!(answer.read::<CreatePartitionsResponse<'_>>().results[0].error_code, 0, "{timeout_ms} ms");
+        let topics = vec![DeleteTopicState { name: Some(name), ..Default::default() }];
+        let request = DeleteTopicsRequest { topics, timeout_ms, ..Default::default() };
+        let answer = kafka.ask(6, &request).unwrap();
+        assert_eq!(answer.read::<DeleteTopicsResponse<'_>>().responses[0].error_code, 0, "{timeout_ms} ms");
+    }
+}
+
+#[test]
+fn ids_that_are_none_and_halves_of_things_are_told_apart_as_kafka_does() {
+    let broker = broker(&[]);
+    let mut kafka = Kafka::connect(broker.kafka_address()).unwrap();
+    assert_eq!(kafka.create_topic("t", 1, &[]).unwrap(), 0);
+    kafka.await_coordinator("g");
+    let (unknown_id, invalid) = (ErrorCode::UnknownTopicId.code(), ErrorCode::InvalidRequest.code());
+
+    let records = batch(&[b"v"]);
+    let mut request = produce_request("", 0, -1, Some(&records));
+    let answer = kafka.ask(13, &request).unwrap();
+    assert_eq!(produced(&answer.read()).error_code, unknown_id);
+    request.topic_data[0].name = "missing";
+    let answer = kafka.ask(9, &request).unwrap();
+    assert_eq!(produced(&answer.read()).error_code, ErrorCode::UnknownTopicOrPartition.code());
+
+    let answer = kafka.ask(13, &FetchOf::new("", 0, 0).request()).unwrap();
+    assert_eq!(Fetched::of(&answer.read::<FetchResponse<'_>>()).error_code, unknown_id);
+
+    let partition = OffsetCommitRequestPartition { partition_index: 0, ..Default::default() };
+    let topic = OffsetCommitRequestTopic { partitions: vec![partition], ..Default::default() };
+    let request = OffsetCommitRequest {
+        group_id: "g",
+        generation_id_or_member_epoch: -1,
+        topics: vec![topic],
+        ..Default::default()
+    };
+    let answer = kafka.ask(10, &request).unwrap();
+    let told = answer.read::<OffsetCommitResponse<'_>>();
+    assert_eq!(told.topics[0].partitions[0].error_code, unknown_id);
+
+    for (producer_id, producer_epoch, expected) in [(-1, 0, invalid), (7, -1, invalid), (-1, -1, 0)] {
+        let request = InitProducerIdRequest {
+            transactional_id: None,
+            producer_id,
+            producer_epoch,
+            ..Default::default()
+        };
+        let answer = kafka.ask(4, &request).unwrap();
+        assert_eq!(
+            answer.read::<InitProducerIdResponse>().error_code,
+            expected,
+            "{producer_id} {producer_epoch}"
+        );
+    }
+
+    let cursor = |partition_index| {
+        let cursor = Some(Cursor { topic_name: "t", partition_index });
+        let topics = vec![DescribedTopic { name: "t" }];
+        DescribeTopicPartitionsRequest { topics, response_partition_limit: 10, cursor }
+    };
+    for (index, expected) in [(-1, invalid), (0, 0)] {
+        let answer = kafka.ask(0, &cursor(index)).unwrap();
+        let told = answer.read::<DescribeTopicPartitionsResponse<'_>>();
+        assert_eq!(told.topics[0].error_code, expected, "from partition {index}");
+    }
+
+    // Of a group that is not there nobody is a member, one by one where there is room for it.
+    let unknown = ErrorCode::UnknownMemberId.code();
+    let member = |member_id| MemberIdentity { member_id, ..Default::default() };
+    let members = vec![member("a"), member("b")];
+    let request = LeaveGroupRequest { group_id: "no group", member_id: "", members };
+    let answer = kafka.ask(4, &request).unwrap();
+    let told = answer.read::<LeaveGroupResponse<'_>>();
+    let codes: Vec<i16> = told.members.iter().map(|member| member.error_code).collect();
+    assert_eq!((told.error_code, codes), (0, vec![unknown; 2]));
+    let request = LeaveGroupRequest { member_id: "a", members: Vec::new(), ..request };
+    let answer = kafka.ask(2, &request).unwrap();
+    assert_eq!(answer.read::<LeaveGroupResponse<'_>>().error_code, unknown);
 }
 
 #[test]

@@ -452,4 +452,8 @@ fn internal_topics(kafka: &mut Kafka, broker: &floodmark_broker::Broker) {
     let name_at = reply.windows(topic.len()).position(|part| part == topic.as_bytes()).unwrap();
     // Behind the name: one partition, its index, the code.
     assert_eq!(reply[name_at + topic.len() + 5..][..2], [0, 0]);
+    // Without it no group would know how far it has read.
+    assert_eq!(kafka.commit("g", PLAIN, 0, 1).unwrap(), 0);
+    assert_eq!(kafka.delete_topic(topic).unwrap(), ErrorCode::InvalidTopicException.code());
+    assert_eq!(kafka.committed("g", PLAIN, 0).unwrap(), Ok(1));
 }

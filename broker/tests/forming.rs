@@ -136,21 +136,41 @@ fn the_door_for_brokers_ends_what_is_no_broker_tells_it_once_and_serves_nothing_
     let ports = free_ports::<1>();
     let broker = Broker::start_until(config(1, ports[0], &[]), late()).unwrap();
     let port = broker.peer_address().unwrap().port();
-    for garbage in [
+    let garbage = [
         &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..],
         &[0xff; 4096],
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
         &[0, 0, 0, 16, 0, 18, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
         // It begins well.
         b"PRI * HTTP/2.0\r\n\r\nGET /",
-        // It connects and says nothing, or too little.
-        b"",
-        b"PRI * HTTP/2.0",
-    ] {
-        said_to(port, garbage);
+        // So well that only who reads frames sees that no broker speaks so.
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x08\x06\0\0\0\0\0garbage",
+    ];
+    // It connects and says nothing, or too little.
+    for came in garbage.into_iter().chain([&b""[..], b"PRI * HTTP/2.0"]) {
+        said_to(port, came);
     }
+    // There, one that is told that it broke HTTP/2 has until the next ping to go.
+    let at_grpc = garbage.map(|came| {
+        let mut socket = TcpStream::connect(broker.grpc_address().unwrap()).unwrap();
+        let _ = socket.write_all(came);
+        socket
+    });
     let ended = "a connection to the listener for brokers was ended";
-    for reason in ["not HTTP/2", "did not begin to speak"] {
+    for reason in ["not HTTP/2", "did not begin to speak", "breaks HTTP/2"] {
+        assert_eq!(warned_of(&[ended, reason]), 1, "{reason}: {:?}", WARNINGS.lock().unwrap());
+    }
+    let ended = "a connection to the listener for gRPC was ended";
+    for reason in ["not HTTP/2", "breaks HTTP/2"] {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if warned_of(&[ended, reason]) > 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    drop(at_grpc);
+    for reason in ["not HTTP/2", "breaks HTTP/2"] {
         assert_eq!(warned_of(&[ended, reason]), 1, "{reason}: {:?}", WARNINGS.lock().unwrap());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -149,6 +149,11 @@ fn topics_are_made_as_asked_or_not_at_all() {
         ("placed on one broker twice", placed(&[(0, &[1, 1])]), InvalidReplicaAssignment),
         ("placed and counted", CreatableTopic { num_partitions: 1, ..placed(&[(0, &[1])]) }, InvalidRequest),
     ] {
+        let tried =
+            CreateTopicsRequest { topics: vec![wanted.clone()], timeout_ms: 30_000, validate_only: true };
+        let answer = kafka.ask(7, &tried).unwrap();
+        let told = answer.read::<CreateTopicsResponse<'_>>().topics[0].error_code;
+        assert_eq!(code(told), expected, "{what}, only asked");
         assert_eq!(create(&mut kafka, wanted), expected, "{what}");
         assert_eq!(described(&mut kafka, Some("t"), [0; 16]).0, UnknownTopicOrPartition, "{what}");
     }
@@ -211,11 +216,10 @@ fn a_topic_is_extended_and_never_shrunk() {
         ("t", 3, Some(&[9][..]), InvalidReplicaAssignment),
         ("missing", 3, None, UnknownTopicOrPartition),
     ] {
-        assert_eq!(
-            extend(&mut kafka, name, count, brokers, false),
-            expected,
-            "{name} to {count}, {brokers:?}"
-        );
+        for validate_only in [true, false] {
+            let told = extend(&mut kafka, name, count, brokers, validate_only);
+            assert_eq!(told, expected, "{name} to {count}, {brokers:?}, validate_only={validate_only}");
+        }
     }
     assert_eq!(extend(&mut kafka, "t", 4, None, true), Well);
     assert_eq!(described(&mut kafka, Some("t"), [0; 16]).2, 2, "it was only asked");

@@ -45,14 +45,31 @@ impl Client {
     /// The same with settings of the caller's. Fails where no address answers in [`ClientConfig::operation_timeout`].
     pub async fn with(config: ClientConfig) -> Result<Client> {
         let client = Client::lazy(config)?;
-        let cluster = client
-            .ask_anyone("describing the cluster", |peer| async move {
-                let asked = peer.request(pb::DescribeClusterRequest {});
-                peer.answer("describing the cluster", peer.admin().describe_cluster(asked)).await
-            })
-            .await?;
-        client.inner.metadata.learn_brokers(&cluster.brokers);
+        client.ask_anyone("describing the cluster", |peer| client.meet(peer)).await?;
         Ok(client)
+    }
+
+    /// The same, but each address is asked once: for whoever would rather hear at once why nobody serves than wait until somebody does. Fails
+    /// with what the last one said.
+    pub async fn at_once(config: ClientConfig) -> Result<Client> {
+        let client = Client::lazy(config)?;
+        let mut left = client.inner.config.bootstrap.len();
+        loop {
+            left = left.saturating_sub(1);
+            match client.meet(client.peer_at(&client.inner.metadata.anyone()?)?).await {
+                Ok(()) => return Ok(client),
+                Err(error) if left == 0 => return Err(error),
+                Err(_) => client.inner.metadata.turn(),
+            }
+        }
+    }
+
+    /// Asks a broker for all brokers.
+    async fn meet(&self, peer: Peer) -> Result<()> {
+        let asked = peer.request(pb::DescribeClusterRequest {});
+        let cluster = peer.answer("describing the cluster", peer.admin().describe_cluster(asked)).await?;
+        self.inner.metadata.learn_brokers(&cluster.brokers);
+        Ok(())
     }
 
     /// A client that connects when it is first used.
@@ -337,7 +354,7 @@ pub(crate) fn made_anew(topic: &str, wanted: Option<TopicId>, found: Option<Topi
     }
 }
 
-fn is_unknown_topic(error: &Error) -> bool {
+pub(crate) fn is_unknown_topic(error: &Error) -> bool {
     use floodmark_proto::kafka::ErrorCode::{UnknownTopicId, UnknownTopicOrPartition};
     matches!(error.code(), Some(UnknownTopicOrPartition | UnknownTopicId))
 }
@@ -356,17 +373,57 @@ fn lasting(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consumer::Begin;
+    use crate::events::{EventStore, Expected, NewEvent};
+    use crate::record::TopicPartition;
+    use crate::tests::{StandIn, nobody, silent};
 
-    /// Accepts connections and says nothing on them.
-    async fn silent() -> (tokio::net::TcpListener, ClientConfig) {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let config = ClientConfig::new([listener.local_addr().unwrap().to_string()]);
-        (listener, config)
+    /// For what must end by itself.
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn ends_late<T: std::fmt::Debug>(what: &str, call: impl Future<Output = Result<T>>) {
+        let ended = tokio::time::timeout(LONG, call).await.unwrap_or_else(|_| panic!("{what} does not end"));
+        assert!(matches!(ended, Err(Error::Deadline { .. })), "{what}: {ended:?}");
+    }
+
+    /// All leaders are of one kind, so that it is the same whichever is asked; the rest of the cluster answers.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn calls_end_in_time_though_a_leader_refuses_connections_or_says_nothing_on_them() {
+        let (_listener, says_nothing) = silent().await;
+        for leader in [says_nothing, nobody().await] {
+            let stand_in = StandIn::new(&[(1, &leader), (2, &leader)]).serve().await;
+            let mut config = ClientConfig::new([stand_in]);
+            config.operation_timeout = Duration::from_millis(500);
+            let client = Client::lazy(config).unwrap();
+            let (admin, at) = (client.admin(), TopicPartition::new("t", 1));
+            ends_late("looking up offsets", admin.offsets_and_replicas(&at)).await;
+            ends_late("removing records", admin.delete_records(&at, None)).await;
+            ends_late("describing producers", admin.producers(&at)).await;
+            ends_late("describing disks", admin.log_dirs()).await;
+            let store = EventStore::new(&client, "t");
+            ends_late("appending", store.append_if("k", Expected::Any, vec![NewEvent::new("v")])).await;
+            let consumer = client.consumer(ConsumerConfig::assigned()).await.unwrap();
+            ends_late("assigning", consumer.assign(&[(at, Begin::End)])).await;
+            tokio::time::timeout(LONG, consumer.close()).await.expect("closing does not end").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_at_once_asks_each_address_once() {
+        let serves = StandIn::new(&[(1, "127.0.0.1:1")]).serve().await;
+        let config = ClientConfig::new([nobody().await, serves.clone()]);
+        let client = Client::at_once(config).await.unwrap();
+        assert_eq!(client.inner.metadata.anyone().unwrap(), serves);
+        let config = ClientConfig::new([nobody().await, nobody().await]);
+        let failed = tokio::time::timeout(config.operation_timeout, Client::at_once(config)).await;
+        let failed = failed.expect("it is tried again and again").unwrap_err();
+        assert!(matches!(failed, Error::Unreachable { .. }), "{failed:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_behind_others_for_a_topic_waits_as_long_as_for_itself() {
-        let (_listener, config) = silent().await;
+        let (_listener, address) = silent().await;
+        let config = ClientConfig::new([address]);
         let limit = config.operation_timeout;
         let client = Client::lazy(config).unwrap();
         let asking: Vec<_> = (0..5)

@@ -171,7 +171,7 @@ impl CloudEvent {
             return from_json(record.value.as_deref().unwrap_or_default());
         }
         let mut attributes = Vec::new();
-        for Header { name, value } in &record.headers {
+        for Header { name, value, .. } in &record.headers {
             if let Some(name) = name.strip_prefix(PREFIX) {
                 let value = value.as_deref().unwrap_or_default();
                 let text = std::str::from_utf8(value).map_err(|_| NoCloudEvent::Text(name.to_owned()))?;

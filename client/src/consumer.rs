@@ -1,6 +1,6 @@
 //! Reads records: what it is told to, or its part of what a group shares.
 //!
-//! The parts: `feed` fetches from brokers under a budget; `positions` holds how far each partition is; `decode` takes batches apart; `group`
+//! The parts: `feed` fetches from brokers under a budget; `positions` holds how far each partition is, `lost` finds out where that is not known; `decode` takes batches apart; `group`
 //! is the membership, with `assignor` for the member that shares out and `protocol` for the bytes between members; `offsets` talks to
 //! coordinators.
 
@@ -10,6 +10,7 @@ mod decode;
 mod feed;
 mod group;
 mod handle;
+mod lost;
 mod offsets;
 mod positions;
 mod protocol;
@@ -18,6 +19,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -40,6 +42,7 @@ use crate::record::{Record, TopicPartition};
 use crate::spares::have_memory_kept;
 pub(crate) use decode::Batches;
 use feed::{Delivered, Fetched};
+use offsets::PARTITIONS_A_REQUEST;
 use positions::{Positions, Wanted};
 
 /// Messages that wait for the consumer; their bytes are bounded by the budget of prefetching.
@@ -116,6 +119,7 @@ impl Consumer {
             members: TaskTracker::new(),
         });
         shared.tasks.spawn(feed::conduct(Arc::clone(&shared)));
+        shared.tasks.spawn(lost::find(Arc::clone(&shared)));
         if !shared.config.topics.is_empty() {
             shared.members.spawn(group::run(Arc::clone(&shared)));
         }
@@ -152,7 +156,8 @@ impl Consumer {
 
     /// The next record, however long it takes. Dropped before it is ready, no record is lost.
     ///
-    /// An error does not end the consumer: a partition that failed is left out until somebody seeks, the others are read on.
+    /// An error does not end the consumer: a partition that failed is left out until somebody seeks, the others are read on. After
+    /// [`Error::Unreadable`] it is not left out but tried on, and comes again by itself once its leader can read it.
     pub async fn recv(&mut self) -> Result<Record> {
         std::future::poll_fn(|context| self.poll_recv(context)).await
     }
@@ -170,7 +175,8 @@ impl Consumer {
         Ok(records)
     }
 
-    /// Commits what was handed out, unless commits are manual; leaves the group; ends.
+    /// Commits what was handed out, unless commits are manual, for which it takes ten seconds at most, and as long
+    /// again where another commit is under way; leaves the group; ends.
     pub async fn close(mut self) -> Result<()> {
         self.finish_in_hand();
         self.shared.leaving.cancel();
@@ -179,7 +185,7 @@ impl Consumer {
         let committed = match self.shared.config.commit {
             // A member has committed when it left.
             Commit::AtLeastOnce { .. } if self.shared.config.topics.is_empty() => {
-                self.shared.commit(true).await
+                self.shared.commit_within(Some(group::LAST_COMMIT)).await
             }
             _ => Ok(()),
         };
@@ -337,42 +343,30 @@ impl Shared {
         }
     }
 
-    /// Finds a place for partitions whose offset is gone. True where that has to be tried again.
-    async fn find_lost(&self) -> bool {
-        let mut again = false;
-        for (partition, epoch) in self.positions.lost() {
-            match self.place_of(&partition).await {
-                Ok(offset) => self.positions.find(&partition, epoch, offset),
-                // An outage passes, and nobody would seek because of one.
-                Err(error) if error.is_retryable() => again = true,
-                Err(error) => {
-                    if self.positions.fail(&partition, epoch) {
-                        let _ = self.fetched.send(Fetched::Failed(error)).await;
-                    }
-                }
-            }
-        }
-        again
-    }
-
-    /// Where to read on in a partition whose offset is gone.
-    async fn place_of(&self, partition: &TopicPartition) -> Result<i64> {
-        let reason = || "the offset is not there any more, or not yet".to_owned();
-        let from = self.config.reset.from(partition, reason)?;
-        // Without a leader, or of one that cannot be reached, it would be asked for long, and the others wait.
-        let limit = self.client.config().connect_timeout;
-        let found = async {
-            self.client.leader(&partition.topic, partition.partition).await?;
-            self.client.resolve(partition, from, self.config.isolation).await
-        };
-        let late = |_elapsed| Error::Deadline { what: "finding where to read on", limit, last: None };
-        timeout(limit, found).await.map_err(late)?
+    /// A partition is fetched again after a wait; where that has gone on for long, the consumer is told, once.
+    async fn stall(&self, wanted: &Wanted, error: &Error) {
+        let config = self.client.config();
+        let limit = config.operation_timeout;
+        let Some(offset) = self.positions.stall(wanted, config.backoff_max, limit) else { return };
+        let TopicPartition { topic, partition } = &wanted.partition;
+        let (topic, partition, last) = (topic.to_string(), *partition, Box::new(error.clone()));
+        let stalled = Error::Unreadable { topic, partition, offset, limit, last };
+        let _ = self.fetched.send(Fetched::Failed(stalled)).await;
     }
 
     /// Commits what is done, or everything that was handed out.
     async fn commit(&self, only_done: bool) -> Result<()> {
         let _turn = self.turn_to_commit().await?;
         self.commit_these(self.positions.uncommitted(only_done)).await
+    }
+
+    /// Commits what is done, in a time of its own where it has one.
+    async fn commit_within(&self, limit: Option<Duration>) -> Result<()> {
+        // Large, and part of every future that closes a consumer.
+        let committing = Box::pin(self.commit(true));
+        let Some(limit) = limit else { return committing.await };
+        let late = |_elapsed| Error::Deadline { what: "the last commit", limit, last: None };
+        timeout(limit, committing).await.map_err(late)?
     }
 
     /// Commits these, as who this consumer was when it was asked to. In a later generation their partitions may be others', who are further
@@ -410,8 +404,10 @@ impl Shared {
         }
         let asked: Vec<OffsetCommit> =
             offsets.iter().map(|(partition, offset)| OffsetCommit::new(partition.clone(), *offset)).collect();
-        let outcomes = self.client.commit_offsets(group, member.as_ref(), &asked).await?;
-        outcomes.into_iter().collect::<Result<Vec<()>>>()?;
+        for some in asked.chunks(PARTITIONS_A_REQUEST) {
+            let outcomes = self.client.commit_offsets(group, member.as_ref(), some).await?;
+            outcomes.into_iter().collect::<Result<Vec<()>>>()?;
+        }
         self.positions.committed(&offsets);
         Ok(())
     }
@@ -419,26 +415,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::ClientConfig;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_that_cannot_be_found_now_is_looked_for_again() {
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let mut config = ClientConfig::new([listener.local_addr().unwrap().to_string()]);
-        config.operation_timeout = Duration::from_secs(1);
-        let consuming = ConsumerConfig::assigned().from_start();
-        let mut consumer = Consumer::start(Client::lazy(config).unwrap(), consuming).await.unwrap();
-        let (shared, at) = (Arc::clone(&consumer.shared), TopicPartition::new("t", 0));
-        shared.positions.add(&[(at.clone(), 5)]);
-        let (wanted, _) = shared.positions.wanted(tokio::time::Instant::now());
-        shared.positions.lose(&at, wanted[0].epoch);
-        assert!(shared.find_lost().await, "nobody answers");
-        assert_eq!(shared.positions.lost().len(), 1);
-        assert!(consumer.fetched.try_recv().is_err(), "an outage is no failure for good");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_commit_looks_at_what_is_done_when_the_one_before_has_ended() {
@@ -460,6 +438,29 @@ mod tests {
         drop(before);
         committing.await.unwrap().unwrap_err();
         assert_eq!(done(), [(at, 9)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_closes_waits_for_the_last_commit_but_not_for_long() {
+        let mut config = ClientConfig::new(["127.0.0.1:1"]);
+        config.operation_timeout = Duration::from_secs(3600);
+        let mut consuming = ConsumerConfig::assigned();
+        consuming.group = Some("g".to_owned());
+        consuming.commit = Commit::AtLeastOnce { interval: Duration::from_secs(5) };
+        for is_committing in [false, true] {
+            let consumer =
+                Consumer::start(Client::lazy(config.clone()).unwrap(), consuming.clone()).await.unwrap();
+            let (shared, at) = (Arc::clone(&consumer.shared), TopicPartition::new("t", 0));
+            shared.positions.add(&[(at.clone(), 5)]);
+            if is_committing {
+                // The regular one, which nobody answers either.
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                assert!(shared.committing.try_lock().is_err());
+            }
+            let closed = timeout(Duration::from_secs(60), consumer.close()).await.expect("it waits too long");
+            let Err(Error::Deadline { what, .. }) = closed else { panic!("{closed:?}") };
+            assert_eq!(what, "the last commit");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -74,6 +74,34 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The leader of a partition has failed to read on in it for so long. Of a consumer: the partition is tried on, others are not concerned.
+    #[error("{topic}-{partition} could not be read from offset {offset} on for {} ms: {last}", limit.as_millis())]
+    Unreadable {
+        /// Of the partition.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// Everything before it was read.
+        offset: i64,
+        /// For how long it was tried.
+        limit: Duration,
+        /// What the leader says.
+        last: Box<Error>,
+    },
+    /// Records that a broker sent are not what was written once.
+    #[error(
+        "{topic}-{partition} is damaged at offset {offset}: {reason}; read on behind it, or take the leader's replica from another broker"
+    )]
+    Damaged {
+        /// Of the partition.
+        topic: String,
+        /// Its number.
+        partition: i32,
+        /// The first record of the batch; of one whose offset cannot be read, the offset that was asked for.
+        offset: i64,
+        /// What is wrong.
+        reason: Box<Error>,
+    },
     /// The topic of this name is another than the one that was meant: offsets of that one are of no use any more.
     #[error(
         "topic {topic} was deleted and made anew, so that its offsets are those of other records: begin anew"
@@ -115,7 +143,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.is_retryable,
-            Error::Unreachable { .. } | Error::Deadline { .. } | Error::BufferFull { .. } => true,
+            Error::Unreachable { .. }
+            | Error::Deadline { .. }
+            | Error::BufferFull { .. }
+            | Error::Unreadable { .. } => true,
             _ => false,
         }
     }
@@ -157,6 +188,7 @@ impl Error {
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
             Error::Refused(refusal) => refusal.code,
+            Error::Unreadable { last, .. } => last.code(),
             _ => None,
         }
     }
@@ -185,6 +217,11 @@ impl Error {
             ),
             _ => false,
         }
+    }
+
+    /// A leader is well, but its disk is not: nobody knows whether that passes, so whoever reads goes on trying and says so after a while.
+    pub(crate) fn is_of_storage(&self) -> bool {
+        self.is_retryable() && self.code() == Some(ErrorCode::KafkaStorageError)
     }
 
     /// A call that ended with a status.

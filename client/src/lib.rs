@@ -48,6 +48,8 @@ pub mod replay;
 mod retry;
 mod spares;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 /// The services, generated from `proto/proto/floodmark/v1`.
 #[allow(

@@ -42,7 +42,7 @@ use partitioner::Sticky;
 const RECORD_OVERHEAD: usize = 40;
 /// What a header takes beside its name and value, at most.
 const HEADER_OVERHEAD: usize = 10;
-/// How often records without a leader are looked at.
+/// How often records are looked at that may have waited too long.
 const EXPIRY_CHECK: Duration = Duration::from_millis(500);
 
 /// Writes records to any topics. Cheap to clone; clones share batches, connections and the buffer.
@@ -87,9 +87,11 @@ struct Shared {
     buffer: Arc<Buffer>,
     topics: RwLock<HashMap<Arc<str>, Arc<Topic>>>,
     links: Mutex<HashMap<i32, Arc<Link>>>,
-    identity: tokio::sync::Mutex<Option<Identity>>,
+    identity: Mutex<Option<Identity>>,
     /// No record is taken any more.
     closing: CancellationToken,
+    /// And nobody waits for one that was: whatever still asks a broker for something ends.
+    over: CancellationToken,
     is_closed: AtomicBool,
     runtime: Handle,
     tasks: TaskTracker,
@@ -112,13 +114,15 @@ impl Producer {
             config,
             topics: RwLock::default(),
             links: Mutex::default(),
-            identity: tokio::sync::Mutex::default(),
+            identity: Mutex::default(),
             closing: CancellationToken::new(),
+            over: CancellationToken::new(),
             is_closed: AtomicBool::new(false),
             runtime,
             tasks: TaskTracker::new(),
         });
         shared.spawn(Shared::follow_topics(Arc::clone(&shared)));
+        shared.spawn(Shared::follow_deadlines(Arc::clone(&shared)));
         Ok(Producer { owner: Arc::new(Owner { shared }) })
     }
 
@@ -315,8 +319,45 @@ impl Shared {
         }
     }
 
+    /// Tells records in time that they were not delivered, wherever their partitions wait. Ends once nobody waits for any.
+    async fn follow_deadlines(shared: Arc<Shared>) {
+        loop {
+            tokio::select! {
+                () = sleep(EXPIRY_CHECK) => {}
+                () = shared.closing.cancelled(), if !shared.closing.is_cancelled() => {}
+            }
+            let is_awaited = shared.tell_overdue();
+            if shared.closing.is_cancelled() && !is_awaited {
+                shared.over.cancel();
+                return;
+            }
+        }
+    }
+
+    /// Whether anybody waits on.
+    fn tell_overdue(&self) -> bool {
+        if self.buffer.used_bytes() == 0 {
+            return false;
+        }
+        let (now, mut is_awaited) = (Instant::now(), false);
+        for topic in self.topics.read().values() {
+            for partition in topic.partitions.read().iter() {
+                is_awaited |= partition.tell_overdue(&self.config, now);
+            }
+        }
+        is_awaited
+    }
+
     /// Brings a partition to the link of its leader, however long it takes to find out; without a leader, its records expire.
     async fn home(shared: Arc<Shared>, partition: Arc<Partition>) {
+        tokio::select! {
+            () = shared.find_home(&partition) => {}
+            () = shared.over.cancelled() => partition.fail(&Error::Closed("the producer")),
+        }
+    }
+
+    async fn find_home(self: &Arc<Self>, partition: &Arc<Partition>) {
+        let shared = self;
         let mut backoff = Backoff::new(shared.client.config());
         loop {
             let asking = shared.client.leader(&partition.topic, partition.number);
@@ -325,7 +366,7 @@ impl Shared {
                 tokio::select! {
                     found = &mut asking => break found,
                     () = sleep(EXPIRY_CHECK) => {
-                        if shared.expire_homeless(&partition, None) {
+                        if shared.expire_homeless(partition, None) {
                             return;
                         }
                     }
@@ -335,13 +376,13 @@ impl Shared {
                 Ok((leader, _peer)) => {
                     let link = shared.link(leader);
                     partition.set_link(Arc::clone(&link));
-                    if link.list(Arc::clone(&partition)).is_ok() {
+                    if link.list(Arc::clone(partition)).is_ok() {
                         return;
                     }
                 }
                 Err(error) if error.is_retryable() => {
                     shared.client.forget_topic(&partition.topic);
-                    if shared.expire_homeless(&partition, Some(&error)) {
+                    if shared.expire_homeless(partition, Some(&error)) {
                         return;
                     }
                     sleep(backoff.next()).await;
@@ -374,11 +415,13 @@ impl Shared {
         if !self.config.is_idempotent {
             return Ok(None);
         }
-        let mut identity = self.identity.lock().await;
-        if identity.is_none() {
-            *identity = Some(link::allocate(peer).await?);
+        let known = *self.identity.lock();
+        if known.is_some() {
+            return Ok(known);
         }
-        Ok(*identity)
+        // Several links may ask at the same time, and the first to be answered gives it to all: none waits for a broker that says nothing.
+        let allocated = link::allocate(peer).await?;
+        Ok(Some(*self.identity.lock().get_or_insert(allocated)))
     }
 }
 
@@ -396,6 +439,39 @@ fn size_bytes(record: &NewRecord<'_>) -> usize {
 mod tests {
     use super::*;
     use crate::config::ClientConfig;
+    use crate::tests::{StandIn, nobody, silent};
+
+    /// For what must end by itself.
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn in_time<F: Future>(what: F) -> F::Output {
+        tokio::time::timeout(LONG, what).await.expect("it does not end")
+    }
+
+    /// The rest of the cluster answers, so that the leader is found each time.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_record_fails_in_time_whose_leader_refuses_connections_or_says_nothing_on_them() {
+        let (_listener, says_nothing) = silent().await;
+        let refuses = nobody().await;
+        let stand_in = StandIn::new(&[(1, &refuses), (2, &says_nothing)]).serve().await;
+        let client = Client::connect(&stand_in).await.unwrap();
+        let limit = Duration::from_secs(1);
+        let config = ProducerConfig { delivery_timeout: limit, ..ProducerConfig::default() };
+        let producer = client.producer(config).unwrap();
+        let mut deliveries = Vec::new();
+        for partition in [0, 1] {
+            let record = NewRecord::to("t").partition(partition).value("v");
+            deliveries.push((partition, in_time(producer.send(record)).await.unwrap()));
+        }
+        for (partition, delivery) in deliveries {
+            let failed = in_time(delivery).await.unwrap_err();
+            let Error::Deadline { last: Some(last), .. } = &failed else { panic!("{partition}: {failed}") };
+            assert!(matches!(**last, Error::Unreachable { .. }), "{partition}: {failed}");
+        }
+        assert_eq!(producer.buffered_bytes(), 0);
+        let _unheard = in_time(producer.send(NewRecord::to("t").partition(1).value("v"))).await.unwrap();
+        assert!(matches!(in_time(producer.close()).await, Err(Error::Deadline { .. })));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn who_closes_does_not_wait_for_what_a_silent_broker_says_of_topics() {

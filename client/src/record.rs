@@ -116,28 +116,57 @@ impl<'a> NewRecord<'a> {
 /// A name and a value beside a record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Header {
-    /// The name; several headers may have the same.
+    /// The name; several headers may have the same. What of it is no UTF-8 stands as U+FFFD here; [`Header::name_bytes`] has it as it came.
     pub name: String,
     /// The value; none is not the same as empty.
     pub value: Option<Bytes>,
+    /// The name, where it is no UTF-8.
+    raw_name: Option<Box<[u8]>>,
 }
 
 impl Header {
     /// With a value.
     #[must_use]
     pub fn new(name: impl Into<String>, value: impl Into<Bytes>) -> Header {
-        Header { name: name.into(), value: Some(value.into()) }
+        Header::of(name.into(), Some(value.into()))
+    }
+
+    /// With a value or without.
+    #[must_use]
+    pub fn of(name: impl Into<String>, value: Option<Bytes>) -> Header {
+        Header { name: name.into(), value, raw_name: None }
+    }
+
+    /// As it stands in a record.
+    pub(crate) fn read(name: &[u8], value: Option<Bytes>) -> Header {
+        match std::str::from_utf8(name) {
+            Ok(name) => Header::of(name, value),
+            Err(_) => {
+                let raw_name = Some(Box::from(name));
+                Header { name: String::from_utf8_lossy(name).into_owned(), value, raw_name }
+            }
+        }
+    }
+
+    /// The name as it stands in the record, UTF-8 or not.
+    #[must_use]
+    pub fn name_bytes(&self) -> &[u8] {
+        match &self.raw_name {
+            // Somebody may have given it another name since.
+            Some(raw) if String::from_utf8_lossy(raw) == self.name => raw,
+            _ => self.name.as_bytes(),
+        }
     }
 
     /// As a batch takes it.
     pub(crate) fn borrowed(&self) -> (&[u8], Option<&[u8]>) {
-        (self.name.as_bytes(), self.value.as_deref())
+        (self.name_bytes(), self.value.as_deref())
     }
 }
 
 impl From<pb::Header> for Header {
     fn from(header: pb::Header) -> Header {
-        Header { name: header.key, value: header.value }
+        Header::of(header.key, header.value)
     }
 }
 
@@ -240,5 +269,20 @@ impl From<pb::Durability> for Durability {
             pb::Durability::SyncedHere => Durability::SyncedHere,
             pb::Durability::SyncedInSyncSet => Durability::SyncedInSyncSet,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_no_text_keeps_its_bytes() {
+        let mut header = Header::read(b"gr\xfcn", None);
+        assert_eq!((&*header.name, header.name_bytes()), ("gr\u{fffd}n", &b"gr\xfcn"[..]));
+        assert_ne!(header, Header::read(b"gr\xffn", None));
+        assert_eq!(Header::read("grün".as_bytes(), None), Header::of("grün", None));
+        header.name = "another".to_owned();
+        assert_eq!(header.borrowed(), (&b"another"[..], None));
     }
 }

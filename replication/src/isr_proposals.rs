@@ -49,7 +49,8 @@ impl IsrProposals {
     /// Begins. Needs a tokio runtime with time.
     #[must_use]
     pub fn start(options: IsrOptions) -> IsrProposals {
-        IsrProposals(tokio::spawn(async move {
+        let vitals = options.quorum.vitals().clone();
+        IsrProposals(tokio::spawn(vitals.keep("proposing who is in sync", async move {
             let images = options.quorum.watch();
             let present = Arc::new(ClusterImage::new(options.quorum.image().cluster_id()));
             Carrier {
@@ -65,7 +66,7 @@ impl IsrProposals {
             }
             .run(images)
             .await;
-        }))
+        })))
     }
 
     /// Carries nothing more.
@@ -121,7 +122,9 @@ impl Carrier {
                 }
                 Some(answered) = self.under_way.join_next() => match answered {
                     Ok((partition, answer)) => on_answer(&partition, answer),
-                    Err(e) => tracing::error!(error = %e, "proposing who is in sync panicked"),
+                    // Its partition would propose nothing any more.
+                    Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+                    Err(_) => return,
                 },
             }
         }

@@ -8,13 +8,16 @@
 //! - [`fetcher`]: copies what this broker follows; [`isr_proposals`] carries what its leaders say about who is in sync
 //! - [`quorum`]: the Raft group that agrees on it
 //! - [`rpc`]: how brokers reach each other, and what they say
+//! - [`vital`]: what a broker cannot be without
 
 pub mod cluster;
 pub mod controller;
 pub mod fetcher;
 pub mod isr_proposals;
+mod lasting;
 pub mod lease;
 pub mod partition;
 pub mod quorum;
 pub mod registry;
 pub mod rpc;
+pub mod vital;

@@ -239,6 +239,9 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         10 => (prop::collection::vec(prop::option::weighted(0.9, 0..KEYS), 1..6), 0..5u8)
             .prop_map(|(keys, codec)| Op::Append(keys, codec)),
+        // More than the index keeps before its table, where the segment has room for it.
+        2 => (prop::collection::vec(prop::option::weighted(0.9, 0..KEYS), 60..200), 0..5u8)
+            .prop_map(|(keys, codec)| Op::Append(keys, codec)),
         4 => (0..KEYS, 0..6u8).prop_map(|(key, expected)| Op::AppendIf(key, expected)),
         3 => Just(Op::WriteIndexes),
         1 => Just(Op::Checkpoint),
@@ -263,8 +266,9 @@ impl Store {
             Op::Append(keys, codec) => {
                 // Compacted topics take no record without a key.
                 let is_compacted = self.config.compaction.is_some();
-                let keys: Vec<_> =
-                    keys.into_iter().map(|k| if is_compacted { k.or(Some(0)) } else { k }).collect();
+                let max = (self.config.segment_bytes as usize / 60).max(5);
+                let keys = keys.into_iter().take(max).map(|k| if is_compacted { k.or(Some(0)) } else { k });
+                let keys: Vec<_> = keys.collect();
                 self.append(&keys, CompressionType::from_code(codec).unwrap());
             }
             Op::AppendIf(key, expected) => self.append_if(key, expected),
@@ -362,7 +366,7 @@ proptest! {
     #[test]
     fn a_stream_is_its_records_whatever_happens(
         ops in prop::collection::vec(op(), 1..80),
-        segment_bytes in 400..3_000u32,
+        segment_bytes in prop_oneof![3 => 400..3_000u32, 1 => 15_000..30_000u32],
         compacted in prop::bool::weighted(0.3),
     ) {
         let mut store = Store::new(segment_bytes, compacted);
@@ -534,6 +538,19 @@ fn a_log_without_an_index_refuses_conditions_and_reads_by_key() {
     let refused = store.append_on(event(b"a", None, 1), condition(b"a", Expected::Any));
     assert_eq!(refused, Err(AppendError::NoKeyIndex));
     assert!(store.log().reader().last_of_key(b"a", Offset::MAX).is_err());
+}
+
+#[test]
+fn the_newest_record_decides_wherever_the_index_has_it() {
+    let mut store = Store::new(1 << 20, false);
+    // While records go from the list before the table into the table, and again behind cuts, within the list and far behind it.
+    for (appends, cut) in [(80u8, 10), (150, 140), (40, 0), (200, 300)] {
+        (0..appends).for_each(|n| [3, 4, 1].into_iter().for_each(|e| store.append_if(n % KEYS, e)));
+        store.check(u64::from(appends));
+        let end = store.log().end().0 - cut;
+        store.log().truncate_to(Offset(end)).unwrap();
+        store.check(u64::from(appends) + 1);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batches::{Kind, Recipe, Sent, epochs_from, epochs_of, replay};
+use bytes::Bytes;
 use floodmark_proto::batch::BatchHeader;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_storage::clock::Clock;
@@ -240,7 +241,32 @@ impl Pair {
     fn read(&mut self, at: u8, max_bytes: usize, below: u8) {
         let (from, below) = (self.offset(at), self.offset(below));
         let limits = ReadLimits { max_bytes, below: Offset(below) };
-        let read = self.log().reader().read(Offset(from), limits).unwrap();
+        let reader = self.log().reader();
+        // Notes of earlier reads may be older than cuts and compactions.
+        if let Some(at_hand) = reader.read_at_hand(Offset(from), limits) {
+            assert!(!at_hand.is_empty() && at_hand.len() <= max_bytes);
+            self.check_read(from, below, vec![at_hand]);
+        }
+        let read = reader.read(Offset(from), limits).unwrap();
+        let bytes: usize = read.iter().map(|b| b.len()).sum();
+        let found = self.check_read(from, below, read);
+        // The first batch comes whatever its size, where the offset lies below the limit; more only as far as they fit.
+        assert!(found > 0 || from >= below || self.sent.iter().all(|s| s.next <= from || s.last() >= below));
+        assert!(found <= 1 || bytes <= max_bytes);
+        let next = self.sent.partition_point(|s| s.next <= from) + found;
+        if let Some(from) = self.sent.get(next).map(|s| s.base)
+            && let Some(at_hand) = reader.read_at_hand(Offset(from), limits)
+        {
+            assert!(self.check_read(from, below, vec![at_hand]) > 0);
+        }
+        let outside = [Offset(self.start - 1), Offset(self.end() + 1)];
+        for offset in outside {
+            assert!(matches!(self.log().reader().read(offset, limits), Err(LogError::OutOfRange { .. })));
+        }
+    }
+
+    /// What was read from there is what was sent; says how many batches that are.
+    fn check_read(&self, from: i64, below: i64, read: Vec<Bytes>) -> usize {
         let mut found = Vec::new();
         for mut piece in read {
             while !piece.is_empty() {
@@ -252,14 +278,7 @@ impl Pair {
         let may: Vec<&Sent> = self.sent[first..].iter().take_while(|s| s.last() < below).collect();
         assert!(found.len() <= may.len());
         assert!(found.iter().zip(&may).all(|(bytes, sent)| *bytes == sent.bytes));
-        // The first batch comes whatever its size, where the offset lies below the limit; more only as far as they fit.
-        assert!(!found.is_empty() || may.is_empty() || from >= below);
-        let bytes: usize = found.iter().map(|b| b.len()).sum();
-        assert!(found.len() <= 1 || bytes <= max_bytes);
-        let outside = [Offset(self.start - 1), Offset(self.end() + 1)];
-        for offset in outside {
-            assert!(matches!(self.log().reader().read(offset, limits), Err(LogError::OutOfRange { .. })));
-        }
+        found.len()
     }
 
     fn records(&self) -> impl Iterator<Item = (i64, i64)> {

@@ -32,9 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a broker. Without arguments: complete, in ./floodmark-data, on loopback.
-    #[command(after_help = cmd::serve::EXAMPLES)]
-    Serve(cmd::serve::ServeArgs),
+    #[command(flatten)]
+    Broker(BrokerCommand),
     /// Run a whole cluster on loopback, in one process.
     #[command(after_help = cmd::dev::EXAMPLES)]
     Dev(cmd::dev::DevArgs),
@@ -114,9 +113,33 @@ enum Command {
     Completions(cmd::completions::CompletionsArgs),
 }
 
+#[derive(Debug, Subcommand)]
+enum BrokerCommand {
+    /// Run a broker. Without arguments: complete, in ./floodmark-data, on loopback.
+    #[command(after_help = cmd::serve::EXAMPLES)]
+    Serve(cmd::serve::ServeArgs),
+}
+
+/// The one command that goes on running, without the others: to describe them all takes memory that a broker would keep.
+#[derive(Debug, Parser)]
+#[command(name = "floodmark", version, propagate_version = true)]
+struct BrokerCli {
+    #[command(subcommand)]
+    command: BrokerCommand,
+}
+
+/// What was asked. Ends the program where that is unclear, or was an explanation.
+fn asked() -> Command {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "serve") {
+        Command::Broker(BrokerCli::parse().command)
+    } else {
+        Cli::parse().command
+    }
+}
+
 fn main() -> ExitCode {
-    let ran = match Cli::parse().command {
-        Command::Serve(args) => cmd::serve::run(&args),
+    let ran = match asked() {
+        Command::Broker(BrokerCommand::Serve(args)) => cmd::serve::run(&args),
         Command::Dev(args) => cmd::dev::run(&args),
         Command::Cluster(command) => cmd::cluster::run(command),
         Command::Config(command) => cmd::config::run(command),
@@ -139,7 +162,7 @@ fn main() -> ExitCode {
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             // Where even this cannot be written, the exit code is all that is left to say.
-            let _ = writeln!(io::stderr(), "error: {e:#}");
+            let _ = writeln!(io::stderr(), "error: {}", output::sentence(&e));
             ExitCode::from(2)
         }
     }
@@ -152,6 +175,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+
     use super::*;
 
     fn check(command: &clap::Command, path: &str) {
@@ -168,5 +193,14 @@ mod tests {
     #[test]
     fn every_help_has_an_example() {
         check(&Cli::command(), "floodmark");
+    }
+
+    #[test]
+    fn serve_alone_is_told_as_among_all() {
+        let help = |mut all: clap::Command| {
+            all.build();
+            all.find_subcommand_mut("serve").map(|serve| serve.render_long_help().to_string()).unwrap()
+        };
+        assert_eq!(help(BrokerCli::command()), help(Cli::command()));
     }
 }

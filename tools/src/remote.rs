@@ -1,5 +1,7 @@
 //! The way from a command to a cluster: which server, how long to wait for it, and what to say where nobody answers.
 
+mod probe;
+
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -28,20 +30,21 @@ pub(crate) struct ServerArgs {
 }
 
 impl ServerArgs {
-    /// Fails at once, and with advice, where nobody listens.
+    /// Fails at once, and with advice, where nobody listens, or whoever does serves nobody: a broker that starts may need what only its
+    /// operator can give it.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
         let servers: Vec<&str> =
             self.server.split(',').map(str::trim).filter(|server| !server.is_empty()).collect();
         reach(&servers)?;
-        let mut config = ClientConfig::new(servers);
+        let mut config = ClientConfig::new(servers.clone());
         // Another one for each command, so that a member of a group knows itself among the others.
         config.client_id = format!("floodmark-cli-{:08x}", Random::System.next_u64() >> 32);
         config.operation_timeout = self.timeout;
         config.request_timeout = config.request_timeout.min(self.timeout);
-        let server = &self.server;
-        Client::with(config).await.with_context(|| {
-            format!("{server} answers, but not as Floodmark's gRPC door does; --server takes the address of that door")
-        })
+        match Client::at_once(config).await {
+            Ok(client) => Ok(client),
+            Err(e) => Err(probe::explain(&servers, e).await),
+        }
     }
 }
 

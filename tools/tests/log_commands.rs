@@ -516,23 +516,47 @@ fn a_torn_tail_is_a_warning_and_recovery_cuts_it() {
     let end = fixture.end();
     let log = fixture.files("log").last().unwrap().clone();
     let whole = fs::read(&log).unwrap();
-    let torn = [whole.as_slice(), &fs::read(&fixture.files("log")[0]).unwrap()[..90]].concat();
+    let torn = [whole.as_slice(), &fs::read(&fixture.files("log")[0]).unwrap()[..64]].concat();
     fs::write(&log, &torn).unwrap();
     let rows = fixture.run("verify", &["--output", "json"]).with_code(0).objects();
     assert!(rows.iter().any(|r| r["severity"] == "warning" && r["byte"] == whole.len()), "{rows:?}");
 
     let before = image(&fixture.dir);
     fixture.run("recover", &["--dry-run"]).with_code(0).says(&[
-        "90 bytes",
+        "64 bytes",
         "would be cut off",
         "nothing was changed",
     ]);
     assert_eq!(image(&fixture.dir), before);
-    fixture.run("recover", &[]).with_code(0).says(&["90 bytes", "cut off"]);
+    fixture.run("recover", &[]).with_code(0).says(&["64 bytes", "cut off"]);
     assert_eq!(fs::read(&log).unwrap(), whole);
     assert_eq!(fixture.end(), end);
     fixture.run("recover", &[]).with_code(0).says(&["nothing to do"]);
     fixture.run("verify", &[]).with_code(0);
+}
+
+/// What a crash left of it is proof of what was answered to other brokers.
+#[test]
+fn a_brokers_log_of_metadata_is_left_to_the_broker() {
+    let fixture = Fixture::new();
+    let log = fixture.files("log").last().unwrap().clone();
+    fs::write(&log, [fs::read(&log).unwrap().as_slice(), &[1; 64]].concat()).unwrap();
+    let metadata = fixture.data().join("metadata");
+    let dir = metadata.join("log");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(metadata.join("node.state"), "").unwrap();
+    for path in image(&fixture.dir).keys() {
+        fs::copy(path, dir.join(path.file_name().unwrap())).unwrap();
+    }
+    let before = image(&dir);
+    let recover = |dir: &Path, option: &[&str]| {
+        floodmark(&[&["log", "recover", dir.to_str().unwrap()], option].concat())
+    };
+    recover(&dir, &[]).with_code(2).says(&["log of metadata", "the broker alone"]);
+    recover(&dir, &["--accept-loss"]).with_code(2).says(&["log of metadata"]);
+    recover(&dir, &["--dry-run"]).with_code(0).says(&["64 bytes", "would be cut off"]);
+    recover(&fixture.data(), &[]).with_code(0).says(&["64 bytes", "cut off"]);
+    assert_eq!(image(&dir), before);
 }
 
 #[test]

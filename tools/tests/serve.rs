@@ -273,3 +273,31 @@ fn a_setting_is_explained_and_a_wrong_one_refused() {
         "error: flag --node-id: node.id cannot be \"x\"; allowed is a whole number, from 0 to 2147483647\n"
     );
 }
+
+#[test]
+fn a_life_in_good_order_is_logged_without_warnings_and_garbage_once() {
+    let dir = TempDir::new().unwrap();
+    let mut served = Served::start(dir.path(), &["--cluster-listen", "127.0.0.1:0"]);
+    let mut line = String::new();
+    served.stdout.read_line(&mut line).unwrap();
+    let (what, brokers) = line.trim().split_once("  ").unwrap();
+    assert_eq!(what, "brokers");
+    drop(connect(brokers));
+    ask_versions(&served.kafka);
+    served.signal("TERM");
+    let (code, log) = served.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("stopped") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
+
+    let served = Served::start(dir.path(), &[]);
+    for _ in 0..2 {
+        let mut garbage = connect(&served.grpc);
+        garbage.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        // Closed, with or without a word.
+        let _ = garbage.read_to_end(&mut Vec::new());
+    }
+    served.signal("TERM");
+    let (_, log) = served.end();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("what came is not HTTP/2")).collect();
+    assert!(matches!(told[..], [one] if one.contains("peer=127.0.0.1") && one.contains("gRPC")), "{log}");
+}

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use floodmark_benches::measure::{Compared, median};
 use floodmark_benches::report::{Aim, Report};
-use floodmark_benches::workload::Setup;
+use floodmark_benches::workload::{Setup, renew_memory};
 use floodmark_proto::batch::{BatchBuilder, CompressionType, NewRecord, RecordBatch};
 use floodmark_proto::ids::LeaderEpoch;
 use floodmark_storage::clock::Clock;
@@ -48,6 +48,15 @@ struct Options {
     codec: String,
 }
 
+/// What a pass touches beside the bytes that it writes: above all its table of keys.
+const SPARE_BYTES: usize = 128 << 20;
+
+impl Options {
+    fn renew_memory(&self) {
+        renew_memory(self.bytes as usize + SPARE_BYTES);
+    }
+}
+
 /// CPU seconds outside the kernel and in it.
 #[derive(Debug, Clone, Copy)]
 struct Cpu {
@@ -61,8 +70,8 @@ impl Cpu {
     }
 }
 
-/// Each pair has a log of its own, whose bytes the bare loop reads before the pass does, or after. Which goes first changes, since
-/// memory that a virtual machine touches for the first time costs whoever does it.
+/// Each pair has a log of its own, whose bytes the bare loop reads before the pass does, or after. Which goes first changes, and memory is
+/// renewed before each: what a virtual machine touches for the first time costs whoever does it.
 fn main() -> Result<()> {
     let options = Options::parse();
     let home = options.setup.scratch()?;
@@ -72,14 +81,14 @@ fn main() -> Result<()> {
         let mut log = build(&options, &dir)?;
         let (pass, bare);
         if turn % 2 == 0 {
-            bare = bare_loop(home.path(), &dir)?;
-            pass = compact(&mut log)?;
+            bare = bare_loop(home.path(), &dir, &options)?;
+            pass = compact(&mut log, &options)?;
         } else {
             // The pass takes the old segments away; the bare loop reads the same bytes from a copy made like the log was.
             let copy = home.path().join("copy");
             copy_log(&dir, &copy)?;
-            pass = compact(&mut log)?;
-            bare = bare_loop(home.path(), &copy)?;
+            pass = compact(&mut log, &options)?;
+            bare = bare_loop(home.path(), &copy, &options)?;
             fs::remove_dir_all(copy)?;
         }
         drop(log);
@@ -125,7 +134,8 @@ fn print(options: &Options, pairs: &[(Cpu, Cpu)], pass: &CompactionReport) {
     report.print(options.setup.output);
 }
 
-fn compact(log: &mut Log) -> Result<(Cpu, CompactionReport)> {
+fn compact(log: &mut Log, options: &Options) -> Result<(Cpu, CompactionReport)> {
+    options.renew_memory();
     let before = cpu()?;
     let report = log.compact(CompactWhen::Due, CompactionControl::default())?.context("no pass was due")?;
     Ok((cpu_since(before)?, report))
@@ -194,12 +204,13 @@ fn batch(options: &Options, codec: CompressionType, keys: u64, chance: &mut Spli
 
 /// Reads the segments of a log, and writes as many bytes, in large pieces, to new files that it syncs.
 #[allow(clippy::disallowed_methods)]
-fn bare_loop(home: &Path, log: &Path) -> Result<Cpu> {
+fn bare_loop(home: &Path, log: &Path, options: &Options) -> Result<Cpu> {
     let mut segments: Vec<_> = fs::read_dir(log)?.collect::<Result<Vec<_>, _>>()?;
     segments.retain(|entry| entry.path().extension().is_some_and(|extension| extension == "log"));
     let to_dir = home.join("bare");
     fs::create_dir(&to_dir)?;
     let mut piece = vec![1u8; PIECE_BYTES];
+    options.renew_memory();
     let before = cpu()?;
     for segment in segments {
         let (from, to) = (File::open(segment.path())?, File::create(to_dir.join(segment.file_name()))?);

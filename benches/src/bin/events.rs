@@ -17,6 +17,10 @@ use floodmark_storage::log::Log;
 use floodmark_storage::log::reader::{LogReader, StreamQuery};
 use floodmark_storage::random::SplitMix;
 
+/// The one that the `floodmark` binary has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Bytes and time of reading one stream among many, and CPU time of appends with a key index over those without.
 #[derive(Debug, Parser)]
 struct Args {

@@ -13,6 +13,7 @@ const BENCHES: &[(&str, &str)] = &[
     ("compaction", "--pairs 1 --bytes 4194304"),
     ("events", "--pairs 1 --events 20000 --streams 500 --appends 4000"),
     ("door", "throughput --pairs 1 --mib 8"),
+    ("door", "sustained --pairs 1 --gib 0.03"),
     ("door", "latency --pairs 1 --round-trips 50 --placement free"),
     ("door", "footprint --pairs 1 --partitions 200 --connections 200"),
     ("replication", "--pairs 1 --mib 6 --batch-kib 64 --lacks-mib 96"),

@@ -122,6 +122,11 @@ impl BrokerConfig {
         self.set_from(key, value, Origin::Program)
     }
 
+    /// The same for a flag of a command line, which is named where the value cannot be.
+    pub fn set_by_flag(&mut self, key: &str, value: &str, flag: &str) -> Result<(), ConfigError> {
+        self.set_from(key, value, Origin::Flag(flag.to_owned()))
+    }
+
     /// Settings that topics take over where they have none of their own.
     #[must_use]
     pub fn log_defaults(&self) -> Vec<LogDefault> {

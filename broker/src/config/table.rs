@@ -148,8 +148,8 @@ settings! {
     replica_fetch_wait_max: Millis = "replica.fetch.wait.max.ms", Millis(500), in Millis(1) => Millis::seconds(60);
     /// Bytes of records that one answer to a follower holds at most; a single larger batch is sent alone.
     replica_fetch_bytes_max: ByteSize = "replica.fetch.max.bytes", ByteSize::mib(8), in ByteSize(64 << 10) => ByteSize::mib(256);
-    /// Bytes a second that a follower takes of partitions that it is far behind in, so that catching up leaves room for the rest; 0 sets no
-    /// limit.
+    /// Bytes a second that a follower takes from the disks of leaders, of partitions that it is far behind in, so that catching up leaves room
+    /// for the rest; 0 sets no limit. What a leader still holds in memory (its tail.cache.bytes) costs no disk and is not bounded by it.
     replica_catchup_bytes_per_second: ByteSize = "replica.catchup.bytes.per.second", ByteSize(0), in ByteSize(0) => ByteSize::mib(1 << 20);
     /// How often leaders that are not their partition's preferred one are looked for and moved back; 0 never does.
     leader_rebalance_interval: Millis = "leader.rebalance.interval.ms", Millis::seconds(30), in Millis(0) => Millis::seconds(86_400);
@@ -198,6 +198,8 @@ settings! {
     offsets_retention_minutes: i32 = "offsets.retention.minutes", 10_080, in 1 => i32::MAX;
     /// How often offsets are looked through for those past their time.
     offsets_retention_check: Millis = "offsets.retention.check.interval.ms", Millis::seconds(600), in Millis(1) => Millis::seconds(86_400 * 365);
+    /// How long a commit of offsets, or their deletion, may wait for replicas and the disk before its client is told to try again.
+    offsets_commit_timeout: Millis = "offsets.commit.timeout.ms", Millis::seconds(5), in Millis(1) => Millis(i32::MAX as u64);
     /// Longest text that may be committed beside an offset, in bytes.
     offset_metadata_bytes_max: i32 = "offset.metadata.max.bytes", 4096, in 0 => i32::MAX;
     /// Memory for the newest records of all partitions together, from which consumers at the end are served.

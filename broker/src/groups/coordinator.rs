@@ -1,21 +1,25 @@
 //! All groups that this broker coordinates: what the operations of a broker may ask about them. Group and offsets of one id
 //! live in one shard, led where their partition of `__consumer_offsets` is led.
 //!
-//! Every call may be dropped before it is over: what was decided happens all the same.
+//! Every call may be dropped before it is over: what was decided happens all the same. So it does where a call gives up waiting for the
+//! log: whoever asked cannot know, as with one that is dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use bytes::Bytes;
 use floodmark_proto::ids::{LeaderEpoch, ProducerId};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{PartitionHandle, Role};
+use floodmark_replication::vital::Vitals;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::random::Random;
 use parking_lot::RwLock;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
+use super::budget::{self, Budget};
 use super::error::GroupError;
 use super::group::{GroupState, JoinRefused, Joined, Synced};
 use super::join::Join;
@@ -38,8 +42,9 @@ struct Shared {
     random: Random,
     time: Arc<Time>,
     /// Without it another broker may coordinate these groups already.
+    vitals: Vitals,
     lease: Lease,
-    groups_in_all: Arc<AtomicUsize>,
+    budget: Arc<Budget>,
     /// Partitions of the offsets topic; zero until it is there.
     partition_count: AtomicI32,
     shards: RwLock<Shards>,
@@ -155,13 +160,20 @@ pub struct TransactionEnd {
 impl Coordinator {
     /// Coordinates nothing until it is told to.
     #[must_use]
-    pub fn new(settings: GroupSettings, clock: Clock, random: Random, lease: Lease) -> Coordinator {
+    pub fn new(
+        settings: GroupSettings,
+        clock: Clock,
+        random: Random,
+        lease: Lease,
+        vitals: Vitals,
+    ) -> Coordinator {
         Coordinator(Arc::new(Shared {
             settings: Arc::new(settings),
             random,
             time: Arc::new(Time::new(clock)),
             lease,
-            groups_in_all: Arc::default(),
+            vitals,
+            budget: Arc::default(),
             partition_count: AtomicI32::new(0),
             shards: RwLock::default(),
         }))
@@ -187,11 +199,11 @@ impl Coordinator {
                 partition.clone(),
                 epoch,
                 Arc::clone(&self.0.settings),
-                Arc::clone(&self.0.groups_in_all),
+                Arc::clone(&self.0.budget),
                 Arc::clone(&self.0.time),
             ));
             shards.running.insert(index, Arc::clone(&shard));
-            tokio::spawn(shard.run());
+            tokio::spawn(self.0.vitals.keep("coordinating groups", shard.run()));
         }
     }
 
@@ -225,7 +237,8 @@ impl Coordinator {
     /// The groups of a partition, where nobody else can have been given them: what is known of them is not old.
     fn shard_at(&self, index: i32) -> Result<Arc<Shard>, GroupError> {
         self.check_lease()?;
-        self.0.shards.read().running.get(&index).cloned().ok_or(GroupError::NotCoordinator)
+        let shard = self.0.shards.read().running.get(&index).cloned();
+        shard.filter(|shard| shard.leads()).ok_or(GroupError::NotCoordinator)
     }
 
     fn check_lease(&self) -> Result<(), GroupError> {
@@ -298,7 +311,7 @@ impl Coordinator {
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let (reply, told) = oneshot::channel();
         let verdicts = self.shard(group)?.write(|state, now| state.commit(group, commit, now, reply))?;
-        settle(verdicts, told).await
+        self.settle(verdicts, told).await
     }
 
     /// Ends a transaction for the offsets of one partition of the offsets topic: waits until that is in the log for good. Markers
@@ -313,7 +326,7 @@ impl Coordinator {
             state.outbox.push(Write { batch, then: Then::TransactionEnded { producer, is_commit, reply } });
             Ok(())
         })?;
-        told.await.unwrap_or(Err(GroupError::CoordinatorNotAvailable))
+        self.written(told).await
     }
 
     /// Committed offsets, in the order asked for.
@@ -335,7 +348,23 @@ impl Coordinator {
         check_id(group)?;
         let (reply, told) = oneshot::channel();
         let verdicts = self.shard(group)?.write(|state, _| state.delete_offsets(group, partitions, reply))?;
-        settle(verdicts, told).await
+        self.settle(verdicts, told).await
+    }
+
+    /// What the log says, or that it has not said anything in time: what Kafka tells then, and what clients come back after.
+    async fn written(&self, told: oneshot::Receiver<Result<(), GroupError>>) -> Result<(), GroupError> {
+        let told = timeout(self.0.settings.commit_timeout, told).await;
+        told.ok().and_then(Result::ok).unwrap_or(Err(GroupError::CoordinatorNotAvailable))
+    }
+
+    /// Those that were accepted are as good as the write of all of them.
+    async fn settle(
+        &self,
+        verdicts: Vec<Result<(), GroupError>>,
+        told: oneshot::Receiver<Result<(), GroupError>>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+        let written = self.written(told).await;
+        Ok(verdicts.into_iter().map(|verdict| verdict.and(written)).collect())
     }
 
     /// All groups that are coordinated here; fails while some of them are being loaded.
@@ -369,7 +398,7 @@ impl Coordinator {
     pub async fn delete_group(&self, group: &str) -> Result<(), GroupError> {
         let (reply, told) = oneshot::channel();
         self.shard(group)?.write(|state, _| state.delete_group(group, reply))?;
-        told.await.unwrap_or(Err(GroupError::CoordinatorNotAvailable))
+        self.written(told).await
     }
 
     /// Forgets offsets of topics that `is_gone` says are gone, by name and id; an id of zeros is not known. False where some shard could
@@ -395,6 +424,12 @@ impl Coordinator {
         }
     }
 
+    /// What all groups share, and what was refused because of it.
+    #[must_use]
+    pub fn shared(&self) -> budget::Shared {
+        self.0.budget.shared()
+    }
+
     /// How many groups there are, and how many of them in each state.
     #[must_use]
     pub fn count_by_state(&self) -> BTreeMap<&'static str, usize> {
@@ -417,22 +452,13 @@ impl Coordinator {
     }
 
     fn shards(&self) -> Vec<Arc<Shard>> {
-        self.0.shards.read().running.values().cloned().collect()
+        self.0.shards.read().running.values().filter(|shard| shard.leads()).cloned().collect()
     }
 }
 
 /// Kafka's groups with an empty id may keep offsets and have no members.
 fn check_id(group: &str) -> Result<(), GroupError> {
     if group.is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(()) }
-}
-
-/// Those that were accepted are as good as the write of all of them.
-async fn settle(
-    verdicts: Vec<Result<(), GroupError>>,
-    told: oneshot::Receiver<Result<(), GroupError>>,
-) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-    let written = told.await.unwrap_or(Err(GroupError::CoordinatorNotAvailable));
-    Ok(verdicts.into_iter().map(|verdict| verdict.and(written)).collect())
 }
 
 fn fetch(
@@ -447,7 +473,19 @@ fn fetch(
         FetchedOffset { offset: found.map(|kept| kept.cloned()), topic, partition }
     };
     Ok(match which {
-        WhichOffsets::Of(list) => list.iter().map(|(t, id, p)| fetch_one(Arc::from(*t), *id, *p)).collect(),
+        WhichOffsets::Of(list) => {
+            // Partitions that come one behind the other share the name of their topic, which may be long.
+            let mut last: Option<(&str, Arc<str>)> = None;
+            let mut fetched = Vec::with_capacity(list.len());
+            for (topic, id, partition) in list {
+                let (_, shared) = match last.take().filter(|(of, _)| std::ptr::eq(*of, *topic)) {
+                    Some(same) => last.insert(same),
+                    None => last.insert((topic, Arc::from(*topic))),
+                };
+                fetched.push(fetch_one(Arc::clone(shared), *id, *partition));
+            }
+            fetched
+        }
         WhichOffsets::All => {
             let all = offsets.into_iter().flat_map(|offsets| offsets.partitions());
             all.map(|(topic, partition)| fetch_one(Arc::clone(topic), [0; 16], partition)).collect()

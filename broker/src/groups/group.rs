@@ -247,6 +247,23 @@ impl Group {
         (self.wake_at != i64::MAX).then_some(self.wake_at)
     }
 
+    /// Bytes that its members have brought.
+    #[must_use]
+    pub fn members_bytes(&self) -> usize {
+        self.members_bytes
+    }
+
+    /// Bytes of the member that a joining process will be, where it is one already.
+    pub(super) fn bytes_of(&self, member_id: &str, instance_id: Option<&str>) -> usize {
+        let id = instance_id.and_then(|id| self.static_members.get(id)).map_or(member_id, |id| id);
+        self.members.get(id).map_or(0, Member::size_bytes)
+    }
+
+    /// Bytes of what members were assigned.
+    pub(super) fn assigned_bytes(&self) -> usize {
+        self.members.values().map(|member| member.assignment.len()).sum()
+    }
+
     /// No members, and no ids given out.
     #[must_use]
     pub fn is_deserted(&self) -> bool {
@@ -261,7 +278,8 @@ impl Group {
                 self.pending_joins.clear();
                 Ok(())
             }
-            Phase::Dead => Err(GroupError::GroupNotFound),
+            // Its deletion is on its way, and may fail yet.
+            Phase::Dead => Err(GroupError::CoordinatorNotAvailable),
             Phase::PreparingRebalance(_) | Phase::CompletingRebalance { .. } | Phase::Stable => {
                 Err(GroupError::NonEmptyGroup)
             }

@@ -7,7 +7,7 @@ use super::group::{
     Effect, Group, JoinPhase, JoinRefused, Persist, Phase, StaticRejoin, answer_join, answer_sync,
 };
 use super::member::{Member, MemberId, Protocol, RequestId, new_member_id, protocols_size_bytes};
-use super::settings::NEW_MEMBER_JOIN_TIMEOUT_MS;
+use super::settings::{NEW_MEMBER_JOIN_TIMEOUT_MS, PENDING_JOIN_MS_MAX, PENDING_JOINS_MAX};
 
 /// What a process says when it joins.
 #[derive(Debug, Clone)]
@@ -37,6 +37,12 @@ pub struct Join {
 }
 
 impl Join {
+    /// Bytes that the process brings, but its id, which is the coordinator's.
+    pub(super) fn size_bytes(&self) -> usize {
+        let instance = self.instance_id.as_ref().map_or(0, |id| id.len());
+        self.client_id.len() + self.client_host.len() + instance + protocols_size_bytes(&self.protocols)
+    }
+
     fn rebalance_timeout_ms(&self) -> i32 {
         if self.rebalance_timeout_ms < 0 { self.session_timeout_ms } else { self.rebalance_timeout_ms }
     }
@@ -87,7 +93,7 @@ impl Group {
         let replaces = join.instance_id.as_ref().and_then(|id| self.static_members.get(id));
         let member = self.members.get(replaces.unwrap_or(&join.member_id));
         let others_bytes = self.members_bytes - member.map_or(0, Member::size_bytes);
-        if others_bytes + protocols_size_bytes(&join.protocols) > self.settings.group_bytes_max {
+        if others_bytes + join.size_bytes() > self.settings.group_bytes_max {
             return false;
         }
         match self.phase {
@@ -121,7 +127,14 @@ impl Group {
             if self.pending_joins.len() >= self.settings.members_max {
                 return Err(GroupError::GroupFull);
             }
-            let until = now_ms.saturating_add(i64::from(join.session_timeout_ms));
+            if self.pending_joins.len() >= PENDING_JOINS_MAX {
+                let oldest = self.pending_joins.iter().min_by_key(|(_, until)| **until);
+                if let Some(oldest) = oldest.map(|(id, _)| Arc::clone(id)) {
+                    self.pending_joins.remove(&oldest);
+                }
+            }
+            let wait_ms = i64::from(join.session_timeout_ms).min(PENDING_JOIN_MS_MAX);
+            let until = now_ms.saturating_add(wait_ms);
             self.pending_joins.insert(Arc::clone(&new_id), until);
             self.wake_by(until);
             let refused = JoinRefused { error: GroupError::MemberIdRequired, member_id: new_id };

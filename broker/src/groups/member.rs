@@ -59,7 +59,9 @@ impl Member {
 
     /// Bytes that the member has brought.
     pub(super) fn size_bytes(&self) -> usize {
-        protocols_size_bytes(&self.protocols) + self.assignment.len()
+        let names = [&self.id, &self.client_id, &self.client_host].map(|name| name.len());
+        let instance = self.instance_id.as_ref().map_or(0, |id| id.len());
+        names.iter().sum::<usize>() + instance + protocols_size_bytes(&self.protocols) + self.assignment.len()
     }
 
     /// Waits for an answer of ours, so silence is no sign that it has gone. A new member may still wait too long.

@@ -5,8 +5,10 @@
 //! - [`offsets`]: how far a group has read, pure; [`subscription`] the topics it reads.
 //! - [`records`]: both as records of `__consumer_offsets`; `replay` reads them back.
 //! - `shard`: the groups of one partition of that topic, [`shard_offsets`] their offsets, `shard_task` its writes and its time.
+//! - [`budget`]: what all groups share.
 //! - [`coordinator`]: all of them, and all that may be asked.
 
+pub mod budget;
 pub mod coordinator;
 pub mod error;
 pub mod group;

@@ -1,13 +1,13 @@
 //! The groups of one partition of `__consumer_offsets`: requests are decided here, and become writes; what the log has taken
 //! changes what is known. Does no I/O and waits for nothing: [`shard_task`](super::shard_task) writes.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 
 use floodmark_proto::ids::{Offset, ProducerId};
 use tokio::sync::oneshot;
 
+use super::budget::Budget;
 use super::error::GroupError;
 use super::group::{Effect, Group, GroupState, JoinRefused, Joined, Persist, Synced};
 use super::join::Join;
@@ -15,7 +15,7 @@ use super::leave::Leaving;
 use super::member::RequestId;
 use super::offsets::{CommittedOffset, GroupOffsets, TopicPartition};
 use super::records::{self, KeyValue};
-use super::settings::GroupSettings;
+use super::settings::{GroupSettings, PENDING_GROUPS_MAX};
 use super::sync::Sync;
 
 /// A moment, by both clocks.
@@ -47,8 +47,33 @@ pub(super) enum Batch {
 pub(super) enum Then {
     Persisted { group: Arc<str>, persist: Persist },
     Committed { group: Arc<str>, offsets: Vec<NewOffset>, producer: Option<ProducerId>, reply: Reply },
-    Deleted { group: Arc<str>, partitions: Vec<TopicPartition>, with_group: bool, reply: Option<Reply> },
+    Deleted(Deletion),
     TransactionEnded { producer: ProducerId, is_commit: bool, reply: Reply },
+}
+
+impl Then {
+    /// The group that is written of, where it is one.
+    pub(super) fn group(&self) -> Option<&str> {
+        match self {
+            Then::Persisted { group, .. } | Then::Committed { group, .. } => Some(group),
+            Then::Deleted(deletion) => Some(&deletion.group),
+            Then::TransactionEnded { .. } => None,
+        }
+    }
+}
+
+/// Offsets that go, and their group with them, in parts of which one is written now.
+#[derive(Debug)]
+pub(super) struct Deletion {
+    pub(super) group: Arc<str>,
+    /// Those whose tombstones are on their way.
+    pub(super) partitions: Vec<TopicPartition>,
+    /// Those whose turn comes then.
+    pub(super) rest: Vec<TopicPartition>,
+    pub(super) with_group: bool,
+    pub(super) reply: Option<Reply>,
+    /// Why one of the parts that were queued together could not be written.
+    pub(super) failed: Arc<OnceLock<GroupError>>,
 }
 
 pub(super) type Reply = oneshot::Sender<Result<(), GroupError>>;
@@ -61,13 +86,25 @@ pub(super) struct Entry {
     pub(super) offsets: GroupOffsets,
     /// The log has, or is about to have, a record of the group, so that it needs a tombstone.
     pub(super) has_record: bool,
+    /// It is one of the groups that there may be so many of, and stays so until it is forgotten. Where nothing is there but ids that wait for
+    /// their members it is not.
+    pub(super) is_counted: bool,
+    /// Of its members' bytes, those that are counted.
+    pub(super) counted_bytes: usize,
     /// The deadline under which it stands in [`ShardState::deadlines`].
     pub(super) scheduled_at: Option<i64>,
 }
 
 impl Entry {
     pub(super) fn new(group: Group) -> Entry {
-        Entry { group, offsets: GroupOffsets::default(), has_record: false, scheduled_at: None }
+        Entry {
+            group,
+            offsets: GroupOffsets::default(),
+            has_record: false,
+            is_counted: true,
+            counted_bytes: 0,
+            scheduled_at: None,
+        }
     }
 
     /// Nothing would be lost if nobody knew of it.
@@ -95,28 +132,34 @@ pub(super) struct ShardState {
     pub(super) settings: Arc<GroupSettings>,
     pub(super) status: Status,
     pub(super) groups: HashMap<Arc<str>, Entry>,
-    /// Groups on this broker, all shards together.
-    groups_in_all: Arc<AtomicUsize>,
+    /// Shared with all other shards.
+    budget: Arc<Budget>,
+    /// Groups in which nobody was but ids that wait, in the order in which they came; some are more by now, or gone.
+    pending: VecDeque<Arc<str>>,
     pub(super) deadlines: BTreeSet<(i64, Arc<str>)>,
     joins: HashMap<RequestId, oneshot::Sender<Result<Joined, JoinRefused>>>,
     syncs: HashMap<RequestId, oneshot::Sender<Result<Synced, GroupError>>>,
     next_request: u64,
     /// Writes that were decided; whoever holds the state passes them on before letting it go.
     pub(super) outbox: Vec<Write>,
+    /// Since the last expiry, of a deletion that nobody waits for.
+    pub(super) has_told_of_deletion: bool,
 }
 
 impl ShardState {
-    pub(super) fn new(settings: Arc<GroupSettings>, groups_in_all: Arc<AtomicUsize>) -> ShardState {
+    pub(super) fn new(settings: Arc<GroupSettings>, budget: Arc<Budget>) -> ShardState {
         ShardState {
             settings,
             status: Status::Loading,
             groups: HashMap::new(),
-            groups_in_all,
+            budget,
+            pending: VecDeque::new(),
             deadlines: BTreeSet::new(),
             joins: HashMap::new(),
             syncs: HashMap::new(),
             next_request: 0,
             outbox: Vec::new(),
+            has_told_of_deletion: false,
         }
     }
 
@@ -140,7 +183,14 @@ impl ShardState {
         if is_new && !join.member_id.is_empty() {
             return Err(GroupError::UnknownMemberId);
         }
-        let id = self.entry_or_new(group)?;
+        let known_bytes = self
+            .groups
+            .get(group)
+            .map_or(0, |entry| entry.group.bytes_of(&join.member_id, join.instance_id.as_deref()));
+        self.budget.check_bytes(join.size_bytes().saturating_sub(known_bytes), &self.settings)?;
+        // Such a join is told an id, and whoever never comes back with it leaves nothing.
+        let only_asks = join.member_id.is_empty() && join.instance_id.is_none() && join.needs_known_member_id;
+        let id = if only_asks { self.entry_or_pending(group) } else { self.entry_or_new(group)? };
         let request = self.next_request();
         self.joins.insert(request, reply);
         self.act(&id, now, |group, effects| group.on_join(request, join, now.steady_ms, effects));
@@ -156,6 +206,9 @@ impl ShardState {
     ) -> Result<(), GroupError> {
         self.check_active()?;
         let id = self.known(group).ok_or(GroupError::UnknownMemberId)?;
+        let assigned_bytes = self.groups.get(group).map_or(0, |entry| entry.group.assigned_bytes());
+        let brought_bytes: usize = sync.assignments.iter().map(|(_, assignment)| assignment.len()).sum();
+        self.budget.check_bytes(brought_bytes.saturating_sub(assigned_bytes), &self.settings)?;
         let request = self.next_request();
         self.syncs.insert(request, reply);
         self.act(&id, now, |group, effects| group.on_sync(request, sync, now.steady_ms, effects));
@@ -220,12 +273,7 @@ impl ShardState {
                 // Whoever asked may have gone.
                 let _ = reply.send(result.map(drop));
             }
-            Then::Deleted { group, partitions, with_group, reply } => {
-                self.on_delete_written(&group, &partitions, with_group, result.is_ok());
-                if let Some(reply) = reply {
-                    let _ = reply.send(result.map(drop));
-                }
-            }
+            Then::Deleted(deletion) => self.on_delete_written(deletion, result.map(drop)),
             Then::TransactionEnded { producer, is_commit, reply } => {
                 if result.is_ok() {
                     self.apply_transaction_end(producer, is_commit);
@@ -242,15 +290,19 @@ impl ShardState {
         for id in &ids {
             self.act(id, now, |group, effects| group.on_unload(error, effects));
         }
-        self.groups_in_all.fetch_sub(self.groups.len(), Ordering::Relaxed);
+        for entry in self.groups.values() {
+            self.budget.remove_groups(usize::from(entry.is_counted));
+            self.budget.change_bytes(entry.counted_bytes, 0);
+        }
         self.groups.clear();
+        self.pending.clear();
         self.deadlines.clear();
         self.outbox.clear();
     }
 
     /// What the log holds, in place of nothing; then requests are answered.
     pub(super) fn loaded(&mut self, groups: HashMap<Arc<str>, Entry>, now: Now) {
-        self.groups_in_all.fetch_add(groups.len(), Ordering::Relaxed);
+        self.budget.add_groups(groups.len());
         self.groups = groups;
         self.status = Status::Active;
         let ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
@@ -264,19 +316,43 @@ impl ShardState {
         self.groups.get_key_value(group).map(|(id, _)| Arc::clone(id))
     }
 
-    /// The id of a group that is there now.
+    /// The id of a group that is there now, and counts.
     pub(super) fn entry_or_new(&mut self, group: &str) -> Result<Arc<str>, GroupError> {
+        let known = self.known(group);
+        if let Some(id) = &known
+            && self.groups.get(id).is_some_and(|entry| entry.is_counted)
+        {
+            return Ok(Arc::clone(id));
+        }
+        self.budget.take_group(&self.settings)?;
+        let id = known.unwrap_or_else(|| self.insert(group));
+        if let Some(entry) = self.groups.get_mut(&id) {
+            entry.is_counted = true;
+        }
+        Ok(id)
+    }
+
+    /// The same of one that does not count, as long as nobody has joined it. There are so many of these, whoever asks for more.
+    fn entry_or_pending(&mut self, group: &str) -> Arc<str> {
         if let Some(id) = self.known(group) {
-            return Ok(id);
+            return id;
         }
-        if self.groups_in_all.load(Ordering::Relaxed) >= self.settings.groups_max {
-            return Err(GroupError::TooManyGroups);
+        if self.pending.len() >= PENDING_GROUPS_MAX
+            && let Some(oldest) = self.pending.pop_front()
+            && self.groups.get(&oldest).is_some_and(|entry| !entry.is_counted)
+        {
+            self.forget(&oldest);
         }
+        let id = self.insert(group);
+        self.pending.push_back(Arc::clone(&id));
+        id
+    }
+
+    fn insert(&mut self, group: &str) -> Arc<str> {
         let id: Arc<str> = Arc::from(group);
         let new = Entry::new(Group::new(Arc::clone(&id), Arc::clone(&self.settings)));
-        self.groups.insert(Arc::clone(&id), new);
-        self.groups_in_all.fetch_add(1, Ordering::Relaxed);
-        Ok(id)
+        self.groups.insert(Arc::clone(&id), Entry { is_counted: false, ..new });
+        id
     }
 
     fn next_request(&mut self) -> RequestId {
@@ -298,6 +374,9 @@ impl ShardState {
         if entry.group.state() != before {
             entry.group.state_since_ms = Some(now.wall_ms);
         }
+        let (counted, bytes) = (entry.counted_bytes, entry.group.members_bytes());
+        entry.counted_bytes = bytes;
+        self.budget.change_bytes(counted, bytes);
         for effect in effects {
             self.run(id, effect, now);
         }
@@ -359,7 +438,8 @@ impl ShardState {
 
     fn forget(&mut self, id: &Arc<str>) {
         if let Some(entry) = self.groups.remove(id) {
-            self.groups_in_all.fetch_sub(1, Ordering::Relaxed);
+            self.budget.remove_groups(usize::from(entry.is_counted));
+            self.budget.change_bytes(entry.counted_bytes, 0);
             if let Some(at) = entry.scheduled_at {
                 self.deadlines.remove(&(at, Arc::clone(id)));
             }

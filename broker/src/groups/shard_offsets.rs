@@ -1,7 +1,7 @@
 //! What a shard decides about offsets, and what of it shows once it is written: a commit is seen when it is in the log and
 //! not before, a deletion covers what is on its way.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use floodmark_proto::ids::{Offset, ProducerId};
 use floodmark_proto::kafka::EncodeError;
@@ -10,7 +10,12 @@ use super::error::GroupError;
 use super::group::{CommitFrom, Group, GroupState};
 use super::offsets::{CommittedOffset, GroupOffsets, Retention, TopicPartition};
 use super::records::{self, KeyValue};
-use super::shard::{Batch, Entry, NewOffset, Now, Reply, ShardState, Then, Write};
+use super::shard::{Batch, Deletion, Entry, NewOffset, Now, Reply, ShardState, Then, Write};
+
+/// Names in one batch of tombstones: a small part of what the log takes (`max.message.bytes`), whatever a group has committed.
+const TOMBSTONES_BYTES: usize = 64 << 10;
+/// What a tombstone takes beside the names of group and topic, and more.
+const TOMBSTONE_OVERHEAD_BYTES: usize = 32;
 
 /// An offset as a client sends it.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +157,7 @@ impl ShardState {
         let Some(entry) = self.groups.get(&id) else { return Err(GroupError::GroupNotFound) };
         match entry.group.state() {
             GroupState::Empty => {}
-            GroupState::Dead => return Err(GroupError::GroupNotFound),
+            GroupState::Dead => return Err(GroupError::CoordinatorNotAvailable),
             // What other kinds of groups read is not known.
             _ if !entry.group.is_of_consumers() => return Err(GroupError::NonEmptyGroup),
             _ => {}
@@ -166,7 +171,7 @@ impl ShardState {
         let accepted = partitions.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
         let there = accepted.filter(|((topic, partition), _)| entry.offsets.has(topic, *partition));
         let there: Vec<TopicPartition> = there.map(|((topic, p), _)| (Arc::from(*topic), *p)).collect();
-        self.delete(&id, there, false, Some(reply))?;
+        self.delete_at_once(&id, there, Some(reply))?;
         Ok(verdicts)
     }
 
@@ -177,11 +182,12 @@ impl ShardState {
         let Some(entry) = self.groups.get_mut(&id) else { return Err(GroupError::GroupNotFound) };
         entry.group.on_delete()?;
         let partitions = entry.offsets.all();
-        self.delete(&id, partitions, true, Some(reply))
+        self.delete(&id, partitions, true, Some(reply), Arc::default())
     }
 
     /// Forgets offsets that nobody has come back to, and then groups of which nothing is left.
     pub(super) fn expire(&mut self, now: Now) {
+        self.has_told_of_deletion = false;
         let retention_ms = self.settings.offsets_retention_ms;
         let ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
         for id in ids {
@@ -190,9 +196,13 @@ impl ShardState {
             let expired = entry.offsets.expired(&retention, now.wall_ms, retention_ms);
             let is_left = entry.offsets.all().len() > expired.len();
             let is_over = !is_left && entry.group.is_deserted() && entry.group.state() == GroupState::Empty;
-            let with_group = is_over && entry.group.on_delete().is_ok();
-            if (with_group || !expired.is_empty()) && self.delete(&id, expired, with_group, None).is_err() {
-                tracing::warn!(group = %id, "expired offsets cannot be deleted");
+            let deleted = if is_over && entry.group.on_delete().is_ok() {
+                self.delete(&id, expired, true, None, Arc::default())
+            } else {
+                self.delete_at_once(&id, expired, None)
+            };
+            if let Err(error) = deleted {
+                self.tell_of_failed_deletion(&id, error);
             }
         }
     }
@@ -207,72 +217,120 @@ impl ShardState {
         let orphans = |entry: &Entry| entry.offsets.orphans(is_gone);
         let found: Vec<(Arc<str>, Vec<TopicPartition>)> =
             self.groups.iter().map(|(id, entry)| (Arc::clone(id), orphans(entry))).collect();
-        for (id, partitions) in found.into_iter().filter(|(_, partitions)| !partitions.is_empty()) {
-            self.delete(&id, partitions, false, None)?;
+        for (id, partitions) in found {
+            self.delete_at_once(&id, partitions, None)?;
         }
         Ok(())
     }
 
+    /// All parts are in the log's queue before anything else is committed: an offset was judged as it is now.
+    fn delete_at_once(
+        &mut self,
+        id: &Arc<str>,
+        mut partitions: Vec<TopicPartition>,
+        mut reply: Option<Reply>,
+    ) -> Result<(), GroupError> {
+        let failed = Arc::default();
+        while !partitions.is_empty() || reply.is_some() {
+            let part = last_part(id, &mut partitions);
+            // Whoever asked is answered with the last.
+            let reply = if partitions.is_empty() { reply.take() } else { None };
+            self.delete(id, part, false, reply, Arc::clone(&failed))?;
+        }
+        Ok(())
+    }
+
+    /// Part after part, each once the one before is written, so that the group's own record goes when no offset is left: a
+    /// deletion that ends half way leaves a group that can be deleted.
     fn delete(
         &mut self,
         id: &Arc<str>,
-        partitions: Vec<TopicPartition>,
+        mut rest: Vec<TopicPartition>,
         with_group: bool,
         reply: Option<Reply>,
+        failed: Arc<OnceLock<GroupError>>,
     ) -> Result<(), GroupError> {
         let Some(entry) = self.groups.get_mut(id) else { return Err(GroupError::GroupNotFound) };
+        let partitions = last_part(id, &mut rest);
         let offset_tombstones =
             partitions.iter().map(|(topic, partition)| records::offset_record(id, topic, *partition, None));
         // Last, so that a group is there as long as an offset is.
-        let group_tombstone = (with_group && entry.has_record).then(|| records::group_tombstone(id));
+        let is_end = with_group && rest.is_empty();
+        let group_tombstone = (is_end && entry.has_record).then(|| records::group_tombstone(id));
         let records: Result<Vec<KeyValue>, EncodeError> = offset_tombstones.chain(group_tombstone).collect();
-        let records = records.map_err(|_| GroupError::RecordTooLarge)?;
+        let Ok(records) = records else {
+            if with_group {
+                entry.group.on_delete_failed();
+            }
+            return Err(GroupError::RecordTooLarge);
+        };
         for (topic, partition) in &partitions {
             entry.offsets.begin(topic, *partition);
         }
-        let then = Then::Deleted { group: Arc::clone(id), partitions, with_group, reply };
+        let deletion = Deletion { group: Arc::clone(id), partitions, rest, with_group, reply, failed };
         if records.is_empty() {
-            self.on_deleted_without_trace(then);
+            // There is nothing in the log to be deleted.
+            self.on_delete_written(deletion, Ok(()));
         } else {
-            self.outbox.push(Write { batch: Batch::Plain(records), then });
+            self.outbox.push(Write { batch: Batch::Plain(records), then: Then::Deleted(deletion) });
         }
         Ok(())
     }
 
-    /// There was nothing in the log to be deleted.
-    fn on_deleted_without_trace(&mut self, then: Then) {
-        let Then::Deleted { group, partitions, with_group, reply } = then else { return };
-        self.on_delete_written(&group, &partitions, with_group, true);
-        if let Some(reply) = reply {
-            let _ = reply.send(Ok(()));
-        }
-    }
-
-    pub(super) fn on_delete_written(
-        &mut self,
-        group: &Arc<str>,
-        partitions: &[TopicPartition],
-        with_group: bool,
-        is_written: bool,
-    ) {
-        let Some(entry) = self.groups.get_mut(group) else { return };
-        for (topic, partition) in partitions {
-            if is_written {
+    pub(super) fn on_delete_written(&mut self, deletion: Deletion, result: Result<(), GroupError>) {
+        let Deletion { group, partitions, rest, with_group, reply, failed } = deletion;
+        let Some(entry) = self.groups.get_mut(&group) else { return };
+        for (topic, partition) in &partitions {
+            if result.is_ok() {
                 entry.offsets.apply_delete(topic, *partition);
             }
             entry.offsets.end(topic, *partition);
         }
-        match (with_group, is_written) {
-            (true, true) => {
+        let result = match result {
+            Ok(()) if !rest.is_empty() => {
+                // Whoever waits learns of a failure, which dropped its reply, as of a log that is lost.
+                let _ = self.delete(&group, rest, with_group, reply, failed);
+                return;
+            }
+            Err(error) => Err(*failed.get_or_init(|| error)),
+            Ok(()) => failed.get().map_or(Ok(()), |error| Err(*error)),
+        };
+        match (with_group, result) {
+            (true, Ok(())) => {
                 // What is still on its way belongs to a group that begins anew.
-                entry.group = Group::new(Arc::clone(group), Arc::clone(&self.settings));
+                entry.group = Group::new(Arc::clone(&group), Arc::clone(&self.settings));
                 entry.has_record = false;
             }
-            (true, false) => entry.group.on_delete_failed(),
+            (true, Err(_)) => entry.group.on_delete_failed(),
             (false, _) => {}
         }
-        self.forget_if_idle(group);
+        self.forget_if_idle(&group);
+        match (reply, result) {
+            // Whoever asked may have gone.
+            (Some(reply), result) => drop(reply.send(result)),
+            (None, Err(error)) => self.tell_of_failed_deletion(&group, error),
+            (None, Ok(())) => {}
+        }
     }
+
+    /// Nobody has asked, so nobody else is told. Once an expiry: what fails for one group fails for thousands.
+    fn tell_of_failed_deletion(&mut self, group: &str, error: GroupError) {
+        if !std::mem::replace(&mut self.has_told_of_deletion, true) {
+            tracing::warn!(group, %error, "offsets that are over cannot be deleted now; it is tried again");
+        }
+    }
+}
+
+/// Takes as many from the end as one batch of tombstones has room for, one at least.
+fn last_part(group: &str, partitions: &mut Vec<TopicPartition>) -> Vec<TopicPartition> {
+    let mut room = TOMBSTONES_BYTES;
+    let fits = |(topic, _): &&TopicPartition| {
+        let left = room.checked_sub(group.len() + topic.len() + TOMBSTONE_OVERHEAD_BYTES);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let count = partitions.iter().rev().take_while(fits).count().max(1);
+    partitions.split_off(partitions.len().saturating_sub(count))
 }
 
 fn committed(new: &OffsetToCommit<'_>, retention_ms: Option<i64>, now: Now) -> NewOffset {

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use floodmark_proto::batch::{
@@ -13,12 +12,13 @@ use floodmark_proto::batch::{
     TransactionResult,
 };
 use floodmark_proto::ids::{LeaderEpoch, Offset};
-use floodmark_replication::partition::{AppendOptions, Isolation, PartitionError, PartitionHandle};
+use floodmark_replication::partition::{AppendOptions, Isolation, PartitionError, PartitionHandle, Role};
 use floodmark_storage::AppendError;
 use floodmark_storage::clock::{Clock, Stopwatch};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::error::GroupError;
 use super::records::KeyValue;
 use super::replay::Replay;
@@ -60,6 +60,7 @@ impl Time {
 pub(super) struct Shard {
     pub(super) epoch: LeaderEpoch,
     partition: PartitionHandle,
+    budget: Arc<Budget>,
     time: Arc<Time>,
     inner: Mutex<Inner>,
     wake: Notify,
@@ -117,13 +118,18 @@ impl Shard {
         partition: PartitionHandle,
         epoch: LeaderEpoch,
         settings: Arc<GroupSettings>,
-        groups_in_all: Arc<AtomicUsize>,
+        budget: Arc<Budget>,
         time: Arc<Time>,
     ) -> Shard {
         let expire_at = time.now().steady_ms.saturating_add(settings.expiry_interval_ms);
-        let state = ShardState::new(settings, groups_in_all);
+        let state = ShardState::new(settings, Arc::clone(&budget));
         let inner = Inner { state, queue: VecDeque::new(), in_flight_bytes: 0, expire_at };
-        Shard { epoch, partition, time, inner: Mutex::new(inner), wake: Notify::new() }
+        Shard { epoch, partition, budget, time, inner: Mutex::new(inner), wake: Notify::new() }
+    }
+
+    /// False once a later leader of its partition is known of: what is known here may be old, though nobody has given the shard up yet.
+    pub(super) fn leads(&self) -> bool {
+        self.partition.role() == Role::Leader { epoch: self.epoch }
     }
 
     /// A request that may write. Its writes are in the log's queue when this is over.
@@ -163,7 +169,7 @@ impl Shard {
     fn append_all(&self, inner: &mut Inner, now: Now) {
         while !inner.state.outbox.is_empty() {
             for Write { batch, then } in std::mem::take(&mut inner.state.outbox) {
-                match self.encode(&batch, now) {
+                match self.encode(&batch, &then, now) {
                     Ok(encoded) => {
                         let bytes = encoded.size_bytes();
                         inner.in_flight_bytes += bytes;
@@ -175,10 +181,14 @@ impl Shard {
         }
     }
 
-    fn encode(&self, batch: &Batch, now: Now) -> Result<RecordBatch, GroupError> {
-        let encoded = encode(batch, now.wall_ms).map_err(|_| GroupError::RecordTooLarge)?;
+    fn encode(&self, batch: &Batch, then: &Then, now: Now) -> Result<RecordBatch, GroupError> {
         let limit = usize::try_from(self.partition.settings().log.max_batch_bytes).unwrap_or(usize::MAX);
-        if encoded.size_bytes() > limit { Err(GroupError::RecordTooLarge) } else { Ok(encoded) }
+        let encoded = encode(batch, now.wall_ms).map_err(|_| GroupError::RecordTooLarge)?;
+        if encoded.size_bytes() > limit {
+            self.budget.tell_of_large_record(then.group(), encoded.size_bytes(), limit);
+            return Err(GroupError::RecordTooLarge);
+        }
+        Ok(encoded)
     }
 
     fn append(&self, batch: RecordBatch) -> Pin<Box<dyn Future<Output = Result<Offset, WriteError>> + Send>> {

@@ -1,26 +1,29 @@
 //! How messages of the services are read and written: as prost does, but whoever sends bytes that are no message of the call is told that,
-//! with a reason for programs, and not that the broker failed.
+//! with a reason for programs, and not that the broker failed; and nothing is made of a request with longer lists than [`lists`] lets pass.
+
+use std::marker::PhantomData;
 
 use prost::Message;
+use prost::bytes::Buf as _;
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstCodec, ProstEncoder};
 
-use super::refused::Refused;
+use super::lists::{self, Listed};
 
 /// What the generated servers use.
-pub(super) struct Messages<T, U>(ProstCodec<T, U>);
+pub(super) struct Messages<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for Messages<T, U> {
     fn default() -> Messages<T, U> {
-        Messages(ProstCodec::default())
+        Messages(PhantomData)
     }
 }
 
 impl<T, U> Codec for Messages<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Message + Listed + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -28,30 +31,29 @@ where
     type Decoder = Reader<U>;
 
     fn encoder(&mut self) -> ProstEncoder<T> {
-        self.0.encoder()
+        ProstCodec::<T, U>::default().encoder()
     }
 
     fn decoder(&mut self) -> Reader<U> {
-        Reader(self.0.decoder())
+        Reader(PhantomData)
     }
 }
 
 /// Reads requests.
-pub(super) struct Reader<U>(ProstDecoder<U>);
+pub(super) struct Reader<U>(PhantomData<U>);
 
-impl<U: Message + Default> Decoder for Reader<U> {
+impl<U: Message + Listed + Default> Decoder for Reader<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // It fails for no other reason.
-        self.0.decode(bytes).map_err(|unreadable| {
-            let reason = unreadable.message();
-            Refused::invalid(format!("what was sent is no message of this call: {reason}")).to_status()
-        })
+        let message = bytes.copy_to_bytes(bytes.remaining());
+        lists::check(&message, U::FIELDS).map_err(|refused| refused.to_status())?;
+        let read = U::decode(message).map_err(|unreadable| lists::no_message(&unreadable).to_status())?;
+        Ok(Some(read))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        self.0.buffer_settings()
+        BufferSettings::default()
     }
 }

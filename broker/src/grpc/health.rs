@@ -1,9 +1,9 @@
 //! The standard health service: whether this broker serves, told by the same rule as `/readyz`.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
+use floodmark_proto::kafka::ErrorCode;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -11,7 +11,8 @@ use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::pull::pull;
-use crate::shared::Shared;
+use super::refused::Refused;
+use crate::shared::Ground;
 
 /// Services that may be asked about; empty is the broker as a whole.
 const SERVICES: [&str; 5] =
@@ -22,12 +23,12 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 /// Answers who asks for health.
 #[derive(Debug)]
 pub(super) struct HealthService {
-    shared: Arc<Shared>,
+    ground: Ground,
 }
 
 impl HealthService {
-    pub(super) fn new(shared: Arc<Shared>) -> HealthService {
-        HealthService { shared }
+    pub(super) fn new(ground: Ground) -> HealthService {
+        HealthService { ground }
     }
 }
 
@@ -37,8 +38,11 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        match status(&self.shared, &request.get_ref().service) {
-            ServingStatus::ServiceUnknown => Err(Status::not_found("there is no such service")),
+        match status(&self.ground, &request.get_ref().service) {
+            ServingStatus::ServiceUnknown => {
+                let message = format!("there is no service '{}' here", request.get_ref().service);
+                Err(Refused::new(ErrorCode::ResourceNotFound, message).to_status())
+            }
             status => Ok(Response::new(told(status))),
         }
     }
@@ -50,20 +54,20 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let (shared, service) = (Arc::clone(&self.shared), request.into_inner().service);
-        let changes = pull(Some((shared, service, None)), |state| async move {
-            let (shared, service, last) = state?;
+        let (ground, service) = (self.ground.clone(), request.into_inner().service);
+        let changes = pull(Some((ground, service, None)), |state| async move {
+            let (ground, service, last) = state?;
             loop {
-                let has_ended = shared.ground.drain.has_begun();
-                let now = status(&shared, &service);
+                let has_ended = ground.drain.has_begun();
+                let now = status(&ground, &service);
                 if last != Some(now) {
-                    let next = (!has_ended).then_some((shared, service, Some(now)));
+                    let next = (!has_ended).then_some((ground, service, Some(now)));
                     return Some((next, Ok(told(now))));
                 }
                 if has_ended {
                     return None;
                 }
-                let drain = shared.ground.drain.clone();
+                let drain = ground.drain.clone();
                 // Either way there is something to look at.
                 let _ = tokio::time::timeout(WATCH_INTERVAL, drain.begun()).await;
             }
@@ -72,11 +76,11 @@ impl Health for HealthService {
     }
 }
 
-fn status(shared: &Shared, service: &str) -> ServingStatus {
+fn status(ground: &Ground, service: &str) -> ServingStatus {
     if !SERVICES.contains(&service) {
         return ServingStatus::ServiceUnknown;
     }
-    match shared.ground.readiness.unavailable() {
+    match ground.readiness.unavailable() {
         None => ServingStatus::Serving,
         Some(_) => ServingStatus::NotServing,
     }

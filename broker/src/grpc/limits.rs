@@ -22,6 +22,11 @@ pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Largest message of calls that carry no records of their own; `grpc.message.max.bytes` is for those that do.
 pub(super) const OTHER_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Entries of one list of a request, and of all its lists. An entry of two bytes becomes a message of a hundred and more, and is worked on.
+pub(super) const LIST_ENTRIES_MAX: usize = 10_000;
+pub(super) const ENTRIES_MAX: usize = 50_000;
+/// Bytes of an answer about partitions, past which the rest of the partitions are not told of: one that is named costs its asker a few.
+pub(super) const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bytes of one call that may be under way and not looked at, and of all calls of a connection. They lie outside the budget of memory.
 pub(super) const CALL_WINDOW_BYTES: u32 = 1 << 20;
 pub(super) const CONNECTION_WINDOW_BYTES: u32 = 2 << 20;

@@ -4,9 +4,9 @@
 //! - [`socket`], [`server`], [`limits`]: connections, HTTP/2 and what bounds both
 //! - [`memory`]: the bytes that arrive, out of the broker's one budget
 //! - [`call`]: what all calls have in common; [`refused`]: the one table from refusals to statuses
-//! - [`codec`]: what is told of bytes that are no message
+//! - [`codec`]: how messages are read; [`lists`]: how much may stand in one
 //! - [`forward`]: calls that belong to another broker
-//! - [`data`], [`events`], [`groups`], [`admin`], [`health`]: the services
+//! - [`data`], [`events`], [`groups`], [`admin`], [`health`], [`reflection`]: the services
 
 mod admin;
 mod call;
@@ -17,8 +17,10 @@ mod forward;
 mod groups;
 mod health;
 mod limits;
+mod lists;
 mod memory;
 mod pull;
+mod reflection;
 mod refused;
 mod server;
 mod socket;
@@ -27,13 +29,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use crate::accepted;
+use crate::config::BrokerConfig;
+use crate::http2::Told;
 use crate::log_rate::LogRate;
 use crate::runtime::Core;
-use crate::shared::Shared;
+use crate::shared::{Ground, Shared};
+use server::{Bounds, Served};
 use socket::Accepted;
 
 pub(crate) use call::Api;
@@ -51,24 +57,63 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/server/floodmark.v1.rs"));
 }
 
-/// Takes connections until the broker stops.
+/// The door. Open from the broker's first moment on, because whoever wonders why it does not serve asks it.
+#[derive(Debug)]
 pub(crate) struct Door {
-    pub(crate) listener: TcpListener,
-    pub(crate) cores: Arc<[Core]>,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) shared: Arc<Shared>,
+    /// For each core.
+    served: Vec<Arc<Served>>,
 }
 
 impl Door {
+    /// Opens the door: health and reflection are served from here on, and each other call is told what the broker waits for. Runs on
+    /// `control` and `cores`, until the broker stops.
+    pub(crate) fn open(
+        listener: TcpListener,
+        config: &BrokerConfig,
+        ground: &Ground,
+        tasks: &TaskTracker,
+        (control, cores): (&Handle, &Arc<[Core]>),
+    ) -> Door {
+        let (reflection, told) = (Arc::default(), Arc::new(Told::new("gRPC")));
+        let bounds = Bounds::of(config);
+        let on_core = |core: &Core| {
+            let (sender, accepted) = mpsc::channel(limits::ACCEPTED_MAX);
+            let served = Arc::new(Served::new(ground.clone(), bounds, &reflection));
+            let serving = server::run(Arc::clone(&served), Arc::clone(&told), accepted);
+            tasks.spawn_on(ground.vitals.keep("serving gRPC", serving), &core.handle);
+            (sender, served)
+        };
+        let (servers, served) = cores.iter().map(on_core).unzip();
+        let intake = Intake { listener, cores: Arc::clone(cores), servers, ground: ground.clone() };
+        tasks.spawn_on(ground.vitals.keep("taking gRPC connections", intake.run()), control);
+        Door { served }
+    }
+
+    /// The broker serves: everything is served from here on, also to whoever is connected already.
+    pub(crate) fn mount(&self, shared: &Arc<Shared>) {
+        for served in &self.served {
+            served.mount(shared);
+        }
+    }
+}
+
+/// Takes connections until the broker stops.
+struct Intake {
+    listener: TcpListener,
+    cores: Arc<[Core]>,
+    /// One on each core.
+    servers: Vec<mpsc::Sender<Accepted>>,
+    ground: Ground,
+}
+
+impl Intake {
     /// Returns once the broker stops; calls in progress go on.
-    pub(crate) async fn run(self) {
-        let servers: Vec<mpsc::Sender<Accepted>> =
-            self.cores.iter().map(|core| self.serve_on(core)).collect();
-        let (drain, log_rate) = (self.shared.ground.drain.clone(), LogRate::default());
+    async fn run(self) {
+        let (drain, log_rate) = (self.ground.drain.clone(), LogRate::default());
         let accept = async {
             loop {
                 match self.listener.accept().await {
-                    Ok((socket, peer)) => self.take(socket, peer, &servers, &log_rate).await,
+                    Ok((socket, peer)) => self.take(socket, peer, &log_rate).await,
                     Err(e) => {
                         log_rate
                             .say(|more| tracing::warn!(error = %e, more, "a connection could not be taken"));
@@ -83,20 +128,8 @@ impl Door {
         }
     }
 
-    fn serve_on(&self, core: &Core) -> mpsc::Sender<Accepted> {
-        let (sender, accepted) = mpsc::channel(limits::ACCEPTED_MAX);
-        self.tasks.spawn_on(server::run(Arc::clone(&self.shared), accepted), &core.handle);
-        sender
-    }
-
-    async fn take(
-        &self,
-        socket: TcpStream,
-        peer: SocketAddr,
-        servers: &[mpsc::Sender<Accepted>],
-        log_rate: &LogRate,
-    ) {
-        let ground = &self.shared.ground;
+    async fn take(&self, socket: TcpStream, peer: SocketAddr, log_rate: &LogRate) {
+        let ground = &self.ground;
         let place = match ground.connections.admit(peer.ip()) {
             Ok(place) => place,
             Err(full) => {
@@ -107,7 +140,7 @@ impl Door {
             }
         };
         let Some(core) = Core::least_busy(&self.cores) else { return };
-        let server = servers.get(core.index());
+        let server = self.servers.get(core.index());
         let socket = match accepted::prepare(socket) {
             Ok(socket) => socket,
             Err(e) => {

@@ -165,9 +165,11 @@ fn status_code(code: ErrorCode) -> Code {
     match code {
         E::None => Code::Ok,
         E::OffsetOutOfRange => Code::OutOfRange,
-        E::UnknownTopicOrPartition | E::UnknownTopicId | E::GroupIdNotFound | E::ResourceNotFound => {
-            Code::NotFound
-        }
+        E::UnknownTopicOrPartition
+        | E::UnknownTopicId
+        | E::GroupIdNotFound
+        | E::ResourceNotFound
+        | E::BrokerIdNotRegistered => Code::NotFound,
         E::TopicAlreadyExists | E::DuplicateResource => Code::AlreadyExists,
         E::CorruptMessage
         | E::InvalidFetchSize
@@ -187,11 +189,14 @@ fn status_code(code: ErrorCode) -> Code {
         | E::InvalidConfig
         | E::InvalidRequest
         | E::InvalidRecord
+        | E::InvalidUpdateVersion
         | E::UnsupportedCompressionType => Code::InvalidArgument,
         E::LeaderNotAvailable
         | E::NotLeaderOrFollower
         | E::BrokerNotAvailable
         | E::ReplicaNotAvailable
+        | E::PreferredLeaderNotAvailable
+        | E::EligibleLeadersNotAvailable
         | E::CoordinatorLoadInProgress
         | E::CoordinatorNotAvailable
         | E::NotCoordinator
@@ -215,7 +220,9 @@ fn status_code(code: ErrorCode) -> Code {
         | E::InvalidProducerEpoch
         | E::InvalidTxnState
         | E::TransactionCoordinatorFenced
-        | E::ElectionNotNeeded => Code::FailedPrecondition,
+        | E::ElectionNotNeeded
+        | E::NoReassignmentInProgress
+        | E::FeatureUpdateFailed => Code::FailedPrecondition,
         E::PolicyViolation | E::GroupMaxSizeReached | E::ThrottlingQuotaExceeded => Code::ResourceExhausted,
         E::TopicAuthorizationFailed | E::GroupAuthorizationFailed | E::ClusterAuthorizationFailed => {
             Code::PermissionDenied

@@ -1,4 +1,4 @@
-//! A connection's socket as the server reads and writes it: counted while it is open, and closed where it does not begin to speak.
+//! A connection's socket as the server reads and writes it: counted while it is open, and closed where it does not begin to speak HTTP/2.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,13 +15,11 @@ use tonic::transport::server::Connected;
 
 use super::limits;
 use crate::admission::Place;
+use crate::http2::{Fault, Preface, Told, Written};
 use crate::metrics::OpenConnection;
 use crate::runtime::Assigned;
 use crate::shared::Ground;
 use crate::shutdown::Drain;
-
-/// What every HTTP/2 connection begins with.
-const PREFACE_BYTES: usize = 24;
 
 /// A connection that has a place, on its way to its core.
 pub(super) struct Accepted {
@@ -46,7 +44,9 @@ pub(super) struct Socket {
     socket: TcpStream,
     peer: Peer,
     /// Until the preface is there.
-    handshake: Option<(usize, Pin<Box<Sleep>>)>,
+    handshake: Option<(Preface, Pin<Box<Sleep>>)>,
+    written: Written,
+    told: Arc<Told>,
     drain: Drain,
     _place: Place,
     _core: Assigned,
@@ -54,7 +54,12 @@ pub(super) struct Socket {
 
 impl Socket {
     /// To be called on the runtime that the connection will run on.
-    pub(super) fn new(accepted: Accepted, ground: &Ground, handshake: Duration) -> io::Result<Socket> {
+    pub(super) fn new(
+        accepted: Accepted,
+        ground: &Ground,
+        told: &Arc<Told>,
+        handshake: Duration,
+    ) -> io::Result<Socket> {
         let mut open = ground.metrics.grpc.open_connection();
         open.reason = "broken";
         let socket = TcpStream::from_std(accepted.socket)?;
@@ -65,7 +70,9 @@ impl Socket {
                 address: accepted.peer,
                 unsent: Arc::new(Semaphore::new(limits::UNSENT_BYTES_MAX >> 10)),
             },
-            handshake: Some((PREFACE_BYTES, Box::pin(sleep(handshake)))),
+            handshake: Some((Preface::new(), Box::pin(sleep(handshake)))),
+            written: Written::default(),
+            told: Arc::clone(told),
             open,
             drain: ground.drain.clone(),
             _place: accepted.place,
@@ -79,17 +86,32 @@ impl Socket {
             return Ok(());
         }
         self.open.reason = "handshake";
+        self.told.tell(self.peer.address, Fault::Silent, None);
         Err(io::Error::new(io::ErrorKind::TimedOut, "no HTTP/2 preface came in time"))
     }
 
-    fn on_read(&mut self, bytes: usize) {
-        if bytes == 0 {
+    fn on_read(&mut self, came: &[u8]) -> io::Result<()> {
+        if came.is_empty() {
             self.open.reason = "client";
-        } else if let Some((missing, _)) = &mut self.handshake {
-            *missing = missing.saturating_sub(bytes);
-            if *missing == 0 {
-                self.handshake = None;
+        } else if let Some((preface, _)) = &mut self.handshake {
+            match preface.on_bytes(came) {
+                Some(false) => {}
+                Some(true) => self.handshake = None,
+                None => {
+                    self.open.reason = "handshake";
+                    self.told.tell(self.peer.address, Fault::Garbage, None);
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "what came is not HTTP/2"));
+                }
             }
+        }
+        Ok(())
+    }
+
+    fn on_written(&mut self, pieces: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written
+            && let Some(code) = self.written.on_written(pieces, *bytes)
+        {
+            self.told.tell(self.peer.address, Fault::Broken, Some(code));
         }
     }
 }
@@ -119,7 +141,7 @@ impl AsyncRead for Socket {
         let before = into.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, into);
         match &read {
-            Poll::Ready(Ok(())) => self.on_read(into.filled().len() - before),
+            Poll::Ready(Ok(())) => self.on_read(&into.filled()[before..])?,
             Poll::Ready(Err(_)) => self.open.reason = "client",
             // Behind the read: where this broker stood still, what came in time is there.
             Poll::Pending => self.shake_hands(cx)?,
@@ -130,7 +152,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, from)
+        let written = Pin::new(&mut self.socket).poll_write(cx, from);
+        self.on_written(&[io::IoSlice::new(from)], &written);
+        written
     }
 
     fn poll_write_vectored(
@@ -138,7 +162,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, from);
+        self.on_written(from, &written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +17,8 @@ use floodmark_proto::kafka::frame::FrameError;
 use floodmark_storage::clock::Stopwatch;
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
+use tokio::task::coop::unconstrained;
+use tokio::task::yield_now;
 use tokio::time::{Sleep, sleep};
 
 use super::dispatch::{self, Begun};
@@ -24,6 +26,7 @@ use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::request::{Answer, Refusal, Reply};
 use crate::admission::Share;
+use crate::ops::deadline::Alarm;
 use crate::shared::Ground;
 
 /// Produce requests of one connection that are not answered: their number, and their bytes, past which no more are begun.
@@ -35,6 +38,8 @@ const UNREAD_BYTES_MAX: usize = 256 << 10;
 const READ_AHEAD_BYTES: usize = 16 << 10;
 /// Requests that are begun before other connections of the core get their turn.
 const REQUESTS_A_TURN: usize = 128;
+/// Bytes of replies that are there before they do: a reader that has all it asks for in memory would never wait for anything.
+const BYTES_A_TURN: usize = 1 << 20;
 /// A large frame or reply that moves gets a second more for so many bytes.
 const BYTES_A_SECOND_MIN: u64 = 16 << 10;
 
@@ -82,6 +87,8 @@ pub(super) struct Connection {
     client_id: Option<Arc<str>>,
     inbound: Inbound,
     outbound: Outbound,
+    /// Of the replies of this turn.
+    answered_bytes: usize,
     unanswered: Unanswered,
     share: Share,
     since_accepted: Stopwatch,
@@ -90,9 +97,16 @@ pub(super) struct Connection {
     last_written: Duration,
     /// When the first byte of the frame came that has not arrived to its end.
     frame_since: Option<Duration>,
-    alarm: Pin<Box<Sleep>>,
-    alarm_at: Duration,
+    /// What the requests wait for has deadlines too.
+    requests_alarm: Arc<Alarm>,
+    timer: Timer,
     drain: Pin<Box<OwnedNotified>>,
+}
+
+/// The one timer of a connection.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    at: Duration,
 }
 
 /// Requests that are begun and not answered, oldest first.
@@ -112,7 +126,13 @@ struct Request {
 
 impl Connection {
     /// To be made on the runtime that it will run on.
-    pub(super) fn new(socket: TcpStream, ground: Ground, limits: Limits, dispatch: Dispatch) -> Connection {
+    pub(super) fn new(
+        socket: TcpStream,
+        ground: Ground,
+        limits: Limits,
+        requests_alarm: Arc<Alarm>,
+        dispatch: Dispatch,
+    ) -> Connection {
         Connection {
             socket,
             limits,
@@ -120,14 +140,15 @@ impl Connection {
             client_id: None,
             inbound: Inbound::new(limits.frame_bytes_max),
             outbound: Outbound::default(),
+            answered_bytes: 0,
             unanswered: Unanswered::default(),
             share: ground.request_bytes.share(),
             since_accepted: Stopwatch::start(),
             last_read: Duration::ZERO,
             last_written: Duration::ZERO,
             frame_since: None,
-            alarm: Box::pin(sleep(limits.idle)),
-            alarm_at: Duration::ZERO,
+            requests_alarm,
+            timer: Timer { sleep: Box::pin(sleep(limits.idle)), at: Duration::ZERO },
             drain: Box::pin(ground.drain.notified()),
             ground,
         }
@@ -156,6 +177,7 @@ impl Connection {
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
         self.unanswered.asked_first = false;
+        self.answered_bytes = 0;
         let mut begun = 0;
         loop {
             let mut moved = self.gather_replies(cx)?;
@@ -164,8 +186,8 @@ impl Connection {
             moved |= now_begun > 0;
             moved |= self.write(cx)?;
             moved |= self.read(cx)?;
-            if begun >= REQUESTS_A_TURN {
-                cx.waker().wake_by_ref();
+            if begun >= REQUESTS_A_TURN || self.answered_bytes >= BYTES_A_TURN {
+                give_way(cx);
                 return Ok(());
             }
             if !moved {
@@ -194,6 +216,7 @@ impl Connection {
                 self.outbound.bytes() - before
             }
         };
+        self.answered_bytes += bytes;
         let api = &self.ground.metrics.kafka.apis[request.begun.served];
         api.on_answered(now.saturating_sub(request.since), request.bytes, bytes);
     }
@@ -322,14 +345,9 @@ impl Connection {
         if deadline <= now {
             return Err(self.overdue(now));
         }
-        // Deadlines move on with every request; the alarm is set again only when it rings, or for an earlier one.
-        if now >= self.alarm_at || deadline < self.alarm_at {
-            self.alarm.set(sleep(deadline.saturating_sub(now)));
-            self.alarm_at = deadline;
-            if self.alarm.as_mut().poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
-        }
+        // The oldest request was polled in this turn, and with it each wait that it has.
+        let waits_end = self.requests_alarm.take().map_or(Duration::MAX, |left| now.saturating_add(left));
+        self.timer.set_for(deadline.min(waits_end), now, cx);
         Ok(())
     }
 
@@ -377,6 +395,21 @@ impl Connection {
     }
 }
 
+impl Timer {
+    /// Deadlines move on with every request; it is set again only when it rings, or for an earlier one.
+    fn set_for(&mut self, at: Duration, now: Duration, cx: &mut Context<'_>) {
+        if now < self.at && at >= self.at {
+            return;
+        }
+        self.sleep.set(sleep(at.saturating_sub(now)));
+        self.at = at;
+        // What this turn has done counts against it, and a timer that is refused for it is not set.
+        if pin!(unconstrained(self.sleep.as_mut())).poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
 impl Unanswered {
     fn push(&mut self, request: Request) {
         self.bytes += request.bytes;
@@ -409,6 +442,12 @@ impl Unanswered {
         self.bytes -= request.bytes;
         Some(Ok((request, reply)))
     }
+}
+
+/// Has the task go on behind all that is ready, and behind a look at what has come for others: one that merely wakes itself would be
+/// polled many times before that.
+fn give_way(cx: &mut Context<'_>) {
+    let _ = pin!(yield_now()).poll(cx);
 }
 
 /// How long so many bytes may be under way.

@@ -105,7 +105,7 @@ served! {
     DescribeGroups => now describe_groups;
     DeleteGroups => later delete_groups;
     OffsetDelete => later offset_delete;
-    DescribeConfigs => now describe_configs;
+    DescribeConfigs => later describe_configs;
     DescribeLogDirs => later describe_log_dirs;
     DescribeProducers => later describe_producers;
     ListConfigResources => now list_config_resources;
@@ -130,14 +130,14 @@ pub(super) fn dispatch(
 ) -> Result<Begun, Refusal> {
     let mut decoder = Decoder::new(&frame);
     let header = RequestHeader::decode(&mut decoder)?;
+    // A connection rarely changes its name, so requests share it. It is known before anything is refused, and told then.
+    if client_id.as_deref() != header.client_id {
+        *client_id = header.client_id.map(Arc::from);
+    }
     let (code, version) = (header.api_key, header.api_version);
     let not_served = Refusal::NotServed { key: code, version };
     let at = SERVED.iter().position(|s| s.key.code() == code).ok_or(not_served.clone())?;
     let Served { key: api, waits, .. } = SERVED[at];
-    // A connection rarely changes its name, so requests share it.
-    if client_id.as_deref() != header.client_id {
-        *client_id = header.client_id.map(Arc::from);
-    }
     let ctx = RequestContext {
         connection: Arc::clone(connection),
         client_id: client_id.clone(),
@@ -170,6 +170,30 @@ fn message<'a, M: Message<'a>>(body: &'a [u8], version: i16) -> Result<M, Refusa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kafka::request::Endpoint;
+    use crate::ops::deadline::Alarm;
+    use crate::{Broker, BrokerConfig};
+
+    #[test]
+    fn who_asks_for_what_is_not_served_has_a_name() {
+        let broker = Broker::start(BrokerConfig::temporary().unwrap()).unwrap();
+        let connection = Arc::new(ConnectionContext {
+            shared: Arc::clone(&broker.shared),
+            peer: broker.kafka_address(),
+            advertised: Arc::new(Endpoint { host: String::new(), port: 1 }),
+            alarm: Arc::new(Alarm::new()),
+        });
+        for (key, version) in [(999_i16, 0_i16), (ApiKey::Metadata.code(), 999)] {
+            let mut frame = BytesMut::new();
+            for number in [key, version, 0, 7, 2] {
+                frame.extend_from_slice(&number.to_be_bytes());
+            }
+            frame.extend_from_slice(b"me\0");
+            let mut name = None;
+            let refused = dispatch(&connection, &mut name, frame).unwrap_err();
+            assert_eq!((refused, name.as_deref()), (Refusal::NotServed { key, version }, Some("me")));
+        }
+    }
 
     #[test]
     fn each_api_stands_in_the_table_once_with_versions_that_can_be_decoded() {

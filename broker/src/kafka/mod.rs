@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::accepted;
 use crate::admission::ConnectionLimits;
 use crate::log_rate::LogRate;
+use crate::ops::deadline::Alarm;
 use crate::runtime::{Assigned, Core};
 use crate::shared::Shared;
 use connection::{Closed, Connection, Dispatch, Limits};
@@ -77,6 +78,7 @@ impl Door {
             shared: Arc::clone(&self.shared),
             peer,
             advertised: Arc::clone(&self.advertised),
+            alarm: Arc::new(Alarm::new()),
         });
         let socket = match accepted::prepare(socket) {
             Ok(socket) => socket,
@@ -122,9 +124,9 @@ async fn serve(
         idle: config.connections_max_idle.duration(),
         transfer: config.request_timeout.duration(),
     };
-    let peer = context.peer;
+    let (peer, alarm) = (context.peer, Arc::clone(&context.alarm));
     let dispatch: Dispatch = Box::new(move |client_id, frame| dispatch::dispatch(&context, client_id, frame));
-    let mut connection = Connection::new(socket, ground, limits, dispatch);
+    let mut connection = Connection::new(socket, ground, limits, alarm, dispatch);
     let closed = connection.run().await;
     let client_id = connection.client_id();
     if is_fault(&closed) {

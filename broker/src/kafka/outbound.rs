@@ -65,7 +65,12 @@ impl Outbound {
                 *slice = IoSlice::new(piece);
                 count += 1;
             }
-            match ready!(Pin::new(&mut *socket).poll_write_vectored(cx, &slices[..count]))? {
+            let socket = Pin::new(&mut *socket);
+            let written = match &slices[..count] {
+                [one] => socket.poll_write(cx, one),
+                many => socket.poll_write_vectored(cx, many),
+            };
+            match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.on_written(written, now),
             }

@@ -7,10 +7,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use floodmark_proto::kafka::{ApiKey, DecodeError, EncodeError, Encoder, ErrorCode, Message, start_response};
 
+use crate::ops::deadline::{Alarm, Deadline};
 use crate::shared::Shared;
 
 /// Where clients are told to go, by the listener that they came through.
@@ -26,6 +28,8 @@ pub(crate) struct ConnectionContext {
     pub(crate) shared: Arc<Shared>,
     pub(crate) peer: SocketAddr,
     pub(crate) advertised: Arc<Endpoint>,
+    /// Rings for what its requests wait for.
+    pub(crate) alarm: Arc<Alarm>,
 }
 
 /// Who asks, and in which version.
@@ -38,9 +42,12 @@ pub(crate) struct RequestContext {
     pub(super) version: i16,
 }
 
+/// Most bytes of one reply, apart from records: what librdkafka takes where its user sets nothing else.
+pub(crate) const REPLY_BYTES_MAX: usize = 100_000_000;
+
 thread_local! {
     /// Replies of a core are written into one buffer, of which each takes its piece. Nothing of one reply is left for the next.
-    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::new());
+    static ENCODER: RefCell<Encoder> = RefCell::new(Encoder::limited(REPLY_BYTES_MAX));
 }
 
 impl RequestContext {
@@ -67,6 +74,11 @@ impl RequestContext {
     /// What this broker is called on the listener that the client dialled.
     pub(crate) fn advertised(&self) -> &Endpoint {
         &self.connection.advertised
+    }
+
+    /// So long from now, for what this request waits for: not in a task of its own.
+    pub(crate) fn deadline(&self, within: Duration) -> Deadline {
+        Deadline::kept_by(&self.connection.alarm, within)
     }
 
     /// To be told each error code that goes into a reply.
@@ -142,7 +154,7 @@ pub(crate) enum Refusal {
     /// The header is no header, or the body is not what its version says.
     #[error("malformed request: {0}")]
     Malformed(#[from] DecodeError),
-    /// What a handler answered cannot be told in the version that was asked for: a fault of ours.
+    /// What a handler answered cannot be told in the version that was asked for, a fault of ours; or too much was asked for at once.
     #[error("no reply could be written: {0}")]
     NoReply(#[from] EncodeError),
     /// An API that is not advertised, or a version of it that is not.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use floodmark_proto::ids::BrokerId;
+use floodmark_proto::ids::{BrokerId, Offset};
 use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::settings::{self, Layers};
 use floodmark_replication::cluster::{ClusterImage, Partition, Topic};
@@ -96,10 +96,10 @@ pub(super) fn encode_health(encoder: &mut DescriptorEncoder<'_>, health: Health)
 }
 
 /// How far one follower is behind in all partitions that this broker leads.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Lag {
-    records: i64,
-    bytes: u64,
+    /// Records and bytes; unknown as long as one of the partitions has not heard of it since this broker leads it.
+    missing: Option<(i64, u64)>,
     ms_max: u64,
 }
 
@@ -110,35 +110,37 @@ pub(super) fn encode_lag(
     now_ms: u64,
 ) -> fmt::Result {
     let mut by_replica: BTreeMap<BrokerId, Lag> = BTreeMap::new();
-    for partition in partitions.iter().filter(|p| matches!(p.duty().role, Role::Leader { .. })) {
+    for partition in partitions.iter().filter(|p| matches!(p.role(), Role::Leader { .. })) {
         for progress in partition.replicas_progress(now_ms) {
-            let lag = by_replica.entry(progress.broker).or_default();
-            add(lag, partition, &progress);
+            let none = Lag { missing: Some((0, 0)), ms_max: 0 };
+            let lag = by_replica.entry(progress.broker).or_insert(none);
+            add(lag, partition.log_end(), &progress, |from| partition.reader().bytes_from(from));
         }
     }
-    let each = |value: fn(&Lag) -> i64| {
-        by_replica.iter().map(move |(replica, lag)| (OfReplica { replica: replica.0 }, value(lag)))
+    let each = |value: fn(&Lag) -> Option<i64>| {
+        by_replica
+            .iter()
+            .filter_map(move |(replica, lag)| Some((OfReplica { replica: replica.0 }, value(lag)?)))
     };
     let records = "Records that a replica lacks of partitions led here";
-    family(encoder, "replication_lag_records", records, each(|lag| lag.records))?;
+    family(encoder, "replication_lag_records", records, each(|lag| lag.missing.map(|(records, _)| records)))?;
     let bytes = "Bytes that a replica lacks of partitions led here";
     family(
         encoder,
         "replication_lag_bytes",
         bytes,
-        each(|lag| i64::try_from(lag.bytes).unwrap_or(i64::MAX)),
+        each(|lag| lag.missing.map(|(_, bytes)| i64::try_from(bytes).unwrap_or(i64::MAX))),
     )?;
     let ms =
         "How long ago a replica last had all of a partition led here, of the partition where that is longest";
-    family(encoder, "replication_lag_ms", ms, each(|lag| i64::try_from(lag.ms_max).unwrap_or(i64::MAX)))
+    family(encoder, "replication_lag_ms", ms, each(|lag| Some(i64::try_from(lag.ms_max).unwrap_or(i64::MAX))))
 }
 
-fn add(lag: &mut Lag, partition: &PartitionHandle, progress: &ReplicaProgress) {
-    let missing = partition.log_end().0.saturating_sub(progress.log_end.0);
-    if missing > 0 {
-        lag.records += missing;
-        lag.bytes += partition.reader().bytes_from(progress.log_end);
-    }
+fn add(lag: &mut Lag, end: Offset, progress: &ReplicaProgress, bytes_from: impl Fn(Offset) -> u64) {
+    lag.missing = lag.missing.zip(progress.log_end).map(|((records, bytes), its_end)| {
+        let lacks = end.0.saturating_sub(its_end.0).max(0);
+        (records + lacks, bytes + if lacks > 0 { bytes_from(its_end) } else { 0 })
+    });
     lag.ms_max = lag.ms_max.max(progress.caught_up_ms_ago);
 }
 
@@ -152,7 +154,7 @@ pub(super) fn encode_quorum(
     gauge(
         encoder,
         "quorum_leader",
-        "Broker that leads the metadata quorum; -1 where nobody is known to",
+        "Broker that leads the metadata quorum; -1 where nobody is heard to",
         leader,
     )?;
     gauge(encoder, "quorum_term", "Term of the metadata quorum", signed(status.term))?;
@@ -218,6 +220,26 @@ pub(super) mod tests {
         assert!(!is_under_replicated(&moving) && moving.is_moving());
         moving.isr = [BrokerId(1)].into();
         assert!(is_under_replicated(&moving));
+    }
+
+    #[test]
+    fn what_a_replica_lacks_is_not_told_before_every_partition_has_heard_of_it() {
+        let progress = |log_end: Option<i64>, caught_up_ms_ago| ReplicaProgress {
+            broker: BrokerId(2),
+            synced_end: log_end.map(Offset),
+            log_end: log_end.map(Offset),
+            caught_up_ms_ago,
+            is_in_sync: true,
+        };
+        let mut lag = Lag { missing: Some((0, 0)), ms_max: 0 };
+        let mut add = |end, of: ReplicaProgress| {
+            super::add(&mut lag, Offset(end), &of, |from| (end - from.0) as u64 * 10);
+            lag
+        };
+        assert_eq!(add(10, progress(Some(10), 0)), Lag { missing: Some((0, 0)), ms_max: 0 });
+        assert_eq!(add(10, progress(Some(7), 20)), Lag { missing: Some((3, 30)), ms_max: 20 });
+        assert_eq!(add(90, progress(None, 50)), Lag { missing: None, ms_max: 50 });
+        assert_eq!(add(10, progress(Some(7), 20)), Lag { missing: None, ms_max: 50 });
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::fmt;
 
 use floodmark_replication::cluster::ClusterImage;
 use floodmark_replication::registry::Registry;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 
-use super::state::family;
+use super::state::{family, gauge};
 use crate::groups::Coordinator;
+use crate::groups::budget::Shared;
 
 /// What one group has committed for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +48,11 @@ struct OfGroup {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfState {
     state: &'static str,
 }
@@ -58,6 +66,7 @@ pub(super) fn encode_groups(
 ) -> fmt::Result {
     let states = groups.count_by_state().into_iter().map(|(state, count)| (OfState { state }, count as i64));
     family(encoder, "groups", "Groups that this broker coordinates, by state", states)?;
+    encode_shared(encoder, groups.shared())?;
     let lag_of = |topic: &str, partition, offset| {
         let log = registry.get(image.topic(topic)?.id, partition)?;
         Some(log.high_watermark().0.saturating_sub(offset).max(0))
@@ -67,6 +76,17 @@ pub(super) fn encode_groups(
         gathered.add(group, topic, (partition, offset, lag_of(topic, partition, offset)), series_max);
     });
     gathered.encode(encoder, series_max)
+}
+
+fn encode_shared(encoder: &mut DescriptorEncoder<'_>, shared: Shared) -> fmt::Result {
+    let bytes = i64::try_from(shared.bytes).unwrap_or(i64::MAX);
+    gauge(encoder, "group_member_bytes", "Bytes that members of groups on this broker have brought", bytes)?;
+    let help = "Requests that were refused because of what groups share, by what was used up";
+    let mut metric = encoder.encode_descriptor("group_refusals", help, None, MetricType::Counter)?;
+    for (limit, count) in [("groups", shared.groups_refused), ("bytes", shared.bytes_refused)] {
+        ConstCounter::new(count).encode(metric.encode_family(&OfLimit { limit })?)?;
+    }
+    Ok(())
 }
 
 impl Gathered {

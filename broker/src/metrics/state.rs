@@ -58,15 +58,16 @@ impl Collector for StateSource {
         let Some(state) = self.0.get() else { return Ok(()) };
         let State { quorum, registry, groups, series_max, .. } = state;
         let image = quorum.image();
-        encode_metadata(&mut encoder, &image, quorum.leader().is_some())?;
+        let status = quorum.local_status();
+        encode_metadata(&mut encoder, &image, status.leader.is_some())?;
         encode_health(&mut encoder, health(&image, &state.file_settings))?;
-        encode_quorum(&mut encoder, &quorum.local_status(), quorum.leadership().borrow().is_some())?;
+        encode_quorum(&mut encoder, &status, quorum.leadership().borrow().is_some())?;
         encode_groups(&mut encoder, groups, &image, registry, series_max.group_offsets)?;
         encode_space(&mut encoder, registry)?;
         let partitions = registry.all();
         encode_lag(&mut encoder, &partitions, state.clock.steady_ms())?;
         let rows: Vec<PartitionRow> = partitions.iter().map(PartitionRow::of).collect();
-        encode_partitions(&mut encoder, rows, series_max.partitions)
+        encode_partitions(&mut encoder, rows, registry.all_unusable().len(), series_max.partitions)
     }
 }
 
@@ -77,7 +78,12 @@ fn encode_metadata(
 ) -> fmt::Result {
     let version = i64::try_from(image.version()).unwrap_or(i64::MAX);
     gauge(encoder, "metadata_version", "Version of the cluster's metadata as it is known here", version)?;
-    gauge(encoder, "metadata_has_leader", "1 while the metadata quorum has a leader", i64::from(has_leader))?;
+    gauge(
+        encoder,
+        "metadata_has_leader",
+        "1 while a leader of the metadata quorum is heard that a majority follows",
+        i64::from(has_leader),
+    )?;
     let live = image.brokers().filter(|broker| !broker.fenced).count() as i64;
     gauge(encoder, "brokers", "Brokers that are not fenced", live)?;
     let fenced = image.brokers().count() as i64 - live;
@@ -138,7 +144,7 @@ impl PartitionRow {
             high_watermark: partition.high_watermark(),
             end: partition.log_end(),
             bytes: partition.size_bytes(),
-            is_led: matches!(partition.duty().role, Role::Leader { .. }),
+            is_led: matches!(partition.role(), Role::Leader { .. }),
             is_stopped: partition.stopped().is_some(),
         }
     }
@@ -155,12 +161,15 @@ impl PartitionRow {
 fn encode_partitions(
     encoder: &mut DescriptorEncoder<'_>,
     mut rows: Vec<PartitionRow>,
+    unusable: usize,
     series_max: usize,
 ) -> fmt::Result {
     rows.sort_by(|a, b| (&a.topic, a.index).cmp(&(&b.topic, b.index)));
     let states = ["leader", "not_leader", "stopped"].map(|state| {
-        let count = rows.iter().filter(|row| row.state() == state).count() as i64;
-        (PartitionState { state }, count)
+        let count = rows.iter().filter(|row| row.state() == state).count();
+        // A log that was never opened takes no writes either.
+        let count = if state == "stopped" { count + unusable } else { count };
+        (PartitionState { state }, count as i64)
     });
     family(encoder, "partitions", "Partitions on this broker, by what they do", states)?;
     let mut by_topic: BTreeMap<&Arc<str>, i64> = BTreeMap::new();
@@ -215,7 +224,7 @@ mod tests {
 
     impl Collector for Rows {
         fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-            encode_partitions(&mut encoder, self.0.clone(), self.1)
+            encode_partitions(&mut encoder, self.0.clone(), 1, self.1)
         }
     }
 
@@ -249,7 +258,7 @@ mod tests {
         for line in [
             r#"floodmark_partitions{state="leader"} 1"#,
             r#"floodmark_partitions{state="not_leader"} 1"#,
-            r#"floodmark_partitions{state="stopped"} 1"#,
+            r#"floodmark_partitions{state="stopped"} 2"#,
             r#"floodmark_topic_log_bytes{topic="a"} 200"#,
             r#"floodmark_topic_log_bytes{topic="b"} 100"#,
             r#"floodmark_log_bytes{topic="a",partition="1"} 100"#,

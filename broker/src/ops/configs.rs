@@ -12,9 +12,11 @@ use floodmark_replication::cluster::settings::{self, ConfigType, Layers, Source}
 use floodmark_replication::cluster::{ClusterImage, Command};
 
 use super::error::OpError;
-use super::topics::{TopicKey, find};
+use super::topics::{TopicKey, find, is_internal};
 use crate::config::{Origin, SETTINGS};
 use crate::shared::Shared;
+
+const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// What settings belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,7 +54,10 @@ pub(crate) enum EntrySource {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     Set(&'a str),
+    /// Back to the default; nothing where there is no such setting, as in Kafka.
     Delete,
+    /// The same, but refused where there is no such setting.
+    Unset,
     Append(&'a str),
     Subtract(&'a str),
 }
@@ -85,7 +90,7 @@ pub(crate) fn describe(
     Ok(entries)
 }
 
-/// The settings of a topic that is made with `set`.
+/// The settings of a topic that is made with `set`; of each the value in force alone.
 pub(crate) fn describe_new(shared: &Shared, set: &[(String, String)]) -> Vec<Entry> {
     let image = shared.cluster.image();
     let (topic, nothing) = (set.iter().cloned().collect::<Settings>(), Settings::new());
@@ -95,7 +100,8 @@ pub(crate) fn describe_new(shared: &Shared, set: &[(String, String)]) -> Vec<Ent
         cluster: image.cluster_settings(),
         file: shared.cluster.file_settings(),
     };
-    settings::all().iter().map(|setting| topic_entry(setting, &layers)).collect()
+    let without_chain = |entry: Entry| Entry { chain: Vec::new(), ..entry };
+    settings::all().iter().map(|setting| without_chain(topic_entry(setting, &layers))).collect()
 }
 
 fn topic_entries(shared: &Shared, image: &ClusterImage, name: &str) -> Result<Vec<Entry>, OpError> {
@@ -212,7 +218,7 @@ pub(crate) async fn change(
     let image = shared.cluster.image();
     let (target, held) = target(shared, &image, resource)?;
     let mut planned = Vec::with_capacity(changes.len());
-    for (name, change) in changes {
+    for (name, change) in changes.iter().filter(|(name, change)| !is_nothing(name, *change, &held)) {
         planned.push(plan(name, *change, &held, resource)?);
     }
     propose(shared, resource, target, held, planned, validate_only, within).await
@@ -273,6 +279,13 @@ fn target(
     }
 }
 
+/// A name that nobody holds and no setting has is nothing to take away: the metadata's log would keep it, and names that a client makes up
+/// have no end. One that there is may have been set through another broker a moment ago.
+fn is_nothing(name: &str, change: Change<'_>, held: &Settings) -> bool {
+    let exists = settings::find(name).is_ok() || settings::find_synonym(name).is_some();
+    change == Change::Delete && !held.contains_key(name) && !exists
+}
+
 /// One change of a topic's or broker's setting, checked. Pure.
 fn plan(
     name: &str,
@@ -280,7 +293,8 @@ fn plan(
     held: &Settings,
     resource: Resource<'_>,
 ) -> Result<ConfigChange, OpError> {
-    if change == Change::Delete {
+    // What an earlier program has set may be taken away by one that does not know it.
+    if change == Change::Delete || change == Change::Unset && held.contains_key(name) {
         return Ok(ConfigChange { name: name.to_owned(), value: None, only_over: ExpectedValue::Any });
     }
     let setting = match resource {
@@ -306,7 +320,9 @@ fn plan(
         Change::Set(value) => (value.to_owned(), ExpectedValue::Any),
         Change::Append(added) => (setting.append_to(before, added)?, expected(before)),
         Change::Subtract(removed) => (setting.subtract_from(before, removed)?, expected(before)),
-        Change::Delete => unreachable!("answered above"),
+        Change::Delete | Change::Unset => {
+            return Ok(ConfigChange { name: name.to_owned(), value: None, only_over: ExpectedValue::Any });
+        }
     };
     // A broker's name for a setting may have another unit, whose limits are those of the topic's only up to a factor.
     let is_in_its_unit = !matches!(settings::find_synonym(name), Some((_, synonym)) if synonym.times != 1);
@@ -319,6 +335,19 @@ fn plan(
         ));
     }
     Ok(ConfigChange { name: name.to_owned(), value: Some(value), only_over })
+}
+
+/// The newest record of each key is all that brokers keep of their own state: where time deletes too, offsets of groups are lost.
+fn check_internal(topic: &str, held: &Settings, changes: &[ConfigChange]) -> Result<(), OpError> {
+    let is_changed = changes.iter().any(|change| change.name == CLEANUP_POLICY);
+    let is_compact = held.get(CLEANUP_POLICY).is_some_and(|policy| policy.trim() == "compact");
+    if is_internal(topic) && is_changed && !is_compact {
+        let message = format!(
+            "{CLEANUP_POLICY} of topic '{topic}' stays compact: brokers keep their own state there, such as the offsets of all groups"
+        );
+        return Err(OpError::new(ErrorCode::InvalidConfig, message));
+    }
+    Ok(())
 }
 
 fn expected(before: Option<&str>) -> ExpectedValue {
@@ -340,7 +369,8 @@ async fn propose(
             None => held.remove(&change.name),
         };
     }
-    if matches!(resource, Resource::Topic(_)) {
+    if let Resource::Topic(name) = resource {
+        check_internal(name, &held, &changes)?;
         settings::check_all(held.iter().map(|(name, value)| (name.as_str(), value.as_str())))?;
     }
     if validate_only || changes.is_empty() {

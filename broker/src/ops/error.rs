@@ -57,6 +57,8 @@ impl From<CommandError> for OpError {
             E::UnknownBroker { .. } => ErrorCode::BrokerIdNotRegistered,
             E::NeedsFeatureLevel { .. } => ErrorCode::UnsupportedVersion,
             E::BrokerNotFenced { .. } | E::BrokerHoldsReplicas { .. } => ErrorCode::InvalidRequest,
+            E::FeatureLevelMayNotFall { .. } => ErrorCode::InvalidUpdateVersion,
+            E::UnsupportedFeatureLevel { .. } => ErrorCode::FeatureUpdateFailed,
             _ => ErrorCode::UnknownServerError,
         };
         OpError::new(code, error.to_string())

@@ -26,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::{OpError, code_of_partition};
 use super::intake::{SentWith, take_in};
+use super::lookout::look_out_for;
 use super::produce::{Acks, NotProduced, not_taken, refused_batch, rules_of};
 
 /// Records that one read returns at most, whatever is asked for.
@@ -156,7 +157,13 @@ pub(crate) async fn append_if(
     };
     if append.acks == Acks::All {
         let committed = partition.committed(appended.end, appended.epoch);
-        timeout_at(deadline, committed).await.map_err(|_| in_doubt())?.map_err(|e| refused_by(&e))?;
+        let committed = timeout_at(deadline, committed);
+        // Where others are waited for, it takes longer than a look-out.
+        let committed = match partition.duty().isr.len() {
+            0 | 1 => look_out_for(committed).await,
+            _ => committed.await,
+        };
+        committed.map_err(|_| in_doubt())?.map_err(|e| refused_by(&e))?;
     }
     Ok(EventsAppended {
         base_offset: placed.base_offset,
@@ -190,7 +197,7 @@ pub(crate) async fn read_stream(
     wanted: ReadStream,
 ) -> Result<StreamPart, OpError> {
     check_is_event_store(&partition)?;
-    partition.duty().role.lead(None).map_err(|e| refused_by(&e))?;
+    partition.role().lead(None).map_err(|e| refused_by(&e))?;
     spawn_blocking(move || read_now(&partition, &wanted)).await.map_err(|_| abandoned())?
 }
 
@@ -285,7 +292,7 @@ fn batch_of(
         return Err(OpError::new(ErrorCode::InvalidRequest, "there is no event to append").into());
     }
     let made = bytes::BytesMut::from(builder.build().map_err(wrong)?.as_bytes());
-    let sent = SentWith { may_use_zstd: true, in_transaction: false };
+    let sent = SentWith { may_use_zstd: true, in_transaction: false, are_copies: false };
     take_in(Some(made), sent, &rules, now_ms, &mut Vec::new()).map_err(|r| told_of(not_taken(r)))
 }
 
@@ -308,4 +315,4 @@ fn abandoned() -> OpError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

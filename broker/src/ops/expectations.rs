@@ -1,5 +1,7 @@
 //! What the records of a producer's batch expect of their streams, said by a header of each. Pure; decided by the partition.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use floodmark_proto::batch::event_headers::{APPEND_ID, APPEND_ID_BYTES_MAX, EXPECTED_OFFSET};
 use floodmark_proto::batch::{DecompressLimits, Record, RecordBatch};
@@ -8,31 +10,58 @@ use floodmark_storage::log::condition::{Condition, Expected, KeyCheck};
 
 use super::intake::{DECODED_BYTES_MAX, NamedRecord, Refusal, refuse};
 
+/// Records of one batch that may expect something. Each is a look at its stream while the log waits, and a small batch may unpack to
+/// a million of them.
+pub(super) const EXPECTING_MAX: usize = 1_000;
+
 /// What must hold for `batch` to be appended; `None` where no record of it expects anything.
 ///
 /// Each record that carries the header is checked as though it came alone, behind the records of the batch that come before it; with
 /// one that fails, none is appended.
 pub(super) fn condition_of(batch: &RecordBatch, scratch: &mut Vec<u8>) -> Result<Option<Condition>, Refusal> {
     let limits = DecompressLimits { max_bytes: DECODED_BYTES_MAX, ..DecompressLimits::DEFAULT };
+    let mut expecting = 0;
+    for record in batch.records(&limits, scratch).map_err(refuse)? {
+        let record = record.map_err(refuse)?;
+        if only_value(&record, EXPECTED_OFFSET)?.is_some() {
+            expecting += 1;
+        }
+        if expecting > EXPECTING_MAX {
+            let reason =
+                format!("more than {EXPECTING_MAX} records of the batch expect something of their streams");
+            return Err(Refusal::Expectation(NamedRecord {
+                index: record.offset_delta,
+                reason: reason.into(),
+            }));
+        }
+    }
+    if expecting == 0 {
+        return Ok(None);
+    }
     let mut condition = Condition::default();
-    let mut before: Vec<(i32, Option<&[u8]>)> = Vec::new();
+    // The last record of each key so far: of so many that a look through all of them for each would take minutes.
+    let mut before: HashMap<&[u8], i32> = HashMap::new();
     for record in batch.records(&limits, scratch).map_err(refuse)? {
         let record = record.map_err(refuse)?;
         if let Some(expected) = expectation_of(&record)? {
             let key = record
                 .key
                 .ok_or_else(|| wrong(&record, "it expects something of its stream and has no key"))?;
-            // Batches in which records expect something are short.
-            let earlier = before.iter().rev().find(|(_, other)| *other == Some(key)).map(|(delta, _)| *delta);
+            let earlier = before.get(key).copied();
             if condition.checks.is_empty() {
                 condition.append_id = append_id_of(&record)?;
             }
             let (record, key) = (record.offset_delta, Bytes::copy_from_slice(key));
             condition.checks.push(KeyCheck { record, key, expected, earlier });
         }
-        before.push((record.offset_delta, record.key));
+        if condition.checks.len() == expecting {
+            break;
+        }
+        if let Some(key) = record.key {
+            before.insert(key, record.offset_delta);
+        }
     }
-    Ok((!condition.checks.is_empty()).then_some(condition))
+    Ok(Some(condition))
 }
 
 fn expectation_of(record: &Record<'_>) -> Result<Option<Expected>, Refusal> {

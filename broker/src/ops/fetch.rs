@@ -1,8 +1,10 @@
 //! Records out: whole batches from each position, at once where there are enough of them, otherwise as soon as there are, or at the
 //! deadline. Never enters a partition's mailbox. Must never know wire types.
 
+mod memory;
+mod seen;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use floodmark_proto::ids::{BrokerId, LeaderEpoch, Offset};
@@ -11,10 +13,12 @@ use floodmark_replication::partition::{Isolation, PartitionError, PartitionHandl
 use floodmark_storage::index::AbortedTransaction;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
 
+use super::deadline::Deadline;
 use super::error::code_of_partition;
 use super::visible::end_of;
+pub(crate) use memory::AnswerMemory;
+use seen::Seen;
 
 /// Where a reader stands in one partition.
 #[derive(Debug, Clone)]
@@ -42,13 +46,12 @@ pub(crate) enum ReadFrom {
     Nearer(BrokerId),
 }
 
-/// How much is wanted, and how long it is waited for.
+/// How much is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) min_bytes: usize,
     /// The first batch is returned whole even where it is larger.
     pub(crate) max_bytes: usize,
-    pub(crate) max_wait: Duration,
     pub(crate) isolation: Isolation,
 }
 
@@ -87,14 +90,30 @@ impl Part {
     }
 }
 
-/// Reads from all positions, in their order.
-pub(crate) async fn fetch(positions: Vec<Position>, wanted: Wanted) -> Vec<Part> {
+/// Reads from all positions, in their order, what is there now. Whoever calls bounds what becomes of it.
+pub(crate) async fn read(positions: Vec<Position>, wanted: Wanted) -> Vec<Part> {
+    read_all(&positions.into(), wanted, None).await
+}
+
+/// The same out of one memory for all who fetch; waits until the deadline for as much as is wanted.
+pub(crate) async fn fetch(
+    positions: Vec<Position>,
+    wanted: Wanted,
+    deadline: &Deadline,
+    memory: &Arc<AnswerMemory>,
+) -> Vec<Part> {
+    let memory = Some(memory);
     let positions: Arc<[Position]> = positions.into();
-    let parts = read_all(&positions, wanted).await;
-    if is_enough(&positions, &parts, wanted) || wanted.max_wait.is_zero() {
-        return parts;
+    let mut seen: Option<Seen> = None;
+    // Who stands at the end of everything will most likely wait, and needs no look before it is registered.
+    let stands_at_end = |p: &Position| p.partition.as_ref().is_ok_and(|at| at.high_watermark() <= p.from);
+    if deadline.has_come() || !positions.iter().all(stands_at_end) {
+        let parts = read_all(&positions, wanted, memory).await;
+        if is_enough(&positions, &parts, wanted) || deadline.has_come() {
+            return parts;
+        }
+        seen = Seen::after(&positions, &parts, wanted);
     }
-    let deadline = Instant::now() + wanted.max_wait;
     let progress = Arc::new(Notify::new());
     // Registered before the look that follows, so that nothing that comes in between is slept over.
     let _registrations: Vec<_> = positions
@@ -103,9 +122,19 @@ pub(crate) async fn fetch(positions: Vec<Position>, wanted: Wanted) -> Vec<Part>
         .map(|partition| partition.on_progress(Arc::clone(&progress)))
         .collect();
     loop {
-        let parts = read_all(&positions, wanted).await;
-        if is_enough(&positions, &parts, wanted) || timeout_at(deadline, progress.notified()).await.is_err() {
-            return parts;
+        let is_all_to_be_read = match &mut seen {
+            Some(seen) => seen.is_enough_by_now(memory).await,
+            None => true,
+        };
+        if is_all_to_be_read {
+            let parts = read_all(&positions, wanted, memory).await;
+            if is_enough(&positions, &parts, wanted) {
+                return parts;
+            }
+            seen = Seen::after(&positions, &parts, wanted);
+        }
+        if deadline.bound(progress.notified()).await.is_none() {
+            return read_all(&positions, wanted, memory).await;
         }
     }
 }
@@ -125,12 +154,22 @@ fn is_enough(positions: &[Position], parts: &[Part], wanted: Wanted) -> bool {
     // Batches are whole, and a read ends with its segment: what is there may be enough, and what is given never be.
     let is_cut_short =
         |(position, part): (&Position, &Part)| part.is_cut_short(position.from, wanted.isolation);
-    bytes >= wanted.min_bytes || (bytes > 0 && positions.iter().zip(parts).any(is_cut_short))
+    let is_full = || bytes >= wanted.max_bytes || positions.iter().zip(parts).any(is_cut_short);
+    bytes >= wanted.min_bytes || (bytes > 0 && is_full())
 }
 
-/// Memory answers on the spot; from the first position on that needs a disk, another thread does.
-async fn read_all(positions: &Arc<[Position]>, wanted: Wanted) -> Vec<Part> {
-    let mut round = Round { parts: Vec::with_capacity(positions.len()), bytes: 0, wanted };
+/// Bytes of files that one look copies on the spot: to hand them to another thread takes as long, and others of this one wait no longer
+/// than for as much that is sent.
+const AT_HAND_BYTES_MAX: usize = 1 << 20;
+
+/// Memory answers on the spot, the system's too; from the first position on that needs a disk, another thread does.
+async fn read_all(
+    positions: &Arc<[Position]>,
+    wanted: Wanted,
+    memory: Option<&Arc<AnswerMemory>>,
+) -> Vec<Part> {
+    let parts = Vec::with_capacity(positions.len());
+    let mut round = Round { parts, bytes: 0, at_hand_bytes: 0, wanted };
     for position in &**positions {
         if !round.read_memory(position) {
             break;
@@ -139,7 +178,13 @@ async fn read_all(positions: &Arc<[Position]>, wanted: Wanted) -> Vec<Part> {
     if round.parts.len() == positions.len() {
         return round.parts;
     }
-    let count = positions.len();
+    let (count, from_files) = (positions.len(), round.parts.len());
+    // No more than can come, or others would get less for nothing.
+    let asked = positions[from_files..].iter().fold(0, |sum: usize, p| sum.saturating_add(p.max_bytes));
+    let share = memory.map(|memory| memory.take(asked.min(wanted.max_bytes.saturating_sub(round.bytes))));
+    if let Some(share) = &share {
+        round.wanted.max_bytes = wanted.max_bytes.min(round.bytes.saturating_add(share.bytes()));
+    }
     let positions = Arc::clone(positions);
     let rest = spawn_blocking(move || {
         for position in positions.iter().skip(round.parts.len()).cloned().collect::<Vec<_>>() {
@@ -148,7 +193,11 @@ async fn read_all(positions: &Arc<[Position]>, wanted: Wanted) -> Vec<Part> {
         round.parts
     });
     // The thread ends early only where a read panicked: that is ours to repair, and the reader may try again.
-    rest.await.unwrap_or_else(|_| vec![Part::failed(ErrorCode::UnknownServerError); count])
+    let Ok(mut parts) = rest.await else { return vec![Part::failed(ErrorCode::UnknownServerError); count] };
+    if let Some(share) = share {
+        share.attach(&mut parts[from_files..]);
+    }
+    parts
 }
 
 /// What is known of a position before anything is read from it.
@@ -163,6 +212,8 @@ enum Begun<'a> {
 struct Round {
     parts: Vec<Part>,
     bytes: usize,
+    /// Copied out of files.
+    at_hand_bytes: usize,
     wanted: Wanted,
 }
 
@@ -176,7 +227,11 @@ impl Round {
                 return true;
             }
         };
-        match partition.read_in_memory(position.from, max_bytes, self.wanted.isolation) {
+        let read = match partition.read_in_memory(position.from, max_bytes, self.wanted.isolation) {
+            Ok(None) => Ok(self.read_at_hand(partition, position, max_bytes)),
+            told => told,
+        };
+        match read {
             // Which transactions were aborted is written in files.
             Ok(Some(read)) if read.batches.is_empty() || !self.must_look_for_aborted(partition, position) => {
                 self.take(part, read);
@@ -188,6 +243,22 @@ impl Round {
             }
         }
         true
+    }
+
+    fn read_at_hand(
+        &mut self,
+        partition: &PartitionHandle,
+        position: &Position,
+        max_bytes: usize,
+    ) -> Option<ReadBatches> {
+        let is_much = self.at_hand_bytes.saturating_add(max_bytes) > AT_HAND_BYTES_MAX;
+        if is_much || self.must_look_for_aborted(partition, position) {
+            return None;
+        }
+        let read = partition.read_at_hand(position.from, max_bytes, self.wanted.isolation)?;
+        // So much may have been copied, whatever of it may be given.
+        self.at_hand_bytes += max_bytes;
+        Some(read)
     }
 
     fn must_look_for_aborted(&self, partition: &PartitionHandle, position: &Position) -> bool {
@@ -209,7 +280,7 @@ impl Round {
         };
         let mut aborted = Vec::new();
         if !read.batches.is_empty() && self.must_look_for_aborted(partition, position) {
-            aborted = match partition.reader().aborted_transactions(position.from, read.last_stable) {
+            aborted = match partition.aborted_transactions(position.from, read.last_stable) {
                 Ok(aborted) => aborted,
                 Err(_) => return self.parts.push(Part { error: Some(ErrorCode::KafkaStorageError), ..part }),
             };
@@ -236,7 +307,7 @@ impl Round {
         if let Err(code) = check_epoch(position.leader_epoch, partition.leader_epoch()) {
             return Begun::Answered(Part { error: Some(code), ..part });
         }
-        if !may_read(partition.duty().role, position.source) {
+        if !may_read(partition.role(), position.source) {
             return Begun::Answered(Part::failed(ErrorCode::NotLeaderOrFollower));
         }
         if let ReadFrom::Nearer(broker) = position.source {
@@ -274,7 +345,7 @@ impl Round {
 /// What a read's refusal is told as. What a follower does not have may be there all the same: who was told that it is out of range
 /// would go elsewhere, and miss records or get them again.
 fn code_of_read(partition: &PartitionHandle, from: Offset, error: &PartitionError) -> ErrorCode {
-    let is_follower = matches!(partition.duty().role, Role::Follower { .. });
+    let is_follower = matches!(partition.role(), Role::Follower { .. });
     match code_of_partition(error) {
         ErrorCode::OffsetOutOfRange if is_follower && from >= partition.log_start() => {
             ErrorCode::OffsetNotAvailable
@@ -300,3 +371,6 @@ pub(crate) fn check_epoch(believed: Option<LeaderEpoch>, current: LeaderEpoch) -
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

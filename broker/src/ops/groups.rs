@@ -11,6 +11,7 @@ use floodmark_replication::cluster::{ClusterDelta, ClusterImage, Topic};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::quorum::QuorumHandle;
 use floodmark_replication::registry::Registry;
+use floodmark_replication::vital::Vitals;
 use floodmark_storage::clock::Clock;
 use floodmark_storage::random::Random;
 use tokio::time::{Instant, sleep, timeout};
@@ -42,19 +43,26 @@ const OFFSETS_TOPIC_SETTINGS: [(&str, Option<&str>); 3] = [
 ];
 
 /// A coordinator with the settings of a broker.
-pub(crate) fn coordinator(config: &BrokerConfig, clock: Clock, random: Random, lease: Lease) -> Coordinator {
+pub(crate) fn coordinator(
+    config: &BrokerConfig,
+    clock: Clock,
+    random: Random,
+    lease: Lease,
+    vitals: Vitals,
+) -> Coordinator {
     let ms = |millis: crate::config::Millis| i32::try_from(millis.0).unwrap_or(i32::MAX);
     let settings = GroupSettings {
         session_timeout_ms_min: ms(config.group_min_session_timeout),
         session_timeout_ms_max: ms(config.group_max_session_timeout),
         initial_rebalance_delay_ms: ms(config.group_initial_rebalance_delay),
         members_max: usize::try_from(config.group_max_size).unwrap_or(usize::MAX),
+        commit_timeout: Duration::from_millis(config.offsets_commit_timeout.0),
         offset_metadata_bytes_max: usize::try_from(config.offset_metadata_bytes_max).unwrap_or(usize::MAX),
         offsets_retention_ms: i64::from(config.offsets_retention_minutes) * 60_000,
         expiry_interval_ms: i64::try_from(config.offsets_retention_check.0).unwrap_or(i64::MAX),
         ..GroupSettings::default()
     };
-    Coordinator::new(settings, clock, random, lease)
+    Coordinator::new(settings, clock, random, lease, vitals)
 }
 
 /// Has the coordinator take over what this broker leads, give up what it does not, and forget offsets of topics that are gone. Never

@@ -37,13 +37,15 @@ pub(crate) struct IntakeRules {
     pub(crate) compression: Option<(CompressionType, Option<i32>)>,
 }
 
-/// What the request's version allows in its batches.
+/// What a request's version and sender say of its batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SentWith {
     /// zstd came with Produce version 7; older consumers could not read it.
     pub(crate) may_use_zstd: bool,
     /// The producer named a transaction.
     pub(crate) in_transaction: bool,
+    /// The records are copies: what their headers asked of a broker was asked when they were new.
+    pub(crate) are_copies: bool,
 }
 
 /// Why a partition's batch is refused.

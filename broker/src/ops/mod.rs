@@ -8,10 +8,12 @@
 //! - [`cluster`]: how the cluster is, who belongs to it, where its partitions go
 //! - [`groups`]: where groups are coordinated, and what becomes of their offsets with the cluster
 //! - [`producer_ids`]: who is who among idempotent producers
-//! - [`error`]: why something was refused
+//! - [`turns`]: who of a core goes first; [`lookout`]: a short wait that is sat out awake
+//! - [`error`]: why something was refused; [`deadline`]: until when something is waited for
 
 pub(crate) mod cluster;
 pub(crate) mod configs;
+pub(crate) mod deadline;
 pub(crate) mod error;
 pub(crate) mod events;
 mod expectations;
@@ -19,6 +21,7 @@ pub(crate) mod fetch;
 pub(crate) mod groups;
 pub(crate) mod intake;
 pub(crate) mod leaders;
+mod lookout;
 pub(crate) mod nearest;
 pub(crate) mod offsets;
 pub(crate) mod produce;
@@ -26,4 +29,5 @@ pub(crate) mod producer_ids;
 pub(crate) mod records;
 pub(crate) mod subscribe;
 pub(crate) mod topics;
+mod turns;
 pub(crate) mod visible;

@@ -35,7 +35,7 @@ pub(crate) fn nearest(
 
 /// Of those in sync that have everything before `from`, the one that has most; of several, the first.
 fn furthest<'a>(progress: impl Iterator<Item = &'a ReplicaProgress>, from: Offset) -> Option<BrokerId> {
-    let able = progress.filter(|p| p.is_in_sync && p.log_end >= from);
+    let able = progress.filter(|p| p.is_in_sync && p.log_end >= Some(from));
     able.max_by_key(|p| (p.log_end, std::cmp::Reverse(p.broker))).map(|p| p.broker)
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn replica(broker: i32, log_end: i64, is_in_sync: bool) -> ReplicaProgress {
-        let end = Offset(log_end);
+        let end = Some(Offset(log_end));
         let broker = BrokerId(broker);
         ReplicaProgress { broker, synced_end: end, log_end: end, caught_up_ms_ago: 0, is_in_sync }
     }

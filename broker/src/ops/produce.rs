@@ -1,8 +1,6 @@
 //! Records in, in two stages: the call fixes the order of everything it is given, the future that it returns tells what became of it.
 //! `acks` only decides when that is. Must never know wire types.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use floodmark_proto::ids::{Offset, TimestampMs};
 use floodmark_proto::kafka::ErrorCode;
@@ -10,11 +8,13 @@ use floodmark_replication::cluster::settings::{Compression, SyncPolicy, Timestam
 use floodmark_replication::partition::{AppendOptions, Appended, PartitionError, PartitionHandle};
 use floodmark_storage::AppendError;
 use floodmark_storage::producers::ProducerError;
-use tokio::time::{Instant, timeout_at};
 
+use super::deadline::Deadline;
 use super::error::code_of_partition;
 use super::expectations::condition_of;
 use super::intake::{IntakeRules, NamedRecord, Refusal, SentWith, take_in};
+use super::lookout::look_out_for;
+use super::turns::let_the_woken_go_first;
 
 /// When an append is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,15 @@ pub(crate) enum Acks {
     Leader,
     /// Once it is committed: on the disks of all replicas in sync.
     All,
+}
+
+/// Until when a producer is answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Until {
+    /// Where this broker's own log is all that is waited for.
+    pub(crate) here: Deadline,
+    /// Where other replicas are.
+    pub(crate) elsewhere: Deadline,
 }
 
 /// Where acknowledged records are, by what was waited for.
@@ -69,24 +78,23 @@ impl From<ErrorCode> for NotProduced {
     }
 }
 
-/// Appends every part to its partition, in their order. The future may be dropped; the records stay where they are.
+/// Appends every part to its partition, in their order. The future may be dropped; the records stay where they are. The deadlines are those
+/// of the call, though the answer may be asked for much later, and the same for all: partition after partition, each with its own, they would
+/// add up.
 pub(crate) fn produce(
     parts: Vec<Part>,
     acks: Acks,
     sent: SentWith,
-    within: Duration,
+    until: Until,
     now_ms: TimestampMs,
 ) -> impl Future<Output = Vec<Result<Produced, NotProduced>>> + Send + 'static {
-    // Of the call, though the answer may be asked for much later. One for all: partition after partition, each with its own, they would
-    // add up.
-    let deadline = Instant::now() + within;
     let mut scratch = Vec::new();
     let begun: Vec<_> = parts.into_iter().map(|part| begin(part, acks, sent, now_ms, &mut scratch)).collect();
     async move {
         let mut outcomes = Vec::with_capacity(begun.len());
         for begun in begun {
             outcomes.push(match begun {
-                Ok((partition, appending)) => finish(&partition, appending, acks, deadline).await,
+                Ok((partition, appending)) => finish(&partition, appending, acks, &until).await,
                 Err(refused) => Err(refused),
             });
         }
@@ -107,8 +115,9 @@ fn begin(
     let rules = rules_of(&partition.settings());
     let refused = |refusal| NotProduced { log_start: Some(partition.log_start()), ..not_taken(refusal) };
     let batch = take_in(part.records, sent, &rules, now_ms, scratch).map_err(refused)?;
-    // Elsewhere the header is one like any other.
-    let condition = if rules.is_event_store { condition_of(&batch, scratch).map_err(refused)? } else { None };
+    // Elsewhere the header is one like any other, as it is on a copy.
+    let asks = rules.is_event_store && !sent.are_copies;
+    let condition = if asks { condition_of(&batch, scratch).map_err(refused)? } else { None };
     let options = AppendOptions { needs_min_isr: acks == Acks::All, ..AppendOptions::CLIENT };
     let appending = partition.append_one(batch, condition, options);
     Ok((partition, appending))
@@ -118,22 +127,33 @@ async fn finish(
     partition: &PartitionHandle,
     appending: impl Future<Output = Result<Appended, PartitionError>>,
     acks: Acks,
-    deadline: Instant,
+    until: &Until,
 ) -> Result<Produced, NotProduced> {
-    let timed_out = |_| NotProduced {
+    let timed_out = || NotProduced {
         message: Some("the records were not committed in time; they may still be".to_owned()),
         log_start: Some(partition.log_start()),
         ..ErrorCode::RequestTimedOut.into()
     };
-    let appended =
-        timeout_at(deadline, appending).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
+    let appended = look_out_for(until.here.bound(appending)).await.ok_or_else(timed_out)?;
+    let appended = appended.map_err(|e| refused_by(partition, &e))?;
     let outcome = appended.batches.into_iter().next();
     let appended_batch = outcome
         .ok_or_else(|| NotProduced::from(ErrorCode::UnknownServerError))?
         .map_err(|e| NotProduced { log_start: Some(partition.log_start()), ..refused_batch(&e) })?;
     if acks == Acks::All {
         let committed = partition.committed(appended.end, appended.epoch);
-        timeout_at(deadline, committed).await.map_err(timed_out)?.map_err(|e| refused_by(partition, &e))?;
+        // Where others are waited for, it takes longer than a look-out.
+        let committed = if partition.duty().isr.len() > 1 {
+            until.elsewhere.bound(committed).await
+        } else {
+            look_out_for(until.here.bound(committed)).await
+        };
+        let committed = committed.ok_or_else(timed_out)?;
+        committed.map_err(|e| refused_by(partition, &e))?;
+    }
+    // Where they may see it already. Behind a sync they hear of it as soon as the producer.
+    if acks == Acks::Leader && partition.high_watermark() >= appended.end && partition.is_watched() {
+        let_the_woken_go_first().await;
     }
     let settings = partition.settings();
     let durability = if acks == Acks::All && settings.sync == SyncPolicy::Ack {

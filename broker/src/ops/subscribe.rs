@@ -2,16 +2,22 @@
 //! know wire types.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use floodmark_proto::ids::Offset;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::lease::Lease;
-use floodmark_replication::partition::{Isolation, PartitionHandle, PartitionId, Registration, Role};
+use floodmark_replication::partition::{
+    Isolation, PartitionError, PartitionHandle, PartitionId, Registration, Role,
+};
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 use super::error::code_of_partition;
-use super::fetch::{Part, Position, ReadFrom, Wanted, fetch};
+use super::fetch::{Part, Position, ReadFrom, Wanted, read};
+
+/// What a reader is given before others of its core have a turn. Most reads answer from memory, without a wait in which others would have one,
+/// and where a filter lets nothing through nothing is sent either. After each message it would cost a third of the rate.
+const BYTES_A_TURN: usize = 1 << 20;
 
 /// Partitions that are read, and how far.
 #[derive(Debug)]
@@ -19,6 +25,8 @@ pub(crate) struct Subscription {
     parts: Vec<Reading>,
     /// Whose turn it is.
     turn: usize,
+    /// Read since others of this core had a turn.
+    bytes_in_a_row: usize,
     isolation: Isolation,
     moved: Arc<Notify>,
     /// Without it others may lead already what is read here, and nothing more would come.
@@ -53,7 +61,14 @@ pub(crate) struct Chunk {
 
 impl Subscription {
     pub(crate) fn new(isolation: Isolation, lease: Lease) -> Subscription {
-        Subscription { parts: Vec::new(), turn: 0, isolation, moved: Arc::default(), lease }
+        Subscription {
+            parts: Vec::new(),
+            turn: 0,
+            bytes_in_a_row: 0,
+            isolation,
+            moved: Arc::default(),
+            lease,
+        }
     }
 
     /// Partitions that are read.
@@ -92,6 +107,10 @@ impl Subscription {
 
     /// What comes next, of so many bytes and at least one batch. May be dropped: nothing is lost then.
     pub(crate) async fn next(&mut self, max_bytes: usize) -> Event {
+        if self.bytes_in_a_row >= BYTES_A_TURN {
+            self.bytes_in_a_row = 0;
+            yield_now().await;
+        }
         loop {
             for step in 0..self.parts.len() {
                 let at = (self.turn + step) % self.parts.len();
@@ -114,6 +133,7 @@ impl Subscription {
         let event = match part.verdict(isolation, is_held) {
             Ok(true) => {
                 let read = part.read(max_bytes, isolation).await;
+                self.bytes_in_a_row += read.size_bytes();
                 match read.error {
                     Some(code) => Event::Failed(id, code),
                     // Another look is taken when it moves.
@@ -137,10 +157,12 @@ impl Subscription {
 impl Reading {
     /// Whether there is something to read.
     fn verdict(&self, isolation: Isolation, is_held: bool) -> Result<bool, ErrorCode> {
-        if let Some(stopped) = self.partition.stopped() {
-            return Err(code_of_partition(&stopped));
+        let stopped = self.partition.stopped();
+        // Its topic went, or its place here.
+        if matches!(stopped, Some(PartitionError::Closed)) {
+            return Err(ErrorCode::NotLeaderOrFollower);
         }
-        if !is_held || !matches!(self.partition.duty().role, Role::Leader { .. }) {
+        if !is_held || !matches!(self.partition.role(), Role::Leader { .. }) {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
         if self.at < self.partition.log_start() || self.at > self.partition.log_end() {
@@ -150,7 +172,11 @@ impl Reading {
             Isolation::Uncommitted => self.partition.high_watermark(),
             Isolation::Committed => self.partition.last_stable_offset(),
         };
-        Ok(self.at < end)
+        match stopped {
+            // What is committed is there to be read; nothing comes behind it any more.
+            Some(stopped) if self.at >= end => Err(code_of_partition(&stopped)),
+            _ => Ok(self.at < end),
+        }
     }
 
     async fn read(&self, max_bytes: usize, isolation: Isolation) -> Part {
@@ -162,8 +188,8 @@ impl Reading {
             last_fetched_epoch: None,
             source: ReadFrom::Leader,
         };
-        let wanted = Wanted { min_bytes: 0, max_bytes, max_wait: Duration::ZERO, isolation };
-        let part = fetch(vec![position], wanted).await.into_iter().next();
+        let wanted = Wanted { min_bytes: 0, max_bytes, isolation };
+        let part = read(vec![position], wanted).await.into_iter().next();
         part.unwrap_or_else(|| Part { error: Some(ErrorCode::UnknownServerError), ..Part::default() })
     }
 
@@ -174,5 +200,76 @@ impl Reading {
             log_start: Some(self.partition.log_start()),
             ..Part::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use floodmark_storage::fs::SimDisk;
+    use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
+
+    use super::*;
+    use crate::ops::events::Expected;
+    use crate::ops::events::tests::{append, append_in_vain, held, now, store_in_memory, store_on};
+    use crate::ops::visible::end_of;
+
+    #[test]
+    fn what_was_committed_before_a_log_stopped_is_read_and_then_it_is_told() {
+        let disk = SimDisk::new();
+        let partition = store_on(&disk);
+        for value in ["1", "2"] {
+            append(&partition, "stream", Expected::Any, &[value]).unwrap();
+        }
+        let (on, path_ends) = (FaultOn::Sync, ".log".into());
+        disk.inject(Fault { on, path_ends, after: 0, times: 100, kind: FaultKind::Eio });
+        append_in_vain(&partition, "stream", "3");
+        assert!(matches!(partition.stopped(), Some(PartitionError::Offline(_))));
+        let committed = partition.high_watermark();
+        assert!(committed >= Offset(2));
+        now(async {
+            let mut reader = Subscription::new(Isolation::Uncommitted, held());
+            reader.add(partition.clone(), Offset(0));
+            let mut at = Offset(0);
+            while at < committed {
+                let Event::Read(chunk) = reader.next(10_000).await else { panic!("it is there to be read") };
+                at = end_of(&chunk.part.batches, chunk.from).unwrap();
+                reader.stand_at(&chunk.partition, at);
+            }
+            let Event::Failed(_, code) = reader.next(10_000).await else { panic!("nothing follows") };
+            assert_eq!(code, ErrorCode::KafkaStorageError);
+        });
+    }
+
+    #[test]
+    fn who_reads_from_memory_lets_others_have_their_turn() {
+        const MESSAGES: usize = 24;
+        let partition = store_in_memory();
+        let value = "v".repeat(BYTES_A_TURN / 4);
+        for _ in 0..MESSAGES {
+            append(&partition, "stream", Expected::Any, &[&value]).unwrap();
+        }
+        now(async {
+            let turns = Arc::new(AtomicUsize::new(0));
+            let other = Arc::clone(&turns);
+            tokio::spawn(async move {
+                loop {
+                    other.fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+            });
+            let mut reader = Subscription::new(Isolation::Uncommitted, held());
+            reader.add(partition.clone(), Offset(0));
+            let mut read = 0;
+            while read < MESSAGES {
+                let Event::Read(chunk) = reader.next(value.len() + 1000).await else { panic!("it is read") };
+                let end = end_of(&chunk.part.batches, chunk.from).unwrap();
+                read += chunk.part.batches.len();
+                reader.stand_at(&chunk.partition, end);
+            }
+            let turns = turns.load(Ordering::Relaxed);
+            assert!(turns >= MESSAGES / 4 - 1, "{turns} turns of others while {MESSAGES} messages were read");
+        });
     }
 }

@@ -1,20 +1,24 @@
 //! Topics made, extended and removed. Judges a request against the image of the cluster, then proposes one command a topic, and
 //! answers once this broker has carried it out. Must never know wire types.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerId, TopicId};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::placement::{self, Wanted};
-use floodmark_replication::cluster::{ClusterImage, Command, Topic, settings};
+use floodmark_replication::cluster::{self, ClusterImage, Command, Topic, settings};
 
 use super::error::OpError;
+use crate::groups::records::OFFSETS_TOPIC;
 use crate::shared::Shared;
 
 /// Partitions that one request may make, as in Kafka.
 const PARTITIONS_OF_A_REQUEST_MAX: u64 = 10_000;
+/// Longest name that a topic can have.
+const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// The name of the partition that holds Kafka's own metadata; ours lies elsewhere.
 const RESERVED_NAME: &str = "__cluster_metadata";
 /// How long the cluster is asked for what is newer than the image here.
@@ -69,14 +73,11 @@ pub(crate) async fn create(
     validate_only: bool,
     within: Duration,
 ) -> Vec<Result<CreatedTopic, OpError>> {
-    let mut times: BTreeMap<&str, u32> = BTreeMap::new();
-    for topic in topics {
-        *times.entry(topic.name).or_default() += 1;
-    }
+    let doubled = doubled(topics.iter().map(|topic| topic.name));
     let deadline = tokio::time::Instant::now() + within;
     let (mut results, mut made, mut last_version) = (Vec::with_capacity(topics.len()), 0, None);
     for topic in topics {
-        let outcome = if times.get(topic.name).is_some_and(|count| *count > 1) {
+        let outcome = if doubled.contains(topic.name) {
             Err(OpError::new(
                 ErrorCode::InvalidRequest,
                 format!("topic '{}' is named more than once", topic.name),
@@ -120,10 +121,15 @@ async fn create_one(
         replication_factor: assignments.first().map_or(0, Vec::len),
         settings: settings.clone(),
     };
+    let command = Command::CreateTopic { name: topic.name.to_owned(), id: created.id, assignments, settings };
+    if validate_only || !topic.assignments.is_empty() {
+        try_on(&image, &command)?;
+    }
     if validate_only {
+        // Nothing is waited for, and thousands may be tried.
+        tokio::task::yield_now().await;
         return Ok(created);
     }
-    let command = Command::CreateTopic { name: topic.name.to_owned(), id: created.id, assignments, settings };
     shared.cluster.propose(command, deadline).await?;
     *last_version = Some(shared.cluster.image().version());
     Ok(created)
@@ -271,9 +277,9 @@ pub(crate) async fn delete(
     let image = shared.cluster.image();
     let found: Vec<Option<TopicId>> =
         topics.iter().map(|key| find(&image, *key).ok().map(|t| t.id)).collect();
+    let doubled = doubled(found.iter().flatten().copied());
     for (key, id) in topics.iter().zip(&found) {
-        let is_doubled = id.is_some() && found.iter().filter(|other| *other == id).count() > 1;
-        let outcome = if is_doubled {
+        let outcome = if id.is_some_and(|id| doubled.contains(&id)) {
             Err(OpError::new(ErrorCode::InvalidRequest, "the topic is named more than once"))
         } else {
             delete_one(shared, *key, deadline).await
@@ -281,6 +287,12 @@ pub(crate) async fn delete(
         results.push(outcome);
     }
     results
+}
+
+/// What is named more than once.
+pub(crate) fn doubled<T: Eq + Hash + Copy>(named: impl Iterator<Item = T>) -> HashSet<T> {
+    let mut seen = HashSet::new();
+    named.filter(|name| !seen.insert(*name)).collect()
 }
 
 async fn delete_one(
@@ -293,6 +305,13 @@ async fn delete_one(
         TopicKey::Id(_) => shared.cluster.image(),
     };
     let topic = find(&image, key)?.clone();
+    if &*topic.name == OFFSETS_TOPIC {
+        let message = format!(
+            "topic '{}' keeps the offsets of all groups and is not deleted; delete groups instead",
+            topic.name
+        );
+        return Err(OpError::new(ErrorCode::InvalidTopicException, message));
+    }
     shared.cluster.propose(Command::DeleteTopic { topic: topic.id }, deadline).await?;
     let version = shared.cluster.image().version();
     // The topic is gone whether or not its files are; a request that comes after must not meet its partitions.
@@ -309,8 +328,9 @@ pub(crate) async fn extend(
 ) -> Vec<Result<(), OpError>> {
     let deadline = tokio::time::Instant::now() + within;
     let mut results = Vec::with_capacity(topics.len());
+    let doubled = doubled(topics.iter().map(|topic| topic.name));
     for topic in topics {
-        let outcome = if topics.iter().filter(|other| other.name == topic.name).count() > 1 {
+        let outcome = if doubled.contains(topic.name) {
             Err(OpError::new(
                 ErrorCode::InvalidRequest,
                 format!("topic '{}' is named more than once", topic.name),
@@ -332,18 +352,24 @@ async fn extend_one(
     let image = image_with(shared, [more.name]).await;
     let topic = find(&image, TopicKey::Name(more.name))?;
     let assignments = plan_more(&image, topic, more, shared.cluster.random().next_u64())?;
+    let count_now = topic.partitions.len() as u32;
+    let command = Command::AddPartitions { topic: topic.id, count_now, assignments };
+    if validate_only || more.assignments.is_some() {
+        try_on(&image, &command)?;
+    }
     if validate_only {
         return Ok(());
     }
-    let count_now = topic.partitions.len() as u32;
-    shared
-        .cluster
-        .propose(Command::AddPartitions { topic: topic.id, count_now, assignments }, deadline)
-        .await?;
+    shared.cluster.propose(command, deadline).await?;
     let version = shared.cluster.image().version();
     tokio::time::timeout_at(deadline, shared.cluster.registry().reconciled(version))
         .await
         .map_err(|_| timed_out("the partitions were created, but are not open yet"))
+}
+
+/// What would come of a command here and now. What is not placed by the cluster itself is refused before it goes into the metadata's log.
+fn try_on(image: &ClusterImage, command: &Command) -> Result<(), OpError> {
+    cluster::apply(image, command).1.map(|_output| ()).map_err(OpError::from)
 }
 
 fn plan_more(
@@ -353,6 +379,13 @@ fn plan_more(
     start: u64,
 ) -> Result<Vec<Vec<BrokerId>>, OpError> {
     let invalid = |message: String| OpError::new(ErrorCode::InvalidPartitions, message);
+    if &*topic.name == OFFSETS_TOPIC {
+        let message = format!(
+            "topic '{}' keeps its number of partitions: by it groups find their offsets, and with another they would not",
+            topic.name
+        );
+        return Err(OpError::new(ErrorCode::InvalidTopicException, message));
+    }
     let (name, now) = (more.name, topic.partitions.len() as u32);
     let wanted = u32::try_from(more.count).unwrap_or(0);
     if wanted == now {
@@ -407,7 +440,13 @@ pub(crate) fn find<'a>(
 ) -> Result<&'a std::sync::Arc<Topic>, OpError> {
     match key {
         TopicKey::Name(name) => image.topic(name).ok_or_else(|| {
-            OpError::new(ErrorCode::UnknownTopicOrPartition, format!("there is no topic '{name}'"))
+            // What no topic can be called is not said again: it may have been asked for thousands of partitions of it.
+            let message = if name.len() <= TOPIC_NAME_BYTES_MAX {
+                format!("there is no topic '{name}'")
+            } else {
+                format!("no topic can have a name of {} bytes", name.len())
+            };
+            OpError::new(ErrorCode::UnknownTopicOrPartition, message)
         }),
         TopicKey::Id(id) => image.topic_by_id(id).ok_or_else(|| {
             OpError::new(ErrorCode::UnknownTopicId, format!("there is no topic with id {id}"))

@@ -4,7 +4,7 @@ use floodmark_proto::pb::v1 as pb;
 use pb::config_change::Change;
 use pb::config_resource::Resource;
 
-use crate::setup::{admin, broker, data, reason, record, records, topic};
+use crate::setup::{admin, broker, data, groups, reason, record, records, topic};
 
 fn of_topic(name: &str) -> Option<pb::ConfigResource> {
     Some(pb::ConfigResource { resource: Some(Resource::Topic(name.to_owned())) })
@@ -103,6 +103,14 @@ async fn settings_are_told_and_changed() {
         ..Default::default()
     };
     assert_eq!(reason(&client.alter_configs(bad).await.unwrap_err()).1, "INVALID_CONFIG");
+    let misspelt = pb::AlterConfigsRequest {
+        resource: of_topic("t"),
+        changes: vec![change("retention.mss", Change::Remove(true))],
+        ..Default::default()
+    };
+    let refused = client.alter_configs(misspelt).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "INVALID_CONFIG");
+    assert!(refused.message().contains("retention.ms?"), "{refused:?}");
     let resource = Some(pb::ConfigResource { resource: Some(Resource::BrokerId(1)) });
     let request = pb::DescribeConfigsRequest { resource, names: vec!["node.id".to_owned()] };
     let reply = client.describe_configs(request).await.unwrap().into_inner();
@@ -196,6 +204,12 @@ async fn a_cluster_of_one_is_told_and_refuses_what_needs_more() {
     let elected = client.elect_leaders(one).await.unwrap().into_inner().elections;
     assert_eq!((elected[0].leader, &elected[0].in_sync), (Some(7), &vec![7]));
     assert_eq!(elected[0].error.as_ref().unwrap().reason, "ELECTION_NOT_NEEDED");
+    let nowhere = pb::TopicPartition { topic: "missing".to_owned(), partition: 3 };
+    for kind in [pb::ElectionKind::ElectionPreferred, pb::ElectionKind::ElectionUnclean] {
+        let reply = client.elect_leaders(elect(kind, vec![nowhere.clone()])).await.unwrap().into_inner();
+        let message = &reply.elections[0].error.as_ref().unwrap().message;
+        assert_eq!(message, "missing-3: there is no such topic");
+    }
     let nameless = elect(pb::ElectionKind::ElectionUnclean, Vec::new());
     assert_eq!(reason(&client.elect_leaders(nameless).await.unwrap_err()).1, "INVALID_REQUEST");
 
@@ -204,5 +218,61 @@ async fn a_cluster_of_one_is_told_and_refuses_what_needs_more() {
     let remove = pb::RemoveBrokerRequest { broker_id: 7, ..Default::default() };
     assert_eq!(reason(&client.remove_broker(remove).await.unwrap_err()).1, "INVALID_REQUEST");
     let level = pb::SetFeatureLevelRequest { level: 60_000, timeout_ms: 0 };
-    assert!(client.set_feature_level(level).await.is_err());
+    let invalid = (tonic::Code::InvalidArgument, "INVALID_UPDATE_VERSION".to_owned(), false);
+    assert_eq!(reason(&client.set_feature_level(level).await.unwrap_err()), invalid);
+    for level in [0, 999] {
+        let level = pb::SetFeatureLevelRequest { level, timeout_ms: 0 };
+        assert_eq!(reason(&client.set_feature_level(level).await.unwrap_err()), invalid);
+    }
+    let unknown = pb::RemoveBrokerRequest { broker_id: 9, ..Default::default() };
+    let not_found = (tonic::Code::NotFound, "BROKER_ID_NOT_REGISTERED".to_owned(), false);
+    assert_eq!(reason(&client.remove_broker(unknown).await.unwrap_err()), not_found);
+}
+
+#[tokio::test]
+async fn a_topic_that_is_named_often_is_told_once_and_lists_end_somewhere() {
+    let broker = broker(&[]);
+    topic(&broker, "t", 1, &[]).await;
+    let mut client = admin(&broker).await;
+    let named = |names: &[&str], times: usize| {
+        let topics = names.iter().cycle().take(names.len() * times).map(|name| (*name).to_owned());
+        pb::DescribeTopicsRequest { topics: topics.collect(), ..Default::default() }
+    };
+    let told = client.describe_topics(named(&["t", "missing"], 5_000)).await.unwrap().into_inner().topics;
+    assert_eq!(told.iter().map(|topic| &*topic.name).collect::<Vec<_>>(), ["t", "missing"]);
+    let refused = client.describe_topics(named(&["t"], 10_001)).await.unwrap_err();
+    let too_many = (tonic::Code::InvalidArgument, "TOO_MANY_ENTRIES".to_owned(), false);
+    assert_eq!(reason(&refused), too_many);
+    assert!(refused.message().contains("topics") && refused.message().contains("10000"), "{refused:?}");
+    // As many as may be are answered, one by one.
+    let partitions = vec![pb::TopicPartition { topic: "t".to_owned(), partition: 0 }; 10_000];
+    let request = pb::DescribeProducersRequest { partitions };
+    let told = client.describe_producers(request).await.unwrap().into_inner().partitions;
+    assert!(told.len() == 10_000 && told.iter().all(|partition| partition.error.is_none()));
+}
+
+#[tokio::test]
+async fn what_keeps_the_offsets_of_groups_stays() {
+    let broker = broker(&[]);
+    let internal = "__consumer_offsets";
+    let find = pb::FindCoordinatorRequest { group: "g".to_owned() };
+    groups(&broker).await.find_coordinator(find).await.unwrap();
+    let mut client = admin(&broker).await;
+    let delete = pb::DeleteTopicsRequest { topics: vec![internal.to_owned()], ..Default::default() };
+    let refused = client.delete_topics(delete).await.unwrap().into_inner().outcomes;
+    assert_eq!(refused[0].error.as_ref().unwrap().reason, "INVALID_TOPIC_EXCEPTION");
+    let more = pb::ExtendTopicRequest { topic: internal.to_owned(), partitions: 9, ..Default::default() };
+    assert_eq!(reason(&client.extend_topic(more).await.unwrap_err()).1, "INVALID_TOPIC_EXCEPTION");
+    let changes = |name: &str, change| pb::AlterConfigsRequest {
+        resource: of_topic(internal),
+        changes: vec![pb::ConfigChange { name: name.to_owned(), change: Some(change) }],
+        ..Default::default()
+    };
+    for change in
+        [Change::Remove(true), Change::Set("delete".to_owned()), Change::Append("delete".to_owned())]
+    {
+        let refused = client.alter_configs(changes("cleanup.policy", change)).await.unwrap_err();
+        assert_eq!(reason(&refused).1, "INVALID_CONFIG");
+    }
+    client.alter_configs(changes("segment.bytes", Change::Set("1048576".to_owned()))).await.unwrap();
 }

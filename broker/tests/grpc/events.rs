@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use crate::generated::events_client::EventsClient;
 use crate::kafka::Client;
-use crate::setup::{self, broker, channel, data, reason, record, records, stop, topic};
+use crate::setup::{self, batch, broker, channel, data, reason, record, records, stop, topic};
 
 const STORE: &[(&str, &str)] = &[("floodmark.key.index", "true")];
 
@@ -141,6 +141,77 @@ async fn a_kafka_producer_asks_with_a_header() {
     client.append_if(append("a", Last::Offset(2), &["grpc"])).await.unwrap();
     assert_eq!(kafka.try_produce("store", 0, expecting("3")), Ok(4));
     assert_eq!(all(&mut client, read("a")).await.0, ["no-stream", "0", "any", "grpc", "3"]);
+}
+
+/// It was refused, since its stream ends elsewhere in the topic that it is copied to.
+#[tokio::test]
+async fn what_a_record_once_asked_is_not_asked_of_its_copy() {
+    let broker = broker(&[]);
+    topic(&broker, "store", 1, STORE).await;
+    let mut data = data(&broker).await;
+    let header = |value: &'static str| pb::Header {
+        key: "floodmark-expected-offset".to_owned(),
+        value: Some(value.into()),
+    };
+    let asking =
+        |value: &'static str| pb::Record { headers: vec![header(value)], ..record(Some("a"), value) };
+    let given = vec![asking("7"), asking("no-stream"), asking("soon")];
+    let as_records =
+        |are_copies| pb::ProduceRequest { are_copies, ..records("store", Some(0), given.clone()) };
+    let status = data.append(as_records(false)).await.unwrap_err();
+    assert_eq!(reason(&status).1, "INVALID_RECORD");
+    data.append(as_records(true)).await.unwrap();
+    let mut encoded = BatchBuilder::new();
+    let headers: [(&[u8], Option<&[u8]>); 1] = [(b"floodmark-expected-offset", Some(b"no-stream"))];
+    encoded
+        .push(&NewRecord { key: Some(b"a"), value: Some(b"batch"), timestamp: 1, headers: &headers })
+        .unwrap();
+    let encoded = encoded.build().unwrap().freeze();
+    let as_batch = |are_copies| pb::ProduceRequest { are_copies, ..batch("store", 0, encoded.clone()) };
+    let mut replies =
+        data.produce(tokio_stream::iter([as_batch(false), as_batch(true)])).await.unwrap().into_inner();
+    let refused = setup::next(&mut replies).await.unwrap().unwrap();
+    assert!(
+        matches!(refused.partitions[0].outcome, Some(pb::partition_reply::Outcome::Error(_))),
+        "{refused:?}"
+    );
+    let taken = setup::next(&mut replies).await.unwrap().unwrap();
+    assert!(
+        matches!(taken.partitions[0].outcome, Some(pb::partition_reply::Outcome::Produced(_))),
+        "{taken:?}"
+    );
+    let mut events = EventsClient::new(channel(&broker).await);
+    let mut parts = events.read_stream(read("a")).await.unwrap().into_inner();
+    let part = setup::next(&mut parts).await.unwrap().unwrap();
+    assert_eq!(texts(&part), ["7", "no-stream", "soon", "batch"]);
+    let kept: Vec<_> = part.records.iter().map(|record| record.headers[0].value.clone().unwrap()).collect();
+    assert_eq!(kept, ["7", "no-stream", "soon", "no-stream"]);
+}
+
+/// What was read from one stream is appended to another as it came.
+#[tokio::test]
+async fn what_an_event_was_appended_with_is_left_out_of_the_next_append() {
+    let broker = broker(&[]);
+    topic(&broker, "store", 1, STORE).await;
+    let mut client = EventsClient::new(channel(&broker).await);
+    let header =
+        |key: &str, value: &str| pb::Header { key: key.to_owned(), value: Some(value.to_owned().into()) };
+    let headers = vec![
+        header("floodmark-expected-offset", "garbage"),
+        header("own", "x"),
+        header("floodmark-append-id", "y"),
+    ];
+    let request = pb::AppendIfRequest {
+        records: vec![pb::Record { headers, ..record(None, "v") }],
+        append_id: vec![7; 16].into(),
+        ..append("a", special(Special::NoStream), &[])
+    };
+    client.append_if(request).await.unwrap();
+    let mut parts = client.read_stream(read("a")).await.unwrap().into_inner();
+    let part = setup::next(&mut parts).await.unwrap().unwrap();
+    let kept: Vec<_> = part.records[0].headers.iter().map(|header| &*header.key).collect();
+    assert_eq!(kept, ["own", "floodmark-append-id"]);
+    assert_eq!(part.records[0].headers[1].value.as_deref(), Some(&[7; 16][..]));
 }
 
 #[tokio::test]

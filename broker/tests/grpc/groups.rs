@@ -221,12 +221,13 @@ async fn offsets_are_kept_and_lag_is_told() {
     let request = pb::CommitOffsetsRequest {
         group: group(),
         generation: -1,
-        offsets: vec![offset("t", 0, 4), offset("missing", 0, 1)],
+        offsets: vec![offset("t", 0, 4), offset("missing", 0, 1), offset("t", 1, -7)],
         ..Default::default()
     };
     let reply = client.commit_offsets(request).await.unwrap().into_inner();
     assert_eq!(reply.outcomes[0].error, None);
     assert_eq!(reply.outcomes[1].error.as_ref().unwrap().reason, "UNKNOWN_TOPIC_OR_PARTITION");
+    assert_eq!(reply.outcomes[2].error.as_ref().unwrap().reason, "INVALID_REQUEST");
 
     let at = |partition| pb::TopicPartition { topic: "t".to_owned(), partition };
     for (partitions, expected) in [(vec![], vec![Some(4)]), (vec![at(0), at(1)], vec![Some(4), None])] {

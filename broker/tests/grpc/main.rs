@@ -4,10 +4,14 @@
 mod admin;
 mod data;
 mod events;
+mod failed_logs;
+#[path = "../free_ports/mod.rs"]
+mod free_ports;
 mod groups;
 mod kafka;
 mod refusals;
 mod setup;
+mod starting;
 mod subscribe;
 
 /// Clients that were generated from the .proto files.

@@ -195,13 +195,41 @@ async fn health_is_told_until_the_broker_stops() {
         let reply = client.check(ask(service)).await.unwrap().into_inner();
         assert_eq!(reply.status, 1, "{service}");
     }
-    assert_eq!(client.check(ask("other")).await.unwrap_err().code(), Code::NotFound);
+    let unknown = reason(&client.check(ask("other")).await.unwrap_err());
+    assert_eq!(unknown, (Code::NotFound, "RESOURCE_NOT_FOUND".to_owned(), false));
     let mut watched = client.watch(ask("")).await.unwrap().into_inner();
     assert_eq!(next(&mut watched).await.unwrap().unwrap().status, 1);
     let stopping = tokio::spawn(stop(broker));
     assert_eq!(next(&mut watched).await.unwrap().unwrap().status, 2);
     assert_eq!(next(&mut watched).await.unwrap(), None);
     stopping.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_refused_with_a_reason() {
+    let broker = broker(&[]);
+    let ask = async |path: &'static str, encoding: Option<&'static str>| {
+        let mut client = tonic::client::Grpc::new(channel(&broker).await);
+        client.ready().await.unwrap();
+        let mut request = Request::new(pb::DescribeTopicsRequest::default());
+        if let Some(encoding) = encoding {
+            request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        }
+        let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+        let codec = tonic_prost::ProstCodec::<_, pb::DescribeTopicsReply>::default();
+        client.unary(request, path, codec).await
+    };
+    for (path, encoding, said) in [
+        ("/floodmark.v1.Admin/Nothing", None, "/floodmark.v1.Admin/Nothing"),
+        ("/floodmark.v9.Admin/DescribeTopics", None, "/floodmark.v9.Admin/DescribeTopics"),
+        ("/floodmark.v1.Admin/DescribeTopics", Some("gzip"), "gzip"),
+    ] {
+        let status = ask(path, encoding).await.unwrap_err();
+        let expected = (Code::Unimplemented, "UNSUPPORTED_VERSION".to_owned(), false);
+        assert_eq!(reason(&status), expected, "{path}");
+        assert!(status.message().contains(said), "{path}: {}", status.message());
+    }
+    assert!(ask("/floodmark.v1.Admin/DescribeTopics", None).await.is_ok());
 }
 
 #[tokio::test]

@@ -75,14 +75,22 @@ async fn positions_are_offsets_times_and_ends() {
     }
 }
 
+/// Where what was written lies for who reads it: in the broker's memory, and in files alone.
+const PLACES: [(&str, &str); 2] = [("tail.cache.bytes", "64MiB"), ("tail.cache.bytes", "0")];
+
 #[tokio::test]
 async fn nothing_is_pushed_without_credit() {
-    let broker = broker(&[]);
-    topic(&broker, "credit", 1, &[]).await;
-    for n in 0..10 {
-        append(&broker, "credit", 0, &[n.to_string().repeat(1000)]).await;
+    for place in PLACES {
+        nothing_without_credit(&broker(&[place])).await;
     }
-    let mut client = data(&broker).await;
+}
+
+async fn nothing_without_credit(broker: &floodmark_broker::Broker) {
+    topic(broker, "credit", 1, &[]).await;
+    for n in 0..10 {
+        append(broker, "credit", 0, &[n.to_string().repeat(1000)]).await;
+    }
+    let mut client = data(broker).await;
     let begin = pb::SubscribeStart { credit_bytes: 0, ..start(vec![from_start("credit", None)]) };
     let mut reading = Subscribed::open(&mut client, begin).await;
     assert!(reading.is_quiet().await);
@@ -174,9 +182,14 @@ async fn a_batch_that_is_large_when_decoded_comes_in_pieces() {
 
 #[tokio::test]
 async fn partitions_take_turns() {
-    let broker = broker(&[]);
-    topic(&broker, "fair", 3, &[]).await;
-    let mut client = data(&broker).await;
+    for place in PLACES {
+        taking_turns(&broker(&[place])).await;
+    }
+}
+
+async fn taking_turns(broker: &floodmark_broker::Broker) {
+    topic(broker, "fair", 3, &[]).await;
+    let mut client = data(broker).await;
     for partition in 0..3 {
         for _ in 0..20 {
             let sent = vec![record(None, &"x".repeat(50_000))];
@@ -190,6 +203,43 @@ async fn partitions_take_turns() {
         seen[usize::try_from(partition).unwrap()] += 1;
     }
     assert!(seen.iter().all(|count| (8..=12).contains(count)), "{seen:?}");
+}
+
+/// Fails when readers of one file that are apart disturb each other, or batches are left out or come twice where reads end with a segment.
+#[tokio::test]
+async fn readers_far_behind_get_all_out_of_files() {
+    let broker = broker(&[("tail.cache.bytes", "0")]);
+    topic(&broker, "files", 1, &[("segment.bytes", "1048576")]).await;
+    let mut client = data(&broker).await;
+    for n in 0..60 {
+        let value = format!("{n:0>50000}");
+        client.append(records("files", Some(0), vec![record(None, &value)])).await.unwrap();
+    }
+    let begin = |from: i64| pb::SubscribeStart {
+        encoding: pb::Encoding::Batches.into(),
+        message_bytes_max: 120_000,
+        ..start(vec![part("files", Some(0), At::Offset(from))])
+    };
+    let mut readings = Vec::new();
+    for from in [0, 1, 20] {
+        readings.push((Subscribed::open(&mut client, begin(from)).await, from));
+    }
+    while !readings.is_empty() {
+        for (reading, next) in &mut readings {
+            let delivery = reading.delivery().await;
+            let Some(pb::delivery::Payload::Batches(batches)) = delivery.payload else {
+                panic!("{delivery:?}")
+            };
+            assert!(batches.len() <= 120_000);
+            for record in records_of(&batches) {
+                assert_eq!(record.offset, Some(*next));
+                assert_eq!(record.value.unwrap(), format!("{next:0>50000}"));
+                *next += 1;
+            }
+            assert_eq!(delivery.next_offset, *next);
+        }
+        readings.retain(|(_, next)| *next < 60);
+    }
 }
 
 #[tokio::test]

@@ -227,8 +227,10 @@ impl Kafka {
         let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
         let answer = self.ask(8, &request)?;
         let found = &answer.read::<ListOffsetsResponse<'_>>().topics[0].partitions[0];
-        assert_eq!(found.error_code, 0);
-        Ok(found.offset)
+        match found.error_code {
+            0 => Ok(found.offset),
+            code => Err(io::Error::other(format!("error code {code}"))),
+        }
     }
 
     /// Has the coordinator of a group found, and made where there was none; the error code.

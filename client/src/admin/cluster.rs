@@ -50,6 +50,10 @@ pub struct BrokerStatus {
     pub replicas: u32,
     /// Of these, those that lack something and are not being added.
     pub replicas_behind: u32,
+    /// Replicas that it cannot open, or whose logs take no more writes; none where it was not heard of.
+    pub replicas_failed: Option<u32>,
+    /// One of these, and what is wrong with it.
+    pub failure: Option<String>,
     /// `host:port` of its door for other brokers; none where it has no such door.
     pub cluster_address: Option<String>,
     /// Feature levels that its program works at, lowest and highest.
@@ -345,6 +349,8 @@ impl From<pb::BrokerStatus> for BrokerStatus {
             leaders: status.leaders,
             replicas: status.replicas,
             replicas_behind: status.replicas_behind,
+            replicas_failed: status.replicas_failed,
+            failure: Some(status.failure).filter(|failure| !failure.is_empty()),
             cluster_address: has_door.then_some(address),
             feature_levels: (status.lowest_level, status.highest_level),
         }

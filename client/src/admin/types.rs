@@ -304,23 +304,24 @@ pub struct Offsets {
 pub struct ReplicaState {
     /// Its number.
     pub broker: i32,
-    /// Offset that its next record gets; the leader's first offset where that has not heard of it yet.
-    pub end: i64,
+    /// Offset that its next record gets; `None`, as what it lacks, where its leader has not heard of it since it leads.
+    pub end: Option<i64>,
     /// Records that it lacks.
-    pub lag_records: i64,
+    pub lag_records: Option<i64>,
     /// Bytes that it lacks.
-    pub lag_bytes: u64,
-    /// For how long it has not had everything; 0 where it has.
+    pub lag_bytes: Option<u64>,
+    /// For how long it has not had everything, as far as its leader knows; 0 where it has.
     pub behind_for_ms: u64,
 }
 
 impl From<pb::ReplicaState> for ReplicaState {
     fn from(state: pb::ReplicaState) -> ReplicaState {
+        let is_known = !state.is_unknown;
         ReplicaState {
             broker: state.broker_id,
-            end: state.end,
-            lag_records: state.lag_records,
-            lag_bytes: state.lag_bytes,
+            end: is_known.then_some(state.end),
+            lag_records: is_known.then_some(state.lag_records),
+            lag_bytes: is_known.then_some(state.lag_bytes),
             behind_for_ms: state.behind_for_ms,
         }
     }

@@ -59,18 +59,34 @@ impl Batches {
     /// Checks each batch against its checksum. CPU-bound for the length of one batch.
     pub(crate) fn next(&mut self, out: &mut VecDeque<Record>) -> Result<bool> {
         while !self.unread.is_empty() {
-            let size_bytes = BatchHeader::parse(&self.unread)?.size_bytes();
-            let bytes = self.unread.slice(..size_bytes.min(self.unread.len()));
-            let header = check_stored(&bytes)?;
-            self.unread = self.unread.slice(bytes.len()..);
-            if self.is_data(&header, &bytes)? && header.last_offset().0 >= self.from {
-                self.take(&bytes, &header, out)?;
-                if !out.is_empty() {
-                    return Ok(true);
-                }
+            self.next_batch(out).map_err(|reason| self.damaged(reason))?;
+            if !out.is_empty() {
+                return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    fn next_batch(&mut self, out: &mut VecDeque<Record>) -> Result<()> {
+        let size_bytes = BatchHeader::parse(&self.unread)?.size_bytes();
+        let bytes = self.unread.slice(..size_bytes.min(self.unread.len()));
+        let header = check_stored(&bytes)?;
+        if self.is_data(&header, &bytes)? && header.last_offset().0 >= self.from {
+            self.take(&bytes, &header, out)?;
+        }
+        self.unread = self.unread.slice(bytes.len()..);
+        Ok(())
+    }
+
+    /// Names the batch that comes next.
+    fn damaged(&self, reason: Error) -> Error {
+        let base = BatchHeader::parse(&self.unread).map(|header| header.base_offset.0);
+        Error::Damaged {
+            topic: self.topic.to_string(),
+            partition: self.partition,
+            offset: base.unwrap_or(self.from),
+            reason: Box::new(reason),
+        }
     }
 
     /// Whether the batch holds records for this reader; follows the transactions that it has seen begin and end.
@@ -117,10 +133,7 @@ impl Batches {
             let mut headers = Vec::with_capacity(record.headers.len());
             for header in record.headers {
                 let header = header?;
-                headers.push(Header {
-                    name: String::from_utf8_lossy(header.key).into_owned(),
-                    value: header.value.map(|value| shared.slice_ref(value)),
-                });
+                headers.push(Header::read(header.key, header.value.map(|value| shared.slice_ref(value))));
             }
             out.push_back(Record {
                 topic: Arc::clone(&self.topic),

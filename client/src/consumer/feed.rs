@@ -71,11 +71,10 @@ pub(super) async fn conduct(shared: Arc<Shared>) {
     let mut backoff = Backoff::new(shared.client.config());
     let mut asked = Asked::default();
     loop {
-        let has_lost = shared.find_lost().await;
         let (wanted, again_at) = shared.positions.wanted(Instant::now());
         asked.begin_round();
         let mut plan: HashMap<i32, Vec<Wanted>> = feeds.keys().map(|broker| (*broker, Vec::new())).collect();
-        let mut retry_at = if has_lost { Some(Instant::now() + backoff.next()) } else { again_at };
+        let mut retry_at = again_at;
         for wanted in wanted {
             let partition = &wanted.partition;
             match shared.client.leader(&partition.topic, partition.partition).await {
@@ -289,7 +288,7 @@ impl Feed<'_> {
     fn add(&mut self, wanted: &Wanted) -> Option<pb::SubscribePart> {
         let offset = self.shared.positions.fetch_at(wanted)?;
         self.parts.insert(wanted.partition.clone(), wanted.clone());
-        self.is_used.insert(wanted.partition.clone(), wanted.epoch);
+        self.is_used.insert(wanted.partition.clone(), wanted.attempt);
         Some(pb::SubscribePart {
             topic: wanted.partition.topic.to_string(),
             partition: Some(wanted.partition.partition),
@@ -313,7 +312,8 @@ impl Feed<'_> {
         for wanted in parts {
             match self.is_used.get(&wanted.partition) {
                 None => change.add.extend(self.add(wanted)),
-                Some(epoch) if *epoch == wanted.epoch && self.parts.contains_key(&wanted.partition) => {}
+                Some(attempt) if *attempt == wanted.attempt && self.parts.contains_key(&wanted.partition) => {
+                }
                 Some(_) => return None,
             }
         }
@@ -367,6 +367,9 @@ impl Feed<'_> {
             self.parts.remove(&wanted.partition);
             if error.code() == Some(ErrorCode::OffsetOutOfRange) {
                 self.shared.positions.lose(&wanted.partition, wanted.epoch);
+            } else if error.is_of_storage() {
+                self.shared.client.forget_topic(&failure.topic);
+                self.shared.stall(&wanted, &error).await;
             } else if error.is_retryable() {
                 self.shared.client.forget_topic(&failure.topic);
                 let wait = self.shared.client.config().backoff_max;

@@ -23,6 +23,9 @@ use crate::retry::Backoff;
 const PROTOCOL_TYPE: &str = "consumer";
 /// Beyond the time that a rebalance may take, for the answer to arrive.
 const SLACK: Duration = Duration::from_secs(5);
+/// For the last commit of a consumer that ends, and for one that is under way by then: long enough for another coordinator to be found, and
+/// no longer. What is not committed is read again.
+pub(super) const LAST_COMMIT: Duration = Duration::from_secs(10);
 /// How often a leader looks whether topics that are missing are there by now.
 const MISSING_TOPIC_CHECK: Duration = Duration::from_secs(5);
 
@@ -45,8 +48,15 @@ pub(super) async fn commit_regularly(shared: Arc<Shared>, interval: Duration) {
             () = sleep(interval) => {}
             () = shared.leaving.cancelled() => return,
         }
-        if let Err(error) = shared.commit(true).await {
-            tracing::debug!(group = shared.config.group, %error, "a regular commit failed; the next one follows");
+        let late = async {
+            shared.leaving.cancelled().await;
+            sleep(LAST_COMMIT).await;
+        };
+        tokio::select! {
+            committed = shared.commit(true) => if let Err(error) = committed {
+                tracing::debug!(group = shared.config.group, %error, "a regular commit failed; the next one follows");
+            },
+            () = late => return,
         }
     }
 }
@@ -106,7 +116,7 @@ impl Task {
             if matches!(ended, Ended::Lost) {
                 self.lose().await;
             } else if !self.is_cooperative() {
-                self.give_away(self.shared.positions.assignment()).await;
+                self.give_away(self.shared.positions.assignment(), None).await;
             }
         }
     }
@@ -148,7 +158,7 @@ impl Task {
         let gone: Vec<TopicPartition> =
             owned.iter().filter(|partition| !assigned.contains(partition)).cloned().collect();
         let gives_away = !gone.is_empty();
-        self.give_away(gone).await;
+        self.give_away(gone, None).await;
         self.take(assigned.into_iter().filter(|partition| !owned.contains(partition)).collect()).await?;
         if gives_away && self.is_cooperative() {
             // What was given away can now be given out.
@@ -242,12 +252,26 @@ impl Task {
         let topics = members.iter().flat_map(|member| member.subscription.topics.iter());
         let mut counts: BTreeMap<String, i32> = topics.map(|topic| (topic.clone(), 0)).collect();
         self.count(&mut counts).await?;
+        self.tell_missing(&counts);
         let shares = assignor.assign(&members, &counts);
         self.shared_out = Some(counts);
         let assignment = |(member, share): (&Member, Vec<TopicPartition>)| {
             Ok(pb::MemberAssignment { member_id: member.id.clone(), assignment: encode_assignment(&share)? })
         };
         members.iter().zip(shares).map(assignment).collect()
+    }
+
+    /// Says of each topic that is not there that nothing of it is read. Not again while it stays so.
+    fn tell_missing(&self, counts: &BTreeMap<String, i32>) {
+        let was_missing =
+            |topic| self.shared_out.as_ref().is_some_and(|before| before.get(topic) == Some(&0));
+        for (topic, _) in counts.iter().filter(|(topic, count)| **count == 0 && !was_missing(*topic)) {
+            tracing::warn!(
+                group = self.group,
+                topic,
+                "the topic does not exist; the group reads it once it does"
+            );
+        }
     }
 
     /// How many partitions topics have now; none for one that is not there.
@@ -315,28 +339,28 @@ impl Task {
         self.count(&mut counts).await.is_ok() && counts != *shared_out
     }
 
-    /// Reads these from now on, each from where the group stopped.
+    /// Reads these from now on, each from where the group stopped. One of which that is not known, and that nobody leads, is found later:
+    /// the others do not wait for it.
     async fn take(&self, partitions: Vec<TopicPartition>) -> Result<()> {
-        let config = &self.shared.config;
-        let begin = self
-            .shared
-            .client
-            .resolve_committed(&self.group, &partitions, config.reset, config.isolation)
-            .await?;
-        self.shared.positions.add_held(&begin);
+        let shared = &self.shared;
+        let begin = shared.client.committed_or_reset(&self.group, &partitions, shared.config.reset).await?;
+        shared.positions.add_held(&begin);
+        if begin.iter().any(|(_, offset)| offset.is_none()) {
+            shared.find_lost_soon().await;
+        }
         self.tell(RebalanceChange::Assigned, partitions.clone()).await;
-        self.shared.positions.release(&partitions);
+        shared.positions.release(&partitions);
         Ok(())
     }
 
-    /// Reads these no longer, and writes down how far they were read.
-    async fn give_away(&self, partitions: Vec<TopicPartition>) {
+    /// Reads these no longer, and writes down how far they were read, for which there is so much time.
+    async fn give_away(&self, partitions: Vec<TopicPartition>, limit: Option<Duration>) {
         if partitions.is_empty() {
             return;
         }
         self.tell(RebalanceChange::Revoked, partitions.clone()).await;
         if matches!(self.shared.config.commit, Commit::AtLeastOnce { .. })
-            && let Err(error) = self.shared.commit(true).await
+            && let Err(error) = self.shared.commit_within(limit).await
         {
             tracing::debug!(group = self.group, %error, "the commit before a rebalance failed");
         }
@@ -368,7 +392,7 @@ impl Task {
     /// Commits, tells the listener, and leaves, so that others need not wait for the session to run out. A static member stays: it may come
     /// back.
     async fn leave(&mut self) {
-        self.give_away(self.shared.positions.assignment()).await;
+        self.give_away(self.shared.positions.assignment(), Some(LAST_COMMIT)).await;
         *self.shared.membership.lock() = None;
         if self.member_id.is_empty() || self.shared.config.instance_id.is_some() {
             return;

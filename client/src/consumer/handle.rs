@@ -96,10 +96,11 @@ impl ConsumerHandle {
         self.shared.positions.assignment()
     }
 
-    /// Offset of the next record to be handed out; none where the partition is not assigned.
+    /// Offset of the next record to be handed out; none where the partition is not assigned, or is new here and has no leader that could
+    /// tell where it begins or ends.
     #[must_use]
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.shared.positions.progress(partition).map(|progress| progress.position())
+        self.shared.positions.progress(partition)?.place()
     }
 
     /// Records that are committed to the log and not handed out, as far as brokers have told; none before they did.

@@ -1,10 +1,12 @@
 //! Offsets of groups: committed ones to and from the coordinator, and offsets for positions that are not offsets yet.
 
+use std::collections::BTreeMap;
+
 use floodmark_proto::pb::v1 as pb;
 
 use super::config::{Begin, Isolation, Reset};
 use crate::admin::{CommittedOffset, OffsetCommit};
-use crate::client::Client;
+use crate::client::{Client, is_unknown_topic};
 use crate::error::{Error, Result, outcome};
 use crate::record::TopicPartition;
 
@@ -15,6 +17,9 @@ pub(crate) struct Membership {
     pub(crate) instance_id: Option<String>,
     pub(crate) generation: i32,
 }
+
+/// Brokers take so many times two in one request.
+pub(super) const PARTITIONS_A_REQUEST: usize = 5_000;
 
 impl Client {
     /// Offsets that a group has committed; without partitions, all.
@@ -81,9 +86,14 @@ impl Client {
             async move {
                 let asked = peer.request(asked);
                 let committed = peer.answer(what, peer.groups().commit_offsets(asked)).await?;
-                let failed = committed.outcomes.iter().filter_map(|done| done.error.as_ref());
-                let passing = failed.map(Error::from).find(Error::is_retryable);
-                passing.map_or(Ok(committed), Err)
+                let failed = committed.outcomes.iter().zip(offsets);
+                let failed = failed.filter_map(|(done, of)| Some((Error::from(done.error.as_ref()?), of)));
+                for (error, of) in failed.filter(|(error, _)| error.is_retryable()) {
+                    if !(is_unknown_topic(&error) && Box::pin(self.is_gone(&of.partition)).await) {
+                        return Err(error);
+                    }
+                }
+                Ok(committed)
             }
         });
         let outcomes = committed.await?.outcomes;
@@ -91,6 +101,16 @@ impl Client {
             return Err(Error::Protocol("not every offset of a commit was answered".to_owned()));
         }
         Ok(outcomes.iter().map(|done| outcome(done.error.as_ref())).collect())
+    }
+
+    /// A coordinator may not have heard of a new topic yet, and says of it what it says of one that was deleted; who is asked what a topic is
+    /// asks the cluster first.
+    async fn is_gone(&self, partition: &TopicPartition) -> bool {
+        self.forget_topic(&partition.topic);
+        match self.partition_count(&partition.topic).await {
+            Ok(count) => partition.partition >= count,
+            Err(error) => is_unknown_topic(&error),
+        }
     }
 
     /// The offset of a position that is none yet.
@@ -117,6 +137,31 @@ impl Client {
         })
     }
 
+    /// What a group has committed for each of these partitions. Fails where that is nothing and `reset` does not say what then.
+    pub(super) async fn committed_or_reset(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+        reset: Reset,
+    ) -> Result<Vec<(TopicPartition, Option<i64>)>> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut committed = BTreeMap::new();
+        for some in partitions.chunks(PARTITIONS_A_REQUEST) {
+            let told = self.committed(group, some, true).await?;
+            committed.extend(told.into_iter().map(|told| (told.partition, told.offset)));
+        }
+        let place = |partition: &TopicPartition| {
+            let offset = committed.get(partition).copied().flatten();
+            if offset.is_none() {
+                reset.from(partition, || format!("group {group} has committed nothing"))?;
+            }
+            Ok((partition.clone(), offset))
+        };
+        partitions.iter().map(place).collect()
+    }
+
     /// Where a group begins with each of these partitions.
     pub(super) async fn resolve_committed(
         &self,
@@ -126,20 +171,15 @@ impl Client {
         isolation: Isolation,
     ) -> Result<Vec<(TopicPartition, i64)>> {
         let mut begin = Vec::with_capacity(partitions.len());
-        if partitions.is_empty() {
-            return Ok(begin);
-        }
-        let committed = self.committed(group, partitions, true).await?;
-        for partition in partitions {
-            let known = committed.iter().find(|committed| committed.partition == *partition);
-            let offset = match known.and_then(|committed| committed.offset) {
+        for (partition, committed) in self.committed_or_reset(group, partitions, reset).await? {
+            let offset = match committed {
                 Some(offset) => offset,
                 None => {
-                    let reason = || format!("group {group} has committed nothing");
-                    self.resolve(partition, reset.from(partition, reason)?, isolation).await?
+                    let from = reset.from(&partition, || format!("group {group} has committed nothing"))?;
+                    self.resolve(&partition, from, isolation).await?
                 }
             };
-            begin.push((partition.clone(), offset));
+            begin.push((partition, offset));
         }
         Ok(begin)
     }

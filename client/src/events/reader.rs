@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use floodmark_proto::pb::v1 as pb;
@@ -19,6 +20,8 @@ use crate::retry::Backoff;
 
 /// Pages that are read ahead.
 const PAGES_AHEAD: usize = 4;
+/// Between two tries of one that has failed for long.
+const FAILING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +139,11 @@ impl Stream for EventReader {
     }
 }
 
+/// A log that stays out of order, or a cluster that is down for long, is asked less and less often.
+fn pause(next: Duration, failing_for: Duration) -> Duration {
+    next.max((failing_for / 10).min(FAILING_PAUSE_MAX))
+}
+
 /// The task behind a reader.
 struct Reading {
     client: Client,
@@ -154,12 +162,14 @@ impl Reading {
         let limit = self.client.config().operation_timeout;
         let mut failing_since = None;
         loop {
-            let before = (self.how.from, self.left);
+            let (before, began) = ((self.how.from, self.left), tokio::time::Instant::now());
             let outcome = tokio::select! {
                 outcome = self.read() => outcome,
                 () = pages.closed() => return,
             };
-            if before != (self.how.from, self.left) {
+            // Where nothing comes for long, following it went well.
+            let went_well = self.how.follow && began.elapsed() > limit;
+            if went_well || before != (self.how.from, self.left) {
                 failing_since = None;
                 backoff.reset();
             }
@@ -172,7 +182,7 @@ impl Reading {
             if error.is_misdirected() {
                 self.client.forget_topic(&self.topic);
             }
-            sleep(backoff.next()).await;
+            sleep(pause(backoff.next(), since.elapsed())).await;
         }
     }
 
@@ -220,6 +230,21 @@ impl Reading {
             if is_last || nobody_reads {
                 return Ok(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_for_long_asks_less_often_and_never_gives_up_asking() {
+        let next = Duration::from_millis(200);
+        for (failing_ms, pause_ms) in
+            [(0, 200), (1_000, 200), (10_000, 1_000), (50_000, 5_000), (u64::MAX, 5_000)]
+        {
+            assert_eq!(pause(next, Duration::from_millis(failing_ms)), Duration::from_millis(pause_ms));
         }
     }
 }

@@ -19,3 +19,18 @@ pub use request::{Requester, reply_to};
 pub use retry::{ATTEMPTS_HEADER, Attempt, CAUSE_HEADER, DUE_HEADER, ORIGIN_HEADER, RetryConfig, RetryQueue};
 pub use sequencer::{OutOfSequence, Sequencer};
 pub use windows::{Closed, NotCounted, Windows};
+
+use crate::consumer::Consumer;
+use crate::error::{Error, Result};
+use crate::record::Record;
+
+/// The next record. A partition that its leader cannot read is tried on by the consumer, and does not end what goes on with the others. Dropped
+/// before it is ready, it loses nothing.
+async fn next_readable(consumer: &mut Consumer) -> Result<Record> {
+    loop {
+        match consumer.recv().await {
+            Err(error @ Error::Unreadable { .. }) => tracing::warn!(%error, "it is tried on"),
+            received => return received,
+        }
+    }
+}

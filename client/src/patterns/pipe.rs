@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::next_readable;
 use crate::consumer::Consumer;
 use crate::error::Result;
 use crate::message::Message;
@@ -67,7 +68,7 @@ impl Pipe {
                     self.commit().await?;
                     commit_at = None;
                 }
-                record = self.consumer.recv() => {
+                record = next_readable(&mut self.consumer) => {
                     self.write(decide(&record?)).await?;
                     commit_at.get_or_insert_with(|| Instant::now() + COMMIT_INTERVAL);
                 }

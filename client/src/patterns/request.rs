@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
+use super::next_readable;
 use crate::chance::random_u64;
 use crate::client::Client;
 use crate::consumer::{Begin, Consumer, ConsumerConfig};
@@ -122,7 +123,8 @@ impl Waiting {
 
     async fn read(self, mut consumer: Consumer) {
         loop {
-            match consumer.recv().await {
+            // Who waits for one that cannot be read has a deadline.
+            match next_readable(&mut consumer).await {
                 Ok(record) => self.tell(record),
                 Err(error) => {
                     let mut state = self.0.lock();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::next_readable;
 use crate::admin::OffsetCommit;
 use crate::client::Client;
 use crate::clock::now_ms;
@@ -126,7 +127,7 @@ impl RetryQueue {
                     }
                 }
                 () = sleep_until(commit_at), if self.commit_at.is_some() => self.commit().await?,
-                record = self.consumer.recv() => {
+                record = next_readable(&mut self.consumer) => {
                     if let Some(attempt) = self.take(record?) {
                         return Ok(attempt);
                     }

@@ -39,6 +39,9 @@ pub struct ProducerConfig {
     pub in_flight_max: usize,
     /// Each batch carries an identity and a sequence number, so that no retry writes a record twice.
     pub is_idempotent: bool,
+    /// The records are copies of some that a topic has, or had: what their headers asked of a broker when they were new
+    /// (`floodmark-expected-offset`, `floodmark-append-id`) is kept and not asked again.
+    pub are_copies: bool,
     /// How long a record may take until it is acknowledged, with all retries. Then its delivery fails, and whether it was written is not known.
     pub delivery_timeout: Duration,
 }
@@ -55,6 +58,7 @@ impl Default for ProducerConfig {
             record_bytes_max: 1 << 20,
             in_flight_max: 5,
             is_idempotent: true,
+            are_copies: false,
             delivery_timeout: Duration::from_secs(120),
         }
     }

@@ -130,6 +130,20 @@ impl Promise {
         Delivery::new(Arc::clone(&self.outcome), index)
     }
 
+    /// Tells everybody that waits what became of the batch, which goes on to have its place in line and its bytes of the buffer.
+    pub(super) fn tell(&self, outcome: Result<BatchPlaced>) {
+        self.outcome.set(outcome);
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.outcome.done.get().is_some()
+    }
+
+    /// Where the batch goes.
+    pub(super) fn place(&self) -> String {
+        format!("{}-{}", self.outcome.topic, self.outcome.partition)
+    }
+
     fn give_back(&mut self) {
         let bytes = std::mem::take(&mut self.reserved_bytes);
         if bytes > 0 {

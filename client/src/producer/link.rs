@@ -82,6 +82,13 @@ impl Link {
         active.append(&mut self.listed.lock().partitions);
     }
 
+    /// Takes no partition any more; those that are listed.
+    fn close(&self) -> Vec<Arc<Partition>> {
+        let mut listed = self.listed.lock();
+        listed.has_ended = true;
+        std::mem::take(&mut listed.partitions)
+    }
+
     /// Takes no partition any more, unless one was listed by now.
     fn end(&self) -> bool {
         let mut listed = self.listed.lock();
@@ -90,12 +97,24 @@ impl Link {
     }
 }
 
-/// One connection after the other, for as long as the producer lives.
+/// For as long as the producer lives and anybody waits for what it holds.
 async fn run(shared: Arc<Shared>, link: Arc<Link>) {
     let mut active: Vec<Arc<Partition>> = Vec::new();
+    tokio::select! {
+        () = connect_again(&shared, &link, &mut active) => {}
+        () = shared.over.cancelled() => {
+            for partition in active.into_iter().chain(link.close()) {
+                partition.fail(&Error::Closed("the producer"));
+            }
+        }
+    }
+}
+
+/// One connection after the other.
+async fn connect_again(shared: &Arc<Shared>, link: &Arc<Link>, active: &mut Vec<Arc<Partition>>) {
     let mut backoff = Backoff::new(shared.client.config());
     loop {
-        link.take_listed(&mut active);
+        link.take_listed(active);
         if active.is_empty() {
             if shared.closing.is_cancelled() && link.end() {
                 return;
@@ -103,14 +122,9 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
             shared.woken_or_closing(&link.woken).await;
             continue;
         }
-        let mut session = Session {
-            shared: &shared,
-            link: &link,
-            in_flight: VecDeque::new(),
-            next_id: 0,
-            has_answered: false,
-        };
-        let ended = session.run(&mut active).await;
+        let mut session =
+            Session { shared, link, in_flight: VecDeque::new(), next_id: 0, has_answered: false };
+        let ended = session.run(active).await;
         if session.has_answered {
             backoff.reset();
         }
@@ -122,13 +136,16 @@ async fn run(shared: Arc<Shared>, link: Arc<Link>) {
             flight.partition.on_lost(&error, now);
         }
         // Whoever leads them by then, this broker may be gone.
-        for partition in &active {
+        for partition in active.iter() {
             partition.on_lost(&error, now);
             shared.client.forget_topic(&partition.topic);
         }
         sleep(backoff.next()).await;
         for partition in active.drain(..) {
-            shared.spawn(Shared::home(Arc::clone(&shared), partition));
+            // One of which all is given up needs no leader, and this broker no connection for it.
+            if !partition.on_homeless(&shared.config, None, Instant::now()) {
+                shared.spawn(Shared::home(Arc::clone(shared), partition));
+            }
         }
     }
 }
@@ -263,6 +280,7 @@ impl Session<'_> {
             acks: acks.into(),
             payload: None,
             timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+            are_copies: self.shared.config.are_copies,
         };
         Outgoing::with_payload(&request, BATCH_TAG, bytes)
     }

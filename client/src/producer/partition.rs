@@ -197,8 +197,7 @@ impl Partition {
         if let Some(open) = &mut state.open {
             open.is_flushed = true;
         }
-        let batches = state.flying.iter().chain(&state.returned).chain(&state.queue);
-        let mut pending: Vec<Delivery> = batches.map(|batch| batch.promise.delivery(0)).collect();
+        let mut pending: Vec<Delivery> = state.batches().map(|batch| batch.promise.delivery(0)).collect();
         pending.extend(state.open.as_ref().map(|open| open.promise.delivery(0)));
         pending
     }
@@ -214,7 +213,11 @@ impl Partition {
             if let Some(at) = state.not_before.filter(|at| *at > now) {
                 return Step::Wait(at);
             }
-        } else if !state.returned.is_empty() || state.flying.len() >= config.in_flight_max {
+        } else if !state.returned.is_empty()
+            || state.flying.len() >= config.in_flight_max
+            // Told to have failed by now, or about to be: given up once nothing is under way.
+            || state.queue.front().is_some_and(|batch| batch.deadline <= now)
+        {
             return Step::Blocked;
         }
         state.next_batch(config, identity, now)
@@ -249,7 +252,7 @@ impl Partition {
         state.settle(now);
     }
 
-    /// Its leader cannot be found at the moment. Returns whether nothing is left that needs a leader.
+    /// Its leader cannot be found or reached at the moment. Returns whether nothing is left that needs a leader.
     pub(super) fn on_homeless(&self, config: &ProducerConfig, error: Option<&Error>, now: Instant) -> bool {
         let mut state = self.state.lock();
         if let Some(error) = error {
@@ -258,7 +261,19 @@ impl Partition {
         state.expire(config, now);
         let is_idle = state.open.is_none() && state.queue.is_empty();
         state.is_listed = !is_idle;
+        if is_idle {
+            // What comes next finds out anew.
+            state.link = None;
+        }
         is_idle
+    }
+
+    /// Tells whoever has waited too long, whatever the partition itself waits for: a leader, a connection, an answer. Returns whether anybody
+    /// waits on.
+    pub(super) fn tell_overdue(&self, config: &ProducerConfig, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.expire(config, now);
+        state.open.is_some() || state.batches().any(|batch| !batch.promise.is_told())
     }
 
     /// A broker gave it an identity of its own.
@@ -307,17 +322,39 @@ impl State {
         });
     }
 
-    /// Gives up what has waited too long. Only while nothing is under way, so that no reply comes for it.
+    /// All that take no more records.
+    fn batches(&self) -> impl Iterator<Item = &Batch> {
+        self.flying.iter().chain(&self.returned).chain(&self.queue)
+    }
+
+    /// Gives up what has waited too long. While something is under way, all keep their places, so that replies find theirs, and only those who
+    /// wait are told.
     fn expire(&mut self, config: &ProducerConfig, now: Instant) {
         if self.open.as_ref().is_some_and(|open| open.opened_at + config.delivery_timeout <= now) {
             self.close_open(config);
         }
+        if !self.flying.is_empty() {
+            for batch in self.batches().filter(|batch| batch.deadline <= now && !batch.promise.is_told()) {
+                batch.promise.tell(Err(self.overdue(config, batch)));
+            }
+            return;
+        }
         while self.queue.front().is_some_and(|batch| batch.deadline <= now) {
             let Some(batch) = self.queue.pop_front() else { break };
             self.has_gap |= matches!(batch.content, Content::Encoded(_));
-            let (what, limit) = ("delivering a record", config.delivery_timeout);
-            batch.promise.keep(Err(Error::Deadline { what, limit, last: self.last_error.clone() }));
+            let overdue = self.overdue(config, &batch);
+            batch.promise.keep(Err(overdue));
         }
+    }
+
+    /// What its records are told, with what was waited for.
+    fn overdue(&self, config: &ProducerConfig, batch: &Batch) -> Error {
+        let silent = || Error::Unreachable {
+            address: format!("the leader of {}", batch.promise.place()),
+            reason: "it was not found, or has said nothing so far".to_owned(),
+        };
+        let last = self.last_error.clone().unwrap_or_else(|| Box::new(silent()));
+        Error::Deadline { what: "delivering a record", limit: config.delivery_timeout, last: Some(last) }
     }
 
     fn next_batch(&mut self, config: &ProducerConfig, identity: Option<Identity>, now: Instant) -> Step {

@@ -8,6 +8,7 @@ use floodmark_proto::ids::TopicId;
 use tokio::time::{Instant, sleep};
 
 use super::{Progress, Replay, ReplayConfig, Span};
+use crate::admin::ConfigResource;
 use crate::client::{Client, made_anew};
 use crate::error::{Error, Result};
 use crate::message::new_id;
@@ -36,7 +37,7 @@ pub struct CopyConfig {
     pub into: String,
     /// Only records with this key.
     pub key: Option<Bytes>,
-    /// How it is written.
+    /// How it is written; [`ProducerConfig::are_copies`] is set whatever it says.
     pub producer: ProducerConfig,
 }
 
@@ -128,6 +129,7 @@ impl Copy {
             return Err(Error::Invalid(format!("{} cannot be copied into itself", config.into)));
         }
         let into_id = client.topic_id(&config.into).await?;
+        keeps_times(client, &config.into).await?;
         let partitions = client.partition_count(&config.into).await?;
         let keeps_partitions = partitions == client.partition_count(&config.replay.topic).await?;
         Ok(Copy {
@@ -138,7 +140,7 @@ impl Copy {
             partitions,
             keeps_partitions,
             key: config.key,
-            producer: client.producer(config.producer)?,
+            producer: client.producer(ProducerConfig { are_copies: true, ..config.producer })?,
             in_hand: None,
             under_way: VecDeque::new(),
             copied: HashSet::new(),
@@ -219,15 +221,19 @@ impl Copy {
     /// loses nothing. After a failure the copy is to be resumed from its last point.
     pub async fn advance(&mut self) -> Result<bool> {
         if self.in_hand.is_none() {
-            let Some(record) = self.replay.next().await? else {
+            let (copied, key) = (&self.copied, &self.key);
+            let Some(front) = self.replay.front().await? else {
                 self.finish().await?;
                 return Ok(false);
             };
-            let is_copied = self.copied.remove(&(record.partition, record.offset));
-            if is_copied || self.key.as_ref().is_some_and(|key| record.key.as_ref() != Some(key)) {
+            // Neither is waited for: who is stopped again and again would else spend all its time on what it had copied before.
+            let place = (front.partition, front.offset);
+            if copied.contains(&place) || key.as_ref().is_some_and(|key| front.key.as_ref() != Some(key)) {
+                self.copied.remove(&place);
+                self.replay.pass();
                 return Ok(true);
             }
-            self.in_hand = Some(record);
+            self.in_hand = self.replay.take_when_due().await?;
         }
         self.send_in_hand().await?;
         Ok(true)
@@ -306,6 +312,18 @@ impl Copy {
     pub fn progress(&self) -> Progress {
         Progress { records: self.records, ..self.replay.progress() }
     }
+}
+
+/// Fails where the broker would put its own time on the records.
+async fn keeps_times(client: &Client, into: &str) -> Result<()> {
+    const SETTING: &str = "message.timestamp.type";
+    let settings = client.admin().settings(ConfigResource::Topic(into.to_owned()), &[SETTING]).await?;
+    if settings.iter().any(|setting| setting.name == SETTING && setting.value == "LogAppendTime") {
+        return Err(Error::Invalid(format!(
+            "{into} has {SETTING}=LogAppendTime, so the times of what is copied would be lost: set it to CreateTime while the copy runs, or copy into a topic that has that"
+        )));
+    }
+    Ok(())
 }
 
 fn parse(source: &str) -> Option<(i32, i64)> {

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use pb::subscribe_request::Request;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -31,6 +32,8 @@ pub(super) struct Lane {
     window_bytes: u64,
     open: Option<Open>,
     backoff: Backoff,
+    /// Since when the leader cannot read on.
+    stalled: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,7 @@ impl Lane {
             window_bytes,
             open: None,
             backoff: Backoff::new(client.config()),
+            stalled: None,
         }
     }
 
@@ -71,6 +75,7 @@ impl Lane {
             match self.delivery(client, config).await {
                 Ok(delivery) => {
                     self.backoff.reset();
+                    self.stalled = None;
                     return self.take(delivery, config).map(Some);
                 }
                 Err(error) => {
@@ -81,6 +86,9 @@ impl Lane {
                     if !error.is_retryable() {
                         return Err(error);
                     }
+                    if error.is_of_storage() {
+                        self.stall(client.config().operation_timeout, &error)?;
+                    }
                     tracing::debug!(partition = %self.partition, %error, "a replay's subscription ended");
                     client.forget_topic(&self.partition.topic);
                     sleep(self.backoff.next()).await;
@@ -89,6 +97,21 @@ impl Lane {
         }
         self.open = None;
         Ok(None)
+    }
+
+    /// Fails where it has been so for long: nothing of a replay goes on without one of its partitions.
+    fn stall(&mut self, limit: Duration, error: &Error) -> Result<()> {
+        let since = *self.stalled.get_or_insert_with(Instant::now);
+        if since.elapsed() < limit {
+            return Ok(());
+        }
+        Err(Error::Unreadable {
+            topic: self.partition.topic.to_string(),
+            partition: self.partition.partition,
+            offset: self.position,
+            limit,
+            last: Box::new(error.clone()),
+        })
     }
 
     /// Where reading goes on.

@@ -13,6 +13,7 @@ mod pace;
 use std::time::Duration;
 
 use floodmark_proto::ids::TopicId;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep};
 
 pub use copy::{COPY_HEADER, Copy, CopyConfig, CopyPoint, SOURCE_HEADER};
@@ -212,7 +213,25 @@ impl Replay {
 
     /// The next record, when it is due; `None` at the end of the range. Cancelled, it loses nothing.
     pub async fn next(&mut self) -> Result<Option<Record>> {
-        let started = *self.started.get_or_insert_with(Instant::now);
+        self.next_where(|_record| true).await
+    }
+
+    /// The next record that is wanted, when it is due; those before it are left out at once, as though they were not there: neither waited for
+    /// nor counted. Cancelled, it loses nothing.
+    pub async fn next_where(&mut self, mut is_wanted: impl FnMut(&Record) -> bool) -> Result<Option<Record>> {
+        while let Some(record) = self.front().await? {
+            if is_wanted(record) {
+                return self.take_when_due().await;
+            }
+            self.pass();
+            consume_budget().await;
+        }
+        Ok(None)
+    }
+
+    /// The record that is next, due or not.
+    async fn front(&mut self) -> Result<Option<&Record>> {
+        self.started.get_or_insert_with(Instant::now);
         if !self.is_checked {
             self.client.check_topic_id(&self.config.topic, self.config.topic_id).await?;
             self.is_checked = true;
@@ -225,9 +244,21 @@ impl Replay {
                 None => self.merge.end(at),
             }
         }
+        Ok(self.merge.peek().and_then(|(_timestamp_ms, lane)| self.merge.front(lane)))
+    }
+
+    /// Leaves out the record that is next.
+    fn pass(&mut self) {
+        self.merge.take();
+        self.is_due = false;
+    }
+
+    /// The record that is next.
+    async fn take_when_due(&mut self) -> Result<Option<Record>> {
         let Some((timestamp_ms, _)) = self.merge.peek() else { return Ok(None) };
         if !self.is_due {
-            let wait = self.pace.wait(started.elapsed(), self.records, timestamp_ms);
+            let elapsed = self.started.map(|started| started.elapsed()).unwrap_or_default();
+            let wait = self.pace.wait(elapsed, self.records, timestamp_ms);
             if !wait.is_zero() {
                 sleep(wait).await;
             }

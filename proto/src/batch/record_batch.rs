@@ -1,4 +1,6 @@
-//! One checked, complete batch in bytes of its own: the unit that is appended, replicated and served.
+//! One checked, complete batch: the unit that is appended, replicated and served.
+
+use std::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
@@ -10,24 +12,40 @@ use super::validate::{RecordRules, RecordsSummary, check_from_client, check_reco
 use super::{BatchError, BatchHeader, HEADER_LEN};
 use crate::ids::{LeaderEpoch, Offset, TimestampMs};
 
-/// A batch that has passed its checks, owned alone, so that the fields a broker decides can be written in place.
+/// A batch that has passed its checks, so that the fields a broker decides can be written: in place, where its bytes are its own.
 ///
 /// Its bytes are a valid batch at every moment. Nothing here copies or decodes records, except where records are asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RecordBatch {
-    bytes: BytesMut,
+    bytes: BatchBytes,
     header: BatchHeader,
+}
+
+#[derive(Debug)]
+enum BatchBytes {
+    Own(BytesMut),
+    /// A part of something larger.
+    Shared(Bytes),
 }
 
 impl RecordBatch {
     /// Takes what a producer sent, which must be exactly one batch; see [`check_from_client`].
     pub fn from_client(bytes: BytesMut, max_batch_bytes: usize) -> Result<RecordBatch, BatchError> {
         let header = check_from_client(&bytes, max_batch_bytes)?;
-        Ok(RecordBatch { bytes, header })
+        Ok(RecordBatch { bytes: BatchBytes::Own(bytes), header })
     }
 
     /// Takes what a replica sent or a disk held, which must be exactly one batch; see [`check_stored`].
     pub fn from_stored(bytes: BytesMut) -> Result<RecordBatch, BatchError> {
+        RecordBatch::checked(BatchBytes::Own(bytes))
+    }
+
+    /// The same of bytes that stay where they are, with what lies around them, as long as the batch is kept.
+    pub fn from_stored_within(bytes: Bytes) -> Result<RecordBatch, BatchError> {
+        RecordBatch::checked(BatchBytes::Shared(bytes))
+    }
+
+    fn checked(bytes: BatchBytes) -> Result<RecordBatch, BatchError> {
         let header = check_stored(&bytes)?;
         match bytes.len() - header.size_bytes() {
             0 => Ok(RecordBatch { bytes, header }),
@@ -37,7 +55,7 @@ impl RecordBatch {
 
     /// What the builder made, whose header it has just written.
     pub(super) fn built(bytes: BytesMut, header: BatchHeader) -> RecordBatch {
-        RecordBatch { bytes, header }
+        RecordBatch { bytes: BatchBytes::Own(bytes), header }
     }
 
     /// The decoded header, always equal to the bytes.
@@ -103,7 +121,10 @@ impl RecordBatch {
     /// Gives up the right to change the batch; the bytes are not copied.
     #[must_use]
     pub fn freeze(self) -> Bytes {
-        self.bytes.freeze()
+        match self.bytes {
+            BatchBytes::Own(bytes) => bytes.freeze(),
+            BatchBytes::Shared(bytes) => bytes,
+        }
     }
 
     fn rewrite_header(&mut self) {
@@ -115,12 +136,38 @@ impl RecordBatch {
     }
 
     fn head(&mut self) -> &mut [u8; HEADER_LEN] {
-        let Some(head) = self.bytes.first_chunk_mut() else {
+        if let BatchBytes::Shared(bytes) = &self.bytes {
+            self.bytes = BatchBytes::Own(BytesMut::from(&bytes[..]));
+        }
+        let head = match &mut self.bytes {
+            BatchBytes::Own(bytes) => bytes.first_chunk_mut(),
+            BatchBytes::Shared(_) => None,
+        };
+        let Some(head) = head else {
             unreachable!("every constructor has read a header from these bytes, and they never shrink");
         };
         head
     }
 }
+
+impl Deref for BatchBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            BatchBytes::Own(bytes) => bytes,
+            BatchBytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl PartialEq for BatchBytes {
+    fn eq(&self, other: &BatchBytes) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for BatchBytes {}
 
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,7 @@ impl<'a> Records<'a> {
     }
 
     /// Over records that are already decoded, whatever codec the header names: for whoever wants to own what was decoded.
+    #[inline]
     pub fn over_bytes(unread: &'a [u8], header: &BatchHeader) -> Result<Records<'a>, BatchError> {
         let records_left = usize::try_from(header.record_count).map_err(|_| BatchError::Field {
             field: "record count",
@@ -68,6 +69,7 @@ impl<'a> Records<'a> {
         self.unread.len()
     }
 
+    #[inline]
     fn read_record(&mut self) -> Result<Record<'a>, &'static str> {
         let mut reader = Reader::new(self.unread);
         let len = usize::try_from(reader.varint()?).map_err(|_| "record length is negative")?;
@@ -103,6 +105,8 @@ impl<'a> Records<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
+    // Most who go through records want a key, or a value: inlined, the rest of a record is not put together for them.
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.records_left == 0 {
             let trailing_bytes = std::mem::take(&mut self.unread).len();
@@ -198,6 +202,7 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    #[inline]
     fn new(count: i32, bytes: &'a [u8], record_index: usize) -> Result<Headers<'a>, &'static str> {
         let headers_left = usize::try_from(count).map_err(|_| "header count is negative")?;
         // A header takes two bytes or more.

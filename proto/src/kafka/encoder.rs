@@ -12,7 +12,7 @@ const LENGTH_PREFIX_LEN: usize = 4;
 /// Writes one frame after the other; what it hands out goes to a vectored write.
 ///
 /// Writing a value never fails. What could not be written is remembered and told by [`Encoder::finish`], which then hands out nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Encoder {
     buffer: BytesMut,
     /// Chunks from elsewhere, each with its place in the buffer; in order.
@@ -21,6 +21,8 @@ pub struct Encoder {
     framed: bool,
     flexible: bool,
     failed: Option<EncodeError>,
+    /// Bytes of the buffer past which nothing more is written.
+    bytes_max: usize,
 }
 
 /// Where the number of tagged fields stands.
@@ -31,11 +33,32 @@ pub(crate) struct Tags(usize);
 #[derive(Debug)]
 pub(crate) struct Tag(usize);
 
+impl Default for Encoder {
+    fn default() -> Encoder {
+        Encoder::new()
+    }
+}
+
 impl Encoder {
     /// An empty one; its buffer grows as needed.
     #[must_use]
     pub fn new() -> Encoder {
-        Encoder::default()
+        Encoder::limited(usize::MAX)
+    }
+
+    /// One that gives up a frame that takes more than `bytes_max`, apart from the record batches in it. A list is left at the element that
+    /// would go further, so that no more than that is ever held.
+    #[must_use]
+    pub fn limited(bytes_max: usize) -> Encoder {
+        Encoder {
+            buffer: BytesMut::new(),
+            chunks: Vec::new(),
+            chunks_len: 0,
+            framed: false,
+            flexible: false,
+            failed: None,
+            bytes_max,
+        }
     }
 
     /// Starts a frame, of which the length prefix is written at its end. What was begun and not finished is forgotten.
@@ -57,6 +80,8 @@ impl Encoder {
     pub fn finish(&mut self) -> Result<Vec<Bytes>, EncodeError> {
         if let Some(error) = self.failed {
             self.reset();
+            // Nothing took its bytes, and they may be many.
+            self.buffer = BytesMut::new();
             return Err(error);
         }
         if self.framed {
@@ -193,6 +218,9 @@ impl Encoder {
     pub(crate) fn array<'a, T: Part<'a>>(&mut self, items: &[T], version: i16, field: &'static str) {
         if self.length(items.len(), false, field) {
             for item in items {
+                if self.buffer.len() > self.bytes_max {
+                    return self.fail(EncodeError::Cap(self.bytes_max));
+                }
                 item.encode_part(self, version, field);
             }
         }

@@ -98,4 +98,7 @@ pub enum EncodeError {
     /// A frame that its length prefix cannot tell.
     #[error("frame of {0} bytes is too large")]
     Frame(usize),
+    /// More than whoever encodes wants in one frame, not counting record batches.
+    #[error("it would have more than {0} bytes; ask for less at a time")]
+    Cap(usize),
 }

@@ -76,6 +76,25 @@ fn frames_are_cut_off_a_stream() {
 }
 
 #[test]
+fn a_list_that_grows_past_the_cap_is_left_and_costs_no_more() {
+    let resources = |count| DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource { resource_name: "0123456789", ..Default::default() }; count],
+        ..Default::default()
+    };
+    let mut encoder = Encoder::limited(1000);
+    let mut attempt = |count| {
+        resources(count).encode(&mut encoder, 1);
+        encoder.finish().map(|pieces| pieces.concat().len())
+    };
+    let a_resource = attempt(2).unwrap() - attempt(1).unwrap();
+    let count = 1000 / a_resource;
+    assert!(attempt(count).is_ok_and(|bytes| bytes <= 1000));
+    assert_eq!(attempt(count * 1000), Err(EncodeError::Cap(1000)));
+    // What was left does not count for the next.
+    assert!(attempt(count).is_ok());
+}
+
+#[test]
 fn request_headers_of_all_versions() {
     let plain = [0, 12, 0, 3, 0, 0, 0, 5, 0, 1, b'c'];
     let flexible = [&[0, 12, 0, 4], &plain[4..], &[0]].concat();

@@ -115,7 +115,8 @@ impl Controller {
     ) -> Controller {
         let state = Mutex::default();
         let shared = Arc::new(Shared { quorum, leadership, rules, state, wake: Notify::new() });
-        let rounds = tokio::spawn(run(Arc::clone(&shared))).abort_handle();
+        let run = shared.quorum.vitals().keep("deciding for the cluster", run(Arc::clone(&shared)));
+        let rounds = tokio::spawn(run).abort_handle();
         Controller { shared, _rounds: Arc::new(Rounds(rounds)) }
     }
 
@@ -251,6 +252,10 @@ impl Shared {
         while let Some(outcome) = under_way.join_next().await {
             match outcome {
                 Ok(Err(ProposeError::Refused(e))) => tracing::debug!(error = %e, "a duty was overtaken"),
+                // Where that is no stop in good order, whoever waits for the quorum's failure tells it.
+                Ok(Err(e @ ProposeError::Stopped { .. })) => {
+                    tracing::debug!(error = %e, "the controller ends with the quorum");
+                }
                 Ok(Err(e)) => failed = Some(e),
                 Ok(Ok(_)) | Err(_) => {}
             }

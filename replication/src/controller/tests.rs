@@ -50,6 +50,7 @@ async fn quorum() -> QuorumHandle {
         voters: Vec::new(),
         address: None,
         timing: QuorumTiming::default(),
+        vitals: crate::vital::Vitals::default(),
     };
     QuorumHandle::start(options).await.unwrap()
 }

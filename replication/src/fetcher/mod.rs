@@ -72,7 +72,8 @@ impl Fetchers {
     /// Copies what images give to this broker from here on. Needs a tokio runtime with time.
     #[must_use]
     pub fn start(options: FetcherOptions) -> Fetchers {
-        Fetchers(tokio::spawn(follow(options)))
+        let vitals = options.registry.vitals().clone();
+        Fetchers(tokio::spawn(vitals.keep("choosing whom to copy from", follow(options))))
     }
 
     /// Copies no more.
@@ -115,6 +116,7 @@ async fn follow(options: FetcherOptions) {
     let begin = |leader: BrokerId| {
         let orders = Arc::new(Orders::default());
         let run = link::run(leader, link_options.clone(), Arc::clone(&orders));
+        let run = registry.vitals().keep("copying from a leader", run);
         let at = usize::try_from(leader.0).unwrap_or(0) % runtimes.len().max(1);
         let task = match runtimes.get(at) {
             Some(runtime) => runtime.spawn(run),

@@ -16,6 +16,11 @@ use crate::partition::{ReplicaFetch, ReplicaRead};
 
 /// Least share of a reply that a partition gets, so that many of them do not make it a reply of crumbs.
 const SHARE_BYTES_MIN: usize = 64 << 10;
+/// Bytes of one look at a disk for a follower that is not in sync: as much as stays in the caches while it is read, sent, received and written.
+/// More where the follower is far away.
+const CATCHUP_BYTES: usize = 2 << 20;
+/// Who asks for more so long after a reply was sent waits for the network, not for the caches: one reply is under way at a time.
+const FAR: Duration = Duration::from_millis(20);
 /// How long a watermark that moved waits for batches to go along with it.
 const LINGER: Duration = Duration::from_millis(5);
 /// Parts of one reply that carry no batches.
@@ -33,6 +38,8 @@ pub(crate) struct Serving {
     behind: VecDeque<u32>,
     /// A slot of `behind` is being read for.
     is_reading: bool,
+    /// The slot that a disk was read for last, where it lacks more.
+    ahead: Option<u32>,
     /// Slots whose watermark or start moved since the follower was told.
     moved: BTreeSet<u32>,
     moved_since: Option<Instant>,
@@ -45,6 +52,10 @@ pub(crate) struct Serving {
     had_live: bool,
     granted: Option<u64>,
     caught_up_bytes: u64,
+    /// The next look at a disk for catching up may bring as much.
+    catchup_bytes: usize,
+    /// A reply left with what a disk had, and no more was asked for yet.
+    disk_reply_sent: Option<Instant>,
     refused: usize,
 }
 
@@ -105,6 +116,7 @@ impl Serving {
             due: VecDeque::new(),
             behind: VecDeque::new(),
             is_reading: false,
+            ahead: None,
             moved: BTreeSet::new(),
             moved_since: None,
             parts: Vec::new(),
@@ -113,6 +125,8 @@ impl Serving {
             had_live: false,
             granted: None,
             caught_up_bytes: 0,
+            catchup_bytes: CATCHUP_BYTES,
+            disk_reply_sent: None,
             refused: 0,
         }
     }
@@ -173,6 +187,16 @@ impl Serving {
         self.granted = Some(self.granted.unwrap_or(0).max(bytes));
     }
 
+    /// The follower asks for a reply. Twice as much is read at a time for one that is far away, as long as it is, and half of it once it is not.
+    pub(crate) fn on_asked(&mut self, now: Instant) {
+        let Some(sent) = self.disk_reply_sent.take() else { return };
+        let bytes = match now.saturating_duration_since(sent) > FAR {
+            true => self.catchup_bytes * 2,
+            false => self.catchup_bytes / 2,
+        };
+        self.catchup_bytes = bytes.min(self.reply_bytes_max).max(CATCHUP_BYTES);
+    }
+
     /// The next look to take in memory, until the reply is full or there is none.
     pub(crate) fn next_turn(&mut self) -> Option<Turn> {
         let live_max = self.reply_bytes_max.saturating_sub(self.disk_bytes).max(self.reply_bytes_max / 2);
@@ -211,13 +235,30 @@ impl Serving {
             }
             let others_wait = self.had_live || !self.due.is_empty();
             let share = if others_wait { self.reply_bytes_max / 2 } else { self.reply_bytes_max };
-            let allowed = if is_catchup { usize::try_from(left).unwrap_or(usize::MAX) } else { share };
+            let granted = usize::try_from(left).unwrap_or(usize::MAX);
+            let allowed = if is_catchup { granted.min(self.catchup_bytes) } else { share };
             let found = self.slots.get_mut(&slot)?;
             found.place = Place::Reading;
             self.is_reading = true;
             return Some(Turn { slot, fetch: found.next, max_bytes: share.min(allowed), is_catchup });
         }
         None
+    }
+
+    /// A look that is known to be wanted before a reply is asked for: of the slot that a disk was read for last. Where memory does not answer
+    /// it, [`Serving::on_still_behind`] has the disk read while the last reply travels.
+    pub(crate) fn next_ahead(&mut self) -> Option<(u32, ReplicaFetch)> {
+        let slot = self.ahead.take().filter(|slot| self.is_at(*slot, Place::Due))?;
+        self.fetch_of(slot).map(|fetch| (slot, *fetch))
+    }
+
+    /// Memory does not reach back to what is wanted next of a slot.
+    pub(crate) fn on_still_behind(&mut self, slot: u32) {
+        if let Some(found) = self.slots.get_mut(&slot).filter(|found| found.place == Place::Due) {
+            found.place = Place::Behind;
+            self.behind.push_back(slot);
+            self.due.pop_back_if(|last| *last == slot);
+        }
     }
 
     fn is_at(&self, slot: u32, place: Place) -> bool {
@@ -258,6 +299,7 @@ impl Serving {
                 self.disk_bytes += bytes;
                 if turn.is_catchup {
                     self.caught_up_bytes += bytes as u64;
+                    self.ahead = Some(turn.slot);
                 }
                 // Perhaps the partition moved meanwhile.
                 self.mark(turn.slot);
@@ -304,8 +346,8 @@ impl Serving {
         self.moved_since.filter(|_| !self.moved.is_empty()).map(|since| since + LINGER)
     }
 
-    /// Everything that there is to tell, for one reply.
-    pub(crate) fn take_reply(&mut self) -> Vec<Part> {
+    /// Everything that there is to tell, for one reply that leaves now.
+    pub(crate) fn take_reply(&mut self, now: Instant) -> Vec<Part> {
         let mut parts = mem::take(&mut self.parts);
         while parts.len() < BARE_PARTS_MAX
             && let Some(slot) = self.moved.pop_first()
@@ -318,6 +360,7 @@ impl Serving {
             self.moved_since = None;
         }
         self.had_live = self.part_bytes > self.disk_bytes;
+        self.disk_reply_sent = (self.disk_bytes > 0).then_some(now);
         (self.part_bytes, self.disk_bytes, self.refused) = (0, 0, 0);
         parts
     }

@@ -57,6 +57,7 @@ impl Leading {
             voters: Vec::new(),
             address: None,
             timing: QuorumTiming::default(),
+            vitals: crate::vital::Vitals::default(),
         });
         let quorum = quorum.await.unwrap();
         register(&quorum, 1).await;
@@ -73,6 +74,7 @@ impl Leading {
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),
             periods: Periods::default(),
+            vitals: crate::vital::Vitals::default(),
         };
         if !opens_at_once {
             disk.inject(Fault {

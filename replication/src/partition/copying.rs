@@ -14,15 +14,19 @@ use tokio::task::spawn_blocking;
 
 use super::dirty::DirtyMark;
 use super::exchange::{Fetched, FollowerPosition, LogView, ReplicaFetch, ReplicaRead};
-use super::follower::Step;
+use super::follower::{Following, Step};
 use super::leader::{Agreement, Leader, ProposedIsr, ReplicaProgress};
 use super::progress::Part;
 use super::role::check_epoch;
 use super::{PartitionError, PartitionHandle, Registration};
 use crate::cluster::{Command, CommandError};
 
-/// Bytes that are written on the thread that brought them; as much as a group of appends is.
-const QUICK_BYTES: usize = 1 << 20;
+/// A replica that is far behind syncs when it has appended so many: then the disk works while more is copied, and little is left to sync when
+/// it has come up.
+pub(super) const BEHIND_SYNC_BYTES: u64 = 32 << 20;
+/// Bytes that are written on the thread that brought them; as much as a leader sends at a time to who is far behind. Who applies more than a
+/// little has a thread for it.
+const QUICK_BYTES: usize = 2 << 20;
 
 /// An in-sync set that a leader proposes for its partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub struct IsrProposal {
 pub(super) struct Incoming {
     fetched: Fetched,
     batches: Vec<RecordBatch>,
+    /// Others have had for long what came, and even then have more.
+    is_behind: bool,
     tell: oneshot::Sender<Result<FollowerPosition, PartitionError>>,
 }
 
@@ -58,7 +64,8 @@ impl PartitionHandle {
         from: &ReplicaFetch,
         max_bytes: usize,
     ) -> Result<ReplicaRead, PartitionError> {
-        let read = |limits| self.0.reader.read(from.fetch_offset, limits).map(Some);
+        let at = from.fetch_offset;
+        let read = |limits| self.say(at, self.0.reader.read(at, limits)).map(Some);
         let found = self.read_for(from, max_bytes, read)?;
         found.ok_or(PartitionError::Abandoned)
     }
@@ -150,10 +157,12 @@ impl PartitionHandle {
         fetched: Fetched,
     ) -> impl Future<Output = Result<FollowerPosition, PartitionError>> + Send + use<> {
         let (tell, told) = oneshot::channel();
-        match take_apart(&fetched) {
+        let duty = self.0.progress.duty.load();
+        let is_in_sync = duty.isr.contains(&duty.node);
+        match take_apart(&fetched, is_in_sync) {
             Err(e) => drop(tell.send(Err(e))),
-            Ok(batches) => {
-                self.0.fetched.lock().push_back(Incoming { fetched, batches, tell });
+            Ok((batches, is_behind)) => {
+                self.0.fetched.lock().push_back(Incoming { fetched, batches, is_behind, tell });
                 let here = self.clone();
                 // Nobody who has the log looks at what came meanwhile, so who brought it sees to it.
                 match self.0.log.try_with_log(move |log| here.copy_waiting(log, MayWait::No)) {
@@ -187,8 +196,8 @@ impl PartitionHandle {
                 self.0.fetched.lock().push_front(incoming);
                 return false;
             }
-            let Incoming { fetched, batches, tell } = incoming;
-            let done = step.and_then(|step| self.do_step(log, step, &fetched, batches));
+            let Incoming { fetched, batches, is_behind, tell } = incoming;
+            let done = step.and_then(|step| self.do_step(log, step, &fetched, batches, is_behind));
             // Who does not wait any more need not be told.
             let _ = tell.send(done);
         }
@@ -213,6 +222,7 @@ impl PartitionHandle {
         step: Step,
         fetched: &Fetched,
         batches: Vec<RecordBatch>,
+        is_behind: bool,
     ) -> Result<FollowerPosition, PartitionError> {
         match step {
             Step::Cut { to } => {
@@ -228,7 +238,10 @@ impl PartitionHandle {
                 if let Some(base) = begin_at {
                     log.reset_to(base)?;
                 }
-                let outcomes = log.append(batches, AppendAs::Replica)?;
+                log.set_behind(is_behind);
+                let outcomes = log.append(batches, AppendAs::Replica);
+                self.0.progress.want_space(&outcomes);
+                let outcomes = outcomes?;
                 self.after_append(log, fetched)?;
                 if let Some(e) = outcomes.into_iter().find_map(Result::err) {
                     return Err(PartitionError::BadCopy { reason: e.to_string() });
@@ -321,25 +334,36 @@ impl IsrProposal {
     }
 }
 
-/// The batches that a leader sent, each checked and in bytes of its own: a piece may be part of a much larger buffer, which the newest
-/// batches kept in memory must not hold on to.
-fn take_apart(fetched: &Fetched) -> Result<Vec<RecordBatch>, PartitionError> {
+/// The batches that a leader sent, each checked, and whether the replica is far behind with them in its log. They are in bytes of their own
+/// where they may be kept in memory: a piece may be part of a much larger buffer, which the newest batches must not hold on to. Those of a
+/// replica that is far behind are not kept.
+fn take_apart(fetched: &Fetched, is_in_sync: bool) -> Result<(Vec<RecordBatch>, bool), PartitionError> {
     let bad = |reason: String| PartitionError::BadCopy { reason };
-    let mut batches = Vec::with_capacity(fetched.batches.len());
+    let mut found = Vec::with_capacity(fetched.batches.len());
+    let mut end = fetched.fetch_offset;
     for piece in &fetched.batches {
-        let mut rest = &piece[..];
+        let mut rest = piece.clone();
         while !rest.is_empty() {
-            let header = BatchHeader::parse(rest).map_err(|e| bad(e.to_string()))?;
-            let Some((batch, after)) = rest.split_at_checked(header.size_bytes()) else {
+            let header = BatchHeader::parse(&rest).map_err(|e| bad(e.to_string()))?;
+            if header.size_bytes() > rest.len() {
                 return Err(bad(format!("the batch at offset {} is cut short", header.base_offset)));
-            };
-            let batch = RecordBatch::from_stored(BytesMut::from(batch)).map_err(|e| bad(e.to_string()))?;
-            check_follows(&batch, batches.last(), fetched.leader_epoch).map_err(bad)?;
-            batches.push(batch);
-            rest = after;
+            }
+            found.push(rest.split_to(header.size_bytes()));
+            end = header.next_offset();
         }
     }
-    Ok(batches)
+    let is_behind = !is_in_sync && Following::is_behind(fetched, end);
+    let mut batches: Vec<RecordBatch> = Vec::with_capacity(found.len());
+    for bytes in found {
+        let batch = match is_behind {
+            true => RecordBatch::from_stored_within(bytes),
+            false => RecordBatch::from_stored(BytesMut::from(&bytes[..])),
+        };
+        let batch = batch.map_err(|e| bad(e.to_string()))?;
+        check_follows(&batch, batches.last(), fetched.leader_epoch).map_err(bad)?;
+        batches.push(batch);
+    }
+    Ok((batches, is_behind))
 }
 
 fn check_follows(

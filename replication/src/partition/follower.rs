@@ -86,6 +86,13 @@ impl Following {
         fetched.high_watermark.min(end)
     }
 
+    /// Whether the replica, once its log ends at `end`, still lacks what is committed. Then it is in no set that counts, and what it syncs
+    /// moves no watermark and lets it join nothing: nobody waits for that.
+    #[must_use]
+    pub fn is_behind(fetched: &Fetched, end: Offset) -> bool {
+        end < fetched.high_watermark
+    }
+
     /// Where the log starts after that, given its high watermark: never above what is known to be committed.
     #[must_use]
     pub fn start_after(&self, fetched: &Fetched, high_watermark: Offset) -> Offset {

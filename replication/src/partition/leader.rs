@@ -83,11 +83,11 @@ impl Said {
 pub struct ReplicaProgress {
     /// The follower.
     pub broker: BrokerId,
-    /// Everything before it is on its disk; the leader's first offset where it has said nothing in this epoch.
-    pub synced_end: Offset,
-    /// The end of its log; the leader's first offset where it has said nothing in this epoch.
-    pub log_end: Offset,
-    /// For how long it has not had all that the leader has; 0 where it has.
+    /// Everything before it is on its disk; `None` where it has said nothing in this epoch.
+    pub synced_end: Option<Offset>,
+    /// The end of its log; `None` where it has said nothing in this epoch.
+    pub log_end: Option<Offset>,
+    /// For how long it has not had all that the leader has, at least: an earlier leader may have waited for it before. 0 where it has.
     pub caught_up_ms_ago: u64,
     /// The cluster has agreed that it is in sync.
     pub is_in_sync: bool,
@@ -253,8 +253,8 @@ impl Leader {
             let has_all = said.is_some_and(|said| said.end(self.sync) >= log.end);
             ReplicaProgress {
                 broker: follower.broker,
-                synced_end: said.map_or(log.start, |said| said.synced_end),
-                log_end: said.map_or(log.start, |said| said.log_end),
+                synced_end: said.map(|said| said.synced_end),
+                log_end: said.map(|said| said.log_end),
                 caught_up_ms_ago: if has_all { 0 } else { follower.lag.behind_ms(now_ms) },
                 is_in_sync: follower.is_in_sync,
             }

@@ -5,6 +5,7 @@
 //! - [`leader`], [`follower`]: the rules of copying, pure; `exchange`: what the two tell each other
 //! - `progress`: the rules at work, and who is told
 //! - [`DirtySet`]: which of many partitions moved, for whoever copies them
+//! - [`FullDisk`]: what is said of appends that find no space; `said`: of a disk that fails
 //! - `upkeep`: what keeps a log small and its memory free, for threads that may wait for a disk
 
 mod copying;
@@ -13,12 +14,14 @@ mod duty;
 mod error;
 mod exchange;
 pub mod follower;
+mod full_disk;
 mod high_watermark;
 mod isr;
 pub mod leader;
 mod pending_acks;
 mod progress;
 mod role;
+mod said;
 mod upkeep;
 
 use std::collections::VecDeque;
@@ -32,6 +35,7 @@ use bytes::Bytes;
 use floodmark_proto::batch::RecordBatch;
 use floodmark_proto::ids::{LeaderEpoch, Offset, TopicId};
 use floodmark_storage::group_commit::{DiskThreads, GroupCommit, Owner, Receipt};
+use floodmark_storage::index::AbortedTransaction;
 use floodmark_storage::log::Log;
 use floodmark_storage::log::append::{AppendAs, AppendOutcomes};
 use floodmark_storage::log::condition::{Condition, Expected, StreamSeen};
@@ -47,11 +51,14 @@ pub use dirty::{DirtyMark, DirtySet};
 pub use duty::Duty;
 pub use error::PartitionError;
 pub use exchange::{Fetched, FollowerPosition, LogView, ReplicaFetch, ReplicaRead};
+pub use full_disk::FullDisk;
 pub use leader::ReplicaProgress;
+pub use progress::RetentionDue;
 pub use role::Role;
 
 use crate::cluster::settings::TopicSettings;
 use progress::Progress;
+use said::Said;
 
 /// A partition; clones are the same one.
 #[derive(Debug, Clone)]
@@ -65,7 +72,8 @@ struct Partition {
     progress: Arc<Progress>,
     /// What came from the leader and is not in the log yet, in its order. The leader's answers bound it.
     fetched: Mutex<VecDeque<copying::Incoming>>,
-    dir: Box<Path>,
+    dir: Arc<Path>,
+    said: Arc<Said>,
     /// Nothing more is taken from clients.
     takes_leave: AtomicBool,
 }
@@ -152,19 +160,38 @@ pub struct Registration {
 impl PartitionHandle {
     /// Takes the log of a replica, which does as `duty` says from the first moment on.
     #[must_use]
-    pub fn new(name: PartitionId, mut log: Log, disks: &DiskThreads, duty: Duty) -> PartitionHandle {
-        let (reader, dir) = (log.reader(), Box::from(log.dir()));
-        let progress = Arc::new(Progress::new(&mut log, duty));
+    pub fn new(name: PartitionId, log: Log, disks: &DiskThreads, duty: Duty) -> PartitionHandle {
+        PartitionHandle::beside_others(name, log, disks, duty, Arc::default())
+    }
+
+    /// The same, of one of several partitions that together tell of want of space.
+    #[must_use]
+    pub fn beside_others(
+        name: PartitionId,
+        mut log: Log,
+        disks: &DiskThreads,
+        duty: Duty,
+        full_disk: Arc<FullDisk>,
+    ) -> PartitionHandle {
+        let (reader, dir, said) = (log.reader(), Arc::<Path>::from(log.dir()), Arc::<Said>::default());
+        let progress = Arc::new(Progress::new(&mut log, name.clone(), duty, full_disk));
         let (moving, announcing) = (Arc::clone(&progress), Arc::clone(&progress));
-        let owner = Owner {
-            on_moved: Box::new(move |log| moving.on_moved(log)),
-            announce: Box::new(move || announcing.announce()),
+        let of_stop = {
+            let (said, name, dir, reader) =
+                (Arc::clone(&said), name.clone(), Arc::clone(&dir), reader.clone());
+            move || said.of_stop(&name, &dir, &reader)
         };
+        let announce = move || {
+            of_stop();
+            announcing.announce();
+        };
+        let owner =
+            Owner { on_moved: Box::new(move |log| moving.on_moved(log)), announce: Box::new(announce) };
         let log = GroupCommit::new(log, disks, owner);
         // A leader knows at once what of a log that was there before is committed.
         log.nudge();
         let (fetched, takes_leave) = (Mutex::default(), AtomicBool::new(false));
-        PartitionHandle(Arc::new(Partition { name, log, reader, progress, fetched, dir, takes_leave }))
+        PartitionHandle(Arc::new(Partition { name, log, reader, progress, fetched, dir, said, takes_leave }))
     }
 
     /// Which partition it is.
@@ -185,10 +212,10 @@ impl PartitionHandle {
         match self.admit(options) {
             Err(e) => drop(tell.send(Err(e))),
             Ok(epoch) => {
-                let reader = self.0.reader.clone();
+                let progress = Arc::clone(&self.0.progress);
                 let append_as = AppendAs::Leader { epoch, origin: options.origin };
                 // Who does not wait any more need not be told.
-                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &reader)));
+                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &progress)));
                 self.0.log.submit(batches, append_as, then);
             }
         }
@@ -208,9 +235,9 @@ impl PartitionHandle {
         match self.admit(options) {
             Err(e) => drop(tell.send(Err(e))),
             Ok(epoch) => {
-                let reader = self.0.reader.clone();
+                let progress = Arc::clone(&self.0.progress);
                 let append_as = AppendAs::Leader { epoch, origin: options.origin };
-                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &reader)));
+                let then = move |receipt| drop(tell.send(appended(receipt, epoch, &progress)));
                 match condition {
                     None => self.0.log.submit(vec![batch], append_as, then),
                     Some(condition) => self.0.log.submit_if(batch, condition, append_as, then),
@@ -239,13 +266,14 @@ impl PartitionHandle {
     ) -> Result<(StreamRead, ReadBatches), PartitionError> {
         let seen = self.seen();
         let below = seen.limits(query.max_bytes, isolation).below.min(query.below);
-        let read = self.0.reader.read_stream(&StreamQuery { below, ..*query })?;
+        let read = self.0.reader.read_stream(&StreamQuery { below, ..*query });
+        let read = self.say(query.from, read)?;
         Ok((read, seen))
     }
 
     fn admit(&self, options: AppendOptions) -> Result<LeaderEpoch, PartitionError> {
         let duty = self.0.progress.duty.load();
-        let epoch = duty.role.lead(options.expected_epoch)?;
+        let epoch = duty.role.under(self.0.progress.heard()).lead(options.expected_epoch)?;
         if options.origin == Origin::Client && self.0.takes_leave.load(Ordering::Acquire) {
             return Err(PartitionError::NotLeader { epoch });
         }
@@ -288,7 +316,7 @@ impl PartitionHandle {
         isolation: Isolation,
     ) -> Result<ReadBatches, PartitionError> {
         let seen = self.seen();
-        let batches = self.0.reader.read(from, seen.limits(max_bytes, isolation))?;
+        let batches = self.say(from, self.0.reader.read(from, seen.limits(max_bytes, isolation)))?;
         Ok(ReadBatches { batches, ..seen })
     }
 
@@ -302,6 +330,29 @@ impl PartitionHandle {
         let seen = self.seen();
         let found = self.0.reader.read_in_memory(from, seen.limits(max_bytes, isolation))?;
         Ok(found.map(|batches| ReadBatches { batches, ..seen }))
+    }
+
+    /// The same of what the system has in memory, as [`LogReader::read_at_hand`]: for any thread, at the price of a copy of at most
+    /// `max_bytes`.
+    #[must_use]
+    pub fn read_at_hand(&self, from: Offset, max_bytes: usize, isolation: Isolation) -> Option<ReadBatches> {
+        let seen = self.seen();
+        let batches = self.0.reader.read_at_hand(from, seen.limits(max_bytes, isolation))?;
+        Some(ReadBatches { batches: vec![batches], ..seen })
+    }
+
+    /// Aborted transactions that concern a reader of `from..to`. May wait for a disk.
+    pub fn aborted_transactions(
+        &self,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<AbortedTransaction>, PartitionError> {
+        Ok(self.say(from, self.0.reader.aborted_transactions(from, to))?)
+    }
+
+    /// A read from there that failed is told in the log too: its reader learns a code at most.
+    fn say<T>(&self, from: Offset, read: Result<T, LogError>) -> Result<T, LogError> {
+        read.inspect_err(|error| self.0.said.of_read(&self.0.name, &self.0.dir, from, error))
     }
 
     /// How far the partition is now. What is read afterwards is held against this, whatever moves meanwhile (R13).
@@ -322,7 +373,7 @@ impl PartitionHandle {
         self.0.reader.clone()
     }
 
-    /// What the cluster wants of this replica.
+    /// What the cluster wants of this replica, as far as it does so already.
     #[must_use]
     pub fn duty(&self) -> Arc<Duty> {
         self.0.progress.duty.load_full()
@@ -334,10 +385,23 @@ impl PartitionHandle {
         Arc::clone(&self.0.progress.duty.load().settings)
     }
 
+    /// What this replica may do. A leader that was replaced leads no more from the moment at which that was heard of
+    /// ([`PartitionHandle::hear_of_leader`]), though its duty says so until it has the log.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.0.progress.role()
+    }
+
     /// The leader epoch of which this replica knows.
     #[must_use]
     pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.0.progress.duty.load().role.epoch()
+        self.role().epoch()
+    }
+
+    /// The metadata has a leader of this epoch. From here on nothing is taken, told or answered in the name of an earlier one. Waits for
+    /// nobody, also where the log is not to be had.
+    pub fn hear_of_leader(&self, epoch: LeaderEpoch) {
+        self.0.progress.hear_of(epoch);
     }
 
     /// Everything before it is committed.
@@ -369,7 +433,7 @@ impl PartitionHandle {
     #[must_use]
     pub fn end_of_epoch(&self, requested: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
         let end = self.log_end();
-        let (epochs, current) = (self.0.reader.leader_epochs(), self.leader_epoch());
+        let (epochs, current) = (self.0.reader.leader_epochs(), self.duty().role.epoch());
         if requested == current {
             return Some((requested, end));
         }
@@ -406,6 +470,12 @@ impl PartitionHandle {
     pub fn on_progress(&self, notify: Arc<Notify>) -> Registration {
         let progress = Arc::clone(&self.0.progress);
         Registration { id: progress.watch(notify), progress }
+    }
+
+    /// Whether somebody has registered by [`PartitionHandle::on_progress`]: readers that wait for more.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.0.progress.is_watched()
     }
 
     /// Moves the log's start to `before`, which must be committed, and gives it back; the high watermark where there is none.
@@ -460,14 +530,17 @@ impl Drop for Registration {
 fn appended(
     receipt: Result<Receipt, LogError>,
     epoch: LeaderEpoch,
-    reader: &LogReader,
+    progress: &Progress,
 ) -> Result<Appended, PartitionError> {
+    progress.note_space(&receipt);
     let Receipt { outcomes, end } = receipt?;
     // The log knows of a newer leader than the one that admitted the batches; it refuses all of them alike.
     if let Some(Err(AppendError::EpochBehind { latest, .. })) = outcomes.first() {
         return Err(PartitionError::FencedEpoch { expected: epoch, current: *latest });
     }
-    Ok(Appended { batches: outcomes, end, epoch, log_start: reader.start() })
+    // They are in the log. But whoever leads now has another, and this one is cut: the producer must come again, and to that one.
+    progress.check_leads(epoch)?;
+    Ok(Appended { batches: outcomes, end, epoch, log_start: progress.log_start() })
 }
 
 #[cfg(test)]

@@ -3,29 +3,50 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use arc_swap::ArcSwap;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
-use floodmark_storage::LogReader;
 use floodmark_storage::log::Log;
+use floodmark_storage::{LogError, LogReader};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::PartitionId;
+use super::copying::BEHIND_SYNC_BYTES;
 use super::dirty::DirtyMark;
 use super::duty::Duty;
 use super::error::PartitionError;
 use super::exchange::{FollowerPosition, LogView};
 use super::follower::Following;
+use super::full_disk::FullDisk;
 use super::high_watermark::{LeaderLog, advance};
 use super::leader::{Leader, LeaderDuty};
 use super::pending_acks::PendingAcks;
 use super::role::Role;
 use crate::cluster::settings::SyncPolicy;
 
+/// Whether a look for what retention removes should not wait for its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionDue {
+    /// It can wait.
+    No,
+    /// The partition's settings have changed.
+    Here,
+    /// An append found no space: whatever goes, of any partition, makes some.
+    Everywhere,
+}
+
 #[derive(Debug)]
 pub(super) struct Progress {
+    name: PartitionId,
+    full_disk: Arc<FullDisk>,
     reader: LogReader,
+    have_settings_changed: AtomicBool,
+    is_disk_full: AtomicBool,
     pub(super) duty: ArcSwap<Duty>,
+    /// The newest leader epoch that was heard of. It may be ahead of `duty`, which is changed with the log, and somebody may have that.
+    heard: AtomicI32,
     /// Changed with the log held. Who has both takes the log first.
     pub(super) part: Mutex<Part>,
     told: Mutex<Told>,
@@ -73,15 +94,26 @@ struct CopyMoves {
 
 impl Progress {
     /// Takes the log of a replica over, which does as `duty` says from then on.
-    pub(super) fn new(log: &mut Log, duty: Duty) -> Progress {
+    pub(super) fn new(log: &mut Log, name: PartitionId, duty: Duty, full_disk: Arc<FullDisk>) -> Progress {
         let progress = Progress {
+            name,
+            full_disk,
             reader: log.reader(),
+            have_settings_changed: AtomicBool::new(false),
+            is_disk_full: AtomicBool::new(false),
             part: Mutex::new(Part::Idles),
             duty: ArcSwap::from_pointee(duty.clone()),
+            heard: AtomicI32::new(duty.role.epoch().0),
             told: Mutex::default(),
         };
         progress.begin(log, &duty);
         progress
+    }
+
+    /// An append has ended so; the log tells of it where there was no space.
+    pub(super) fn note_space<T>(&self, outcome: &Result<T, LogError>) {
+        self.full_disk.note(&self.name, outcome);
+        self.want_space(outcome);
     }
 
     /// With the log: does as `duty` says from then on. One that was overtaken by the present one is passed over.
@@ -92,6 +124,7 @@ impl Progress {
         }
         if *log.config() != duty.settings.log {
             log.set_config(duty.settings.log.clone());
+            self.have_settings_changed.store(true, Ordering::Release);
         }
         let is_same_role = present.role == duty.role;
         if is_same_role {
@@ -107,6 +140,53 @@ impl Progress {
         if !is_same_role {
             self.end_waits();
         }
+    }
+
+    /// After an append, which retention makes space for where there was none.
+    pub(super) fn want_space<T>(&self, outcome: &Result<T, LogError>) {
+        if matches!(outcome, Err(LogError::Full { .. })) {
+            self.is_disk_full.store(true, Ordering::Release);
+        }
+    }
+
+    /// Told once of each reason.
+    pub(super) fn take_retention_due(&self) -> RetentionDue {
+        // Looked at often and of all partitions, so that nothing is written where there is nothing.
+        let take = |flag: &AtomicBool| flag.load(Ordering::Acquire) && flag.swap(false, Ordering::AcqRel);
+        let (is_full, have_changed) = (take(&self.is_disk_full), take(&self.have_settings_changed));
+        match (is_full, have_changed) {
+            (true, _) => RetentionDue::Everywhere,
+            (false, true) => RetentionDue::Here,
+            (false, false) => RetentionDue::No,
+        }
+    }
+
+    /// There is a leader of this epoch. Whoever waits for an earlier one is answered at once, without the log.
+    pub(super) fn hear_of(&self, epoch: LeaderEpoch) {
+        if self.heard.fetch_max(epoch.0, Ordering::AcqRel) < epoch.0 {
+            self.announce();
+        }
+    }
+
+    /// What this replica may do by all that is known here.
+    pub(super) fn role(&self) -> Role {
+        self.duty.load().role.under(self.heard())
+    }
+
+    pub(super) fn heard(&self) -> LeaderEpoch {
+        LeaderEpoch(self.heard.load(Ordering::Acquire))
+    }
+
+    /// Fails where this broker does not lead in `epoch`, or not any more.
+    pub(super) fn check_leads(&self, epoch: LeaderEpoch) -> Result<(), PartitionError> {
+        let role = self.role();
+        let leads = role == Role::Leader { epoch };
+        if leads { Ok(()) } else { Err(PartitionError::NotLeader { epoch: role.epoch() }) }
+    }
+
+    /// First offset of the log.
+    pub(super) fn log_start(&self) -> Offset {
+        self.reader.start()
     }
 
     /// Answers whoever waits for an earlier leadership, while the log is as that one left it: the next may put something else where
@@ -137,6 +217,8 @@ impl Progress {
             }
         };
         *self.part.lock() = part;
+        // Whatever an earlier leader had told.
+        log.set_behind(false);
     }
 
     /// The log as it is published now. Complete for who holds the log; for others its parts may be of different moments, each later than
@@ -171,7 +253,12 @@ impl Progress {
             }
         }
         // Consumers see nothing above the high watermark, so what nobody waits for must get there too.
-        own.durable < own.end && (sync == SyncPolicy::Ack || log.is_flush_due())
+        let is_wanted = match log.is_behind() {
+            false => sync == SyncPolicy::Ack,
+            // Beyond that only so that the disk has something to do: of what is synced there, nothing is said that was not.
+            true => log.bytes_to_sync() >= BEHIND_SYNC_BYTES,
+        };
+        own.durable < own.end && (is_wanted || log.is_flush_due())
     }
 
     /// Without the log, after that: tells those who wait for what has moved.
@@ -196,7 +283,12 @@ impl Progress {
             watcher.notify_one();
         }
         drop(told);
-        let enough = self.duty.load().in_sync().check_before_acknowledgement();
+        let duty = self.duty.load();
+        // A watermark that moved meanwhile was moved in the name of a leader of the past.
+        let enough = match duty.role.under(self.heard()) {
+            role if role != duty.role => Err(PartitionError::NotLeader { epoch: role.epoch() }),
+            _ => duty.in_sync().check_before_acknowledgement(),
+        };
         for waiter in committed {
             // Who does not wait any more need not be told.
             let _ = waiter.send(enough.clone());
@@ -217,11 +309,10 @@ impl Progress {
         // Looked at behind the lock: what moves from now on is announced behind it as well. The role last: whatever the watermark has
         // passed by then, this leader has seen to it.
         let (high_watermark, stopped) = (self.reader.high_watermark(), self.reader.stopped());
-        let duty = self.duty.load();
-        let fate = if duty.role != (Role::Leader { epoch }) {
-            Err(PartitionError::NotLeader { epoch: duty.role.epoch() })
+        let fate = if let Err(e) = self.check_leads(epoch) {
+            Err(e)
         } else if high_watermark >= end {
-            duty.in_sync().check_before_acknowledgement()
+            self.duty.load().in_sync().check_before_acknowledgement()
         } else if let Some(stopped) = stopped {
             Err(stopped.into())
         } else {
@@ -229,6 +320,10 @@ impl Progress {
         };
         drop(told);
         let _ = waiter.send(fate);
+    }
+
+    pub(super) fn is_watched(&self) -> bool {
+        !self.told.lock().watchers.is_empty()
     }
 
     pub(super) fn watch(&self, notify: Arc<Notify>) -> u64 {
@@ -262,7 +357,7 @@ impl Progress {
             last_stable: self.reader.last_stable_offset(),
             start: self.reader.start(),
             is_stopped: self.reader.stopped().is_some(),
-            role: self.duty.load().role,
+            role: self.role(),
         }
     }
 
@@ -279,7 +374,7 @@ impl Progress {
     /// Why nothing more will be committed by this leader, if so.
     fn end(&self) -> Option<PartitionError> {
         let stopped = self.reader.stopped().map(PartitionError::from);
-        stopped.or_else(|| self.duty.load().role.lead(None).err())
+        stopped.or_else(|| self.role().lead(None).err())
     }
 }
 

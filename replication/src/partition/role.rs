@@ -37,6 +37,16 @@ impl Role {
         }
     }
 
+    /// What is left of it where a leader of epoch `heard` is known of, while this replica does not do as the metadata says yet: whoever led
+    /// before answers nobody any more. What copies goes on until it is told whom it copies.
+    #[must_use]
+    pub fn under(self, heard: LeaderEpoch) -> Role {
+        match self {
+            Role::Leader { epoch } if heard > epoch => Role::NotLeader { epoch: heard },
+            Role::Leader { .. } | Role::Follower { .. } | Role::NotLeader { .. } => self,
+        }
+    }
+
     /// The epoch that a write is stamped with, from one who takes the leader to be of epoch `expected`.
     pub fn lead(self, expected: Option<LeaderEpoch>) -> Result<LeaderEpoch, PartitionError> {
         // First the epochs, as in Kafka: who knows an older leader must learn of the newer one, whoever that is.
@@ -62,6 +72,25 @@ pub(super) fn check_epoch(expected: LeaderEpoch, current: LeaderEpoch) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_leads_until_a_later_one_is_known_of() {
+        let leader = Role::Leader { epoch: LeaderEpoch(5) };
+        let follower = Role::Follower { epoch: LeaderEpoch(5), leader: BrokerId(2) };
+        let nobody = Role::NotLeader { epoch: LeaderEpoch(5) };
+        for (role, heard, left) in [
+            (leader, -1, leader),
+            (leader, 4, leader),
+            (leader, 5, leader),
+            (leader, 6, Role::NotLeader { epoch: LeaderEpoch(6) }),
+            (follower, 4, follower),
+            (follower, 6, follower),
+            (nobody, 4, nobody),
+            (nobody, 6, nobody),
+        ] {
+            assert_eq!(role.under(LeaderEpoch(heard)), left, "{role:?} {heard}");
+        }
+    }
 
     #[test]
     fn only_the_leader_of_the_epoch_that_is_meant_takes_a_write() {

@@ -171,6 +171,32 @@ fn who_waits_learns_that_leadership_was_lost() {
     assert!(told.is_err(), "who is no longer registered is told no more");
 }
 
+/// What was let in before is written, where nobody keeps the log from it, and is for the next leader to cut: it may not be told as done.
+#[test]
+fn what_was_let_in_before_a_later_leader_was_known_of_is_not_acknowledged() {
+    let partition = open(&SimDisk::new(), leader(5, SyncPolicy::Ack));
+    let (goes_on, held) = (std::sync::mpsc::sync_channel::<()>(1), std::sync::mpsc::sync_channel(1));
+    let hanging = partition.clone();
+    let holder = thread::spawn(move || {
+        hanging.hold_log(|| {
+            held.0.send(()).unwrap();
+            let _ = goes_on.1.recv();
+        });
+    });
+    held.1.recv().unwrap();
+    let written = partition.append(vec![batch("a")], AppendOptions::CLIENT);
+    partition.hear_of_leader(LeaderEpoch(6));
+    goes_on.0.send(()).unwrap();
+    holder.join().unwrap();
+    let told = now(written);
+    assert!(matches!(told, Err(PartitionError::NotLeader { epoch: LeaderEpoch(6) })), "{told:?}");
+    assert_eq!((partition.log_end(), partition.leader_epoch()), (Offset(1), LeaderEpoch(6)));
+    partition.hear_of_leader(LeaderEpoch(4));
+    assert_eq!(partition.leader_epoch(), LeaderEpoch(6), "what was heard is not taken back");
+    partition.take_up(leader(6, SyncPolicy::Ack));
+    now(partition.append(vec![batch("b")], AppendOptions::CLIENT)).unwrap();
+}
+
 /// In between another may have led, and put other records there. Fails where only the end of leading is told, not that of the epoch.
 #[test]
 fn who_waits_for_one_leadership_is_not_answered_by_the_next_on_the_same_broker() {

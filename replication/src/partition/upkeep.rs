@@ -6,7 +6,7 @@ use floodmark_storage::compaction::choose::CompactWhen;
 use floodmark_storage::log::{CompactionControl, CompactionReport, Log};
 use floodmark_storage::retention::DeletionReason;
 
-use super::{Duty, PartitionError, PartitionHandle};
+use super::{Duty, PartitionError, PartitionHandle, RetentionDue};
 
 impl PartitionHandle {
     /// Does as `duty` says from now on. One that was overtaken by the present one is passed over. Whoever waits for what an earlier
@@ -18,6 +18,12 @@ impl PartitionHandle {
     /// Removes what is too old or too much; says why each segment went.
     pub fn apply_retention(&self) -> Result<Vec<DeletionReason>, PartitionError> {
         Ok(self.0.log.with_log(|log| log.apply_retention())?)
+    }
+
+    /// Whether retention should not wait for its time. Told once of each reason.
+    #[must_use]
+    pub fn take_retention_due(&self) -> RetentionDue {
+        self.0.progress.take_retention_due()
     }
 
     /// Makes a compaction pass where one is due. Appends and reads go on meanwhile.

@@ -27,7 +27,7 @@ pub enum QuorumError {
         source: Arc<io::Error>,
     },
     /// The log of metadata cannot be used.
-    #[error("metadata log: {0}")]
+    #[error("metadata log: {}{}", .0, advice(.0))]
     Log(#[from] LogError),
     /// A file beside the log cannot be read.
     #[error("{}: {source}; restore it from a copy of the whole directory, or let the broker join anew", path.display())]
@@ -103,6 +103,16 @@ pub enum QuorumError {
         /// Its first failure.
         reason: String,
     },
+}
+
+/// What to do about it, where that is nowhere else said.
+fn advice(error: &LogError) -> &'static str {
+    match error {
+        LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+            "; a broker needs some megabytes of space to start: make the disk larger, or remove what is no data of the broker's from it, then start again. What retention removes it removes once it runs"
+        }
+        _ => "",
+    }
 }
 
 /// A command was not carried out, or it is not known whether it was.

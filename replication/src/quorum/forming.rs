@@ -22,7 +22,7 @@ use super::types::{Membership, Node, NodeId, broker_id, directory_id, membership
 use crate::cluster::wire::WireError;
 use crate::rpc::identity::{PROTOCOL, VERSION};
 use crate::rpc::peers::connect_lazy;
-use crate::rpc::{Address, Purpose};
+use crate::rpc::{Address, Purpose, reason};
 
 /// One question to one broker.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -191,7 +191,7 @@ async fn introduce(seat: &Seat, broker: BrokerId, address: &Address) -> Result<H
     });
     let reply = match timeout(CALL_TIMEOUT, client.introduce(request)).await {
         Ok(Ok(reply)) => reply.into_inner(),
-        Ok(Err(status)) => return Err(said(&status)),
+        Ok(Err(status)) => return Err(reason(&status)),
         Err(_) => return Err("it does not answer".to_owned()),
     };
     let heard = read_reply(reply).map_err(|e| e.to_string())?;
@@ -263,7 +263,7 @@ async fn join(
                 Some(Outcome::Later(reason)) => reason,
                 None => "the answer to a join cannot be read".to_owned(),
             },
-            Ok(Err(status)) => format!("{address}: {}", said(&status)),
+            Ok(Err(status)) => format!("{address}: {}", reason(&status)),
             Err(_) => format!("{address} does not answer"),
         };
     }
@@ -288,7 +288,7 @@ pub(crate) async fn pass_on(
     let request = shared.peers.request(broker_id(leader), pb::JoinRequest { passed_on: true, ..message });
     match timeout(JOIN_TIMEOUT, FormingClient::new(channel).join(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => later(said(&status)),
+        Ok(Err(status)) => later(reason(&status)),
         Err(_) => later(format!("broker {}, which leads, does not answer", broker_id(leader))),
     }
 }
@@ -304,14 +304,6 @@ fn marked<T>(message: T) -> Request<T> {
     let metadata: &mut MetadataMap = request.metadata_mut();
     metadata.insert(VERSION, PROTOCOL.into());
     request
-}
-
-/// A status in as many words as a line of a log holds.
-fn said(status: &Status) -> String {
-    if std::error::Error::source(status).is_some() {
-        return "no connection".to_owned();
-    }
-    status.message().to_owned()
 }
 
 fn cluster_id(bytes: &[u8]) -> Result<ClusterId, WireError> {

@@ -51,12 +51,16 @@ pub(crate) async fn follow(watched: Watched, told: watch::Sender<Option<Leadersh
             };
             if let Some((_, began)) = began {
                 let since = watched.since_majority(&metrics, now);
-                if watched.silence.begin_if_alone(now, watched.lease, began, since) {
+                let was_alone = watched.silence.is_alone();
+                // Told once, however often it asks whether a majority is there again.
+                if watched.silence.begin_if_alone(now, watched.lease, began, since) && !was_alone {
                     tracing::warn!(
                         term,
                         "no majority answers this leader of the metadata quorum; it lets others lead"
                     );
                 }
+            } else {
+                watched.silence.on_no_lead();
             }
             watched.leads(&metrics, now)
         };

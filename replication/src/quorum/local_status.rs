@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use floodmark_proto::ids::BrokerId;
+use tokio::time::Instant;
 
 use super::types::{NodeId, broker_id};
-use super::{QuorumHandle, QuorumNode};
+use super::{QuorumHandle, QuorumNode, Shared};
 
 /// What this node knows of the quorum. Where it leads, that is all there is to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalStatus {
-    /// Who leads, where that is known.
+    /// Who leads with a majority behind it, where one does ([`QuorumHandle::heard_leader`]).
     pub leader: Option<BrokerId>,
     /// In which term.
     pub term: u64,
@@ -23,9 +24,17 @@ pub struct LocalStatus {
 }
 
 impl QuorumHandle {
+    /// Who leads the quorum with a majority behind it, as far as this broker can tell: of itself, that a majority answered within its lease; of
+    /// another, that it was heard within two, by which an election is over. `None` where nothing can be decided, and also while one goes on.
+    #[must_use]
+    pub fn heard_leader(&self) -> Option<BrokerId> {
+        self.shared.heard_leader().map(broker_id)
+    }
+
     /// The quorum as this node sees it.
     #[must_use]
     pub fn local_status(&self) -> LocalStatus {
+        let leader = self.heard_leader();
         let metrics = self.shared.raft.metrics();
         let metrics = metrics.borrow();
         let membership = metrics.membership_config.membership();
@@ -43,11 +52,24 @@ impl QuorumHandle {
             matched_index: matched(node),
         };
         LocalStatus {
-            leader: metrics.current_leader.map(broker_id),
+            leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index,
             applied_index: metrics.last_applied.map(|log| log.index),
             nodes: membership.nodes().map(|(id, _)| node(id)).collect(),
         }
+    }
+}
+
+impl Shared {
+    fn heard_leader(&self) -> Option<NodeId> {
+        let (leader, now) = (self.leader_node()?, Instant::now());
+        let is_followed = if leader == self.node {
+            let since = self.since_quorum_ack().filter(|_| !self.silence.is_on(now));
+            since.is_some_and(|since| since <= self.lease())
+        } else {
+            self.contact.is_led(now)
+        };
+        is_followed.then_some(leader)
     }
 }

@@ -83,10 +83,9 @@ fn serve_all(
     while let Some(request) = inbox.blocking_recv() {
         serve(&mut log, request, pressure);
         if inbox.is_empty()
-            && let Err(e) = log.checkpoint_if_due()
+            && let Some(outcome) = log.checkpoint_if_due()
         {
-            // The next append meets the same failure and answers it.
-            tracing::error!("metadata log: the recovery point cannot be moved: {e}");
+            pressure.on_checkpoint(outcome);
         }
     }
     log.close()

@@ -6,7 +6,8 @@ use floodmark_proto::pb::quorum as pb;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
 use super::types::{
-    NodeId, TypeConfig, entry_from_pb, entry_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
+    Known, NodeId, TypeConfig, entry_from_pb, entry_to_pb, log_id_from_pb, log_id_to_pb, vote_from_pb,
+    vote_to_pb,
 };
 use crate::cluster::wire::WireError;
 
@@ -16,8 +17,9 @@ pub(crate) fn append_to_pb(to_node: NodeId, rpc: &AppendEntriesRequest<TypeConfi
         vote: Some(vote_to_pb(&rpc.vote)),
         previous: rpc.prev_log_id.as_ref().map(log_id_to_pb),
         // How many are committed is between a log and its disk.
-        entries: rpc.entries.iter().map(|entry| entry_to_pb(entry, 0)).collect(),
+        entries: rpc.entries.iter().map(|entry| entry_to_pb(entry, Known::default())).collect(),
         committed: rpc.leader_commit.as_ref().map(log_id_to_pb),
+        is_alone: false,
     }
 }
 

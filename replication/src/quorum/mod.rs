@@ -2,17 +2,18 @@
 //! to change an image that others see.
 //!
 //! - this file: [`QuorumHandle`]: propose, read, watch, stop
-//! - `raft_log`: entries on storage's log; `node_state` the vote; `opening` finds them; `log_store` the thread that owns both
+//! - `raft_config`: what openraft is told; `raft_log`: entries on storage's log; `node_state` the vote; `opening` finds them; `log_store` the thread that owns both
 //! - `state_machine`: entries applied; `snapshot_file` what stands for those that were removed
 //! - `proposer`: commands that wait share an entry; `forward`: they go to whoever leads
 //! - [`seat`](Seat), `service`: what other brokers ask of this one; `network`, `messages`: what openraft asks of them
 //! - `forming`: how a broker comes to a cluster; `members`: who is in it
-//! - `candidacy`: when it wants to lead; `leadership`, `acks`: whether it may decide; `silence`: how it lets others lead
+//! - `candidacy`, `canvass`: when it wants to lead; `leadership`, `acks`: whether it may decide; `silence`: how it lets others lead
 //! - `contact`: when leaders were followed last; `reach`: who does not answer
 //! - `types`, `sealed_file`, `disk_pressure`, `error`
 
 mod acks;
 mod candidacy;
+mod canvass;
 mod contact;
 mod disk_pressure;
 mod error;
@@ -27,6 +28,7 @@ mod network;
 mod node_state;
 mod opening;
 mod proposer;
+mod raft_config;
 mod raft_log;
 mod reach;
 mod sealed_file;
@@ -47,7 +49,7 @@ use floodmark_storage::data_dir::DirectoryId;
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
-use openraft::{Config, Raft, ServerState, SnapshotPolicy};
+use openraft::{Raft, ServerState};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -56,6 +58,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
 use crate::cluster::{ClusterImage, Command, CommandError};
 use crate::rpc::{Address, PeerIdentity, Peers};
+use crate::vital::Vitals;
 use acks::Acks;
 use contact::Contact;
 use disk_pressure::DiskPressure;
@@ -90,7 +93,13 @@ mod generated {
 }
 
 /// Lowest and highest feature level that this program can work with; what a broker registers with.
-pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL);
+pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, FEATURE_LEVEL_MAX);
+/// Another one where a test of upgrades has asked for an older or a newer program.
+const FEATURE_LEVEL_MAX: u16 = match () {
+    () if cfg!(feature = "older-program") => FIRST_FEATURE_LEVEL,
+    () if cfg!(feature = "newer-program") => MOVES_FEATURE_LEVEL + 1,
+    () => MOVES_FEATURE_LEVEL,
+};
 
 /// Commands that wait at most.
 const WAITING_MAX: usize = 1024;
@@ -98,8 +107,6 @@ const WAITING_MAX: usize = 1024;
 const COMMAND_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a message between nodes: an entry that was filled up and then got the largest command.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
-/// Sending and installing a snapshot of the largest size that is taken.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the quorum needs to start.
 #[derive(Debug, Clone)]
@@ -127,6 +134,8 @@ pub struct QuorumOptions {
     pub address: Option<Address>,
     /// How often nodes are in touch.
     pub timing: QuorumTiming,
+    /// Hears of panics.
+    pub vitals: Vitals,
 }
 
 /// How often the leader is heard of, and how long it is waited for.
@@ -196,6 +205,7 @@ pub(crate) struct Shared {
     settled: Option<u64>,
     contact: Arc<Contact>,
     election_timeout: Duration,
+    vitals: Vitals,
 }
 
 impl QuorumHandle {
@@ -229,7 +239,8 @@ impl QuorumHandle {
         seat.belong(state.cluster_id, membership_of(&state));
         let handle = QuorumHandle { shared: Arc::new(Shared::start(&options, opened, pressure).await?) };
         seat.take_part(&handle.shared);
-        tokio::spawn(members::finish_changes(Arc::downgrade(&handle.shared), handle.leadership()));
+        let finishing = members::finish_changes(Arc::downgrade(&handle.shared), handle.leadership());
+        tokio::spawn(options.vitals.keep("finishing changes of voters", finishing));
         handle.begin_to_lead(&state).await?;
         check_feature_level(&handle.image())?;
         seat.wait_for(None);
@@ -282,7 +293,7 @@ impl QuorumHandle {
         self.shared.images.clone()
     }
 
-    /// Who leads the quorum, where that is known.
+    /// Whom to ask: who led the quorum last, as far as is known here. That one may be long gone.
     #[must_use]
     pub fn leader(&self) -> Option<BrokerId> {
         self.shared.leader_broker()
@@ -327,6 +338,12 @@ impl QuorumHandle {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// What the broker cannot be without, for whatever else of it works on metadata.
+    #[must_use]
+    pub fn vitals(&self) -> &Vitals {
+        &self.shared.vitals
     }
 
     /// Stops taking part and closes the log. Commands under way are answered with [`ProposeError::Stopped`].
@@ -387,8 +404,8 @@ impl Shared {
             reach: Arc::default(),
             random: random.clone(),
         };
-        let config = Arc::new(config(cluster_id, options));
-        let raft = Raft::new(node, config, network, store, machine).await.map_err(stopped)?;
+        let config = Arc::new(raft_config::of(cluster_id, options));
+        let raft = Raft::new(node, config, network.clone(), store, machine).await.map_err(stopped)?;
         let (waiting, inbox) = mpsc::channel(WAITING_MAX);
         let (told, leadership) = watch::channel(None);
         let watched = Watched {
@@ -400,17 +417,17 @@ impl Shared {
             lease,
             period: options.timing.heartbeat,
         };
-        tokio::spawn(proposer::run(raft.clone(), inbox));
+        let vitals = options.vitals.clone();
+        tokio::spawn(vitals.keep("proposing to the metadata quorum", proposer::run(raft.clone(), inbox)));
+        let noting = members::note_addresses(raft.clone(), peers.clone());
+        let standing = candidacy::stand(raft.clone(), network, options.timing);
         let tasks = vec![
-            tokio::spawn(build_snapshots(raft.clone(), is_large)),
-            tokio::spawn(leadership::follow(watched, told)),
-            tokio::spawn(members::note_addresses(raft.clone(), peers.clone())),
-            tokio::spawn(candidacy::stand(
-                raft.clone(),
-                Arc::clone(&contact),
-                options.timing,
-                random.clone(),
-            )),
+            tokio::spawn(
+                vitals.keep("taking snapshots of metadata", build_snapshots(raft.clone(), is_large)),
+            ),
+            tokio::spawn(vitals.keep("following who leads the metadata", leadership::follow(watched, told))),
+            tokio::spawn(vitals.keep("noting addresses of brokers", noting)),
+            tokio::spawn(vitals.keep("standing for the metadata quorum", standing)),
         ];
         Ok(Shared {
             raft,
@@ -432,6 +449,7 @@ impl Shared {
             settled,
             contact,
             election_timeout: options.timing.election_timeout,
+            vitals,
         })
     }
 
@@ -550,23 +568,6 @@ fn place(options: &QuorumOptions) -> Place {
             directory_id: options.directory_id,
         },
         holds_partitions: options.holds_partitions,
-    }
-}
-
-fn config(cluster_id: ClusterId, options: &QuorumOptions) -> Config {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    Config {
-        cluster_name: cluster_id.to_string(),
-        heartbeat_interval: ms(options.timing.heartbeat),
-        election_timeout_min: ms(options.timing.election_timeout),
-        election_timeout_max: ms(options.timing.lease()),
-        install_snapshot_timeout: ms(SNAPSHOT_TIMEOUT),
-        // Entries differ in size by a factor of a thousand, so bytes decide, not their number.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: options.snapshots.keep_entries,
-        // `candidacy` says when.
-        enable_elect: false,
-        ..Config::default()
     }
 }
 

@@ -15,7 +15,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use tokio::time::{Instant, timeout};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::MESSAGE_BYTES_MAX;
 use super::acks::Acks;
@@ -24,9 +24,11 @@ use super::generated::quorum_client::QuorumClient;
 use super::messages::{append_to_pb, appended_from_pb, vote_request_to_pb, voted_from_pb};
 use super::reach::Reach;
 use super::silence::Silence;
-use super::types::{Node, NodeId, Snapshot, TypeConfig, Vote, broker_id, vote_from_pb, vote_to_pb};
+use super::types::{
+    LogId, Node, NodeId, Snapshot, TypeConfig, Vote, broker_id, log_id_to_pb, vote_from_pb, vote_to_pb,
+};
 use crate::cluster::wire::WireError;
-use crate::rpc::{PeerError, Peers, Purpose};
+use crate::rpc::{PeerError, Peers, Purpose, reason};
 
 /// Bytes of a snapshot in one message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -62,7 +64,7 @@ pub(crate) struct Peer {
 pub(crate) enum CallError {
     #[error(transparent)]
     Peer(#[from] PeerError),
-    #[error("{0}")]
+    #[error("{}", reason(.0))]
     Status(Box<Status>),
     #[error("its answer cannot be read: {0}")]
     Answer(#[from] WireError),
@@ -83,7 +85,31 @@ pub(crate) fn client(peers: &Peers, node: NodeId) -> Result<Client, PeerError> {
     Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
 }
 
+/// Whether the other program has no such call. One of another protocol between brokers refuses under the same code, with a reason, and gives no
+/// vote either.
+fn is_unknown_call(status: &Status) -> bool {
+    status.code() == Code::Unimplemented && status.message().is_empty()
+}
+
+impl Network {
+    pub(crate) fn peer(&self, target: NodeId) -> Peer {
+        Peer { network: self.clone(), target }
+    }
+}
+
 impl Peer {
+    /// Whether this node, whose log ends with `last`, would get the voter's vote. A program that does not know the question says so by its
+    /// vote.
+    pub(crate) async fn canvass(&self, last: Option<LogId>, within: Duration) -> Result<bool, CallError> {
+        let mut client = self.client()?;
+        let message = pb::CanvassRequest { to_node: self.target, last: last.as_ref().map(log_id_to_pb) };
+        match self.call(within, client.canvass(self.request(message))).await {
+            Ok(reply) => Ok(reply.would_vote),
+            Err(CallError::Status(status)) if is_unknown_call(&status) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
     async fn call<T>(
         &self,
         within: Duration,
@@ -116,8 +142,8 @@ impl Peer {
             Some(_) => {}
             None => {
                 if let Some(silent) = self.network.reach.answered(self.target, now) {
-                    let seconds = silent.as_secs_f32();
-                    tracing::info!(%broker, seconds, "a broker of the metadata quorum answers again");
+                    let seconds = format_args!("{:.1}", silent.as_secs_f32());
+                    tracing::info!(%broker, %seconds, "a broker of the metadata quorum answers again");
                 }
             }
         }
@@ -143,7 +169,9 @@ impl Peer {
     ) -> Result<AppendEntriesResponse<NodeId>, CallError> {
         self.speak()?;
         let mut client = self.client()?;
-        let request = self.request(append_to_pb(self.target, rpc));
+        let message =
+            pb::AppendRequest { is_alone: self.network.silence.is_alone(), ..append_to_pb(self.target, rpc) };
+        let request = self.request(message);
         let reply = self.call(within, client.append_entries(request)).await?;
         Ok(appended_from_pb(&reply)?)
     }
@@ -205,7 +233,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: NodeId, _: &Node) -> Peer {
-        Peer { network: self.clone(), target }
+        self.peer(target)
     }
 }
 

@@ -19,13 +19,14 @@ use floodmark_proto::ids::{ClusterId, LeaderEpoch, Offset};
 use floodmark_proto::pb::metadata as pb;
 use floodmark_storage::fs::SyncPoint;
 use floodmark_storage::log::append::AppendAs;
+use floodmark_storage::log::recovery::RecoveryReport;
 use floodmark_storage::log::{Log, LogContext};
-use floodmark_storage::{LogConfig, ReadLimits};
+use floodmark_storage::{LogConfig, LogError, ReadLimits};
 use prost::Message as _;
 
 use super::error::QuorumError;
 use super::node_state::{Claim, NodeState, NodeStateFile};
-use super::types::{Entry, LogId, Node, NodeId, Vote, entry_from_pb, entry_to_pb};
+use super::types::{Entry, Known, LogId, Node, NodeId, Vote, entry_from_pb, entry_to_pb};
 use crate::cluster::wire::decode;
 
 const LOG_DIR: &str = "log";
@@ -86,7 +87,12 @@ impl RaftLog {
             prewrite_bytes: 0,
             ..LogConfig::default()
         };
-        let (log, report) = Log::open(place.context.clone(), &dir.join(LOG_DIR), config)?;
+        let opened = Log::open_with_proof(place.context.clone(), &dir.join(LOG_DIR), config, proves_loss);
+        let (log, report) = opened.map_err(|e| match e {
+            e @ LogError::Damaged { .. } => QuorumError::Lost { path: dir.clone(), reason: e.to_string() },
+            e => QuorumError::from(e),
+        })?;
+        tell_cut(&report, log.end());
         let mut opened = RaftLog { context: place.context.clone(), log, file, last: None, committed: None };
         opened.settle(&dir)?;
         // Behind the first entry alone does anybody vote but a newcomer, and the log is there before it does.
@@ -165,12 +171,29 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Appends entries behind the last one. Those that a snapshot stands for already are passed over.
+    /// Appends entries behind the last one. Those that a snapshot stands for already are passed over. Where there was no room it can be
+    /// called again, also where the entries themselves found some.
     pub(crate) fn append(&mut self, entries: &[Entry]) -> Result<(), QuorumError> {
         let covered = entries.partition_point(|e| self.purged().is_some_and(|p| e.log_id.index <= p.index));
         let entries = &entries[covered..];
+        // Logs with one entry in common have the same before it, so that all of these are here.
+        if entries.last().map(|entry| entry.log_id) != self.last {
+            self.write(entries)?;
+        }
+        if self.file.state.is_newcomer && self.last.is_some() {
+            // From here on an empty log is a lost one.
+            self.file.save(NodeState { is_newcomer: false, ..self.file.state.clone() })?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, entries: &[Entry]) -> Result<(), QuorumError> {
         let mut last = self.last;
-        let committed_count = self.committed.map_or(0, |committed| committed.index + 1);
+        let known = Known {
+            committed_count: self.committed.map_or(0, |committed| committed.index + 1),
+            // Each call syncs before it returns, so no more than what one call writes is ever on its way.
+            durable_count: self.last.map_or(0, |last| last.index + 1),
+        };
         let mut batches = Vec::with_capacity(entries.len());
         for entry in entries {
             let index = entry.log_id.index;
@@ -179,7 +202,7 @@ impl RaftLog {
                 return Err(QuorumError::BadEntry { index, reason });
             }
             last = Some(entry.log_id);
-            batches.push(self.batch_of(entry, committed_count)?);
+            batches.push(self.batch_of(entry, known)?);
         }
         let outcomes = self.log.append(batches, AppendAs::Replica)?;
         for (entry, outcome) in entries.iter().zip(outcomes) {
@@ -188,16 +211,12 @@ impl RaftLog {
         }
         self.log.sync()?;
         self.last = last;
-        if self.file.state.is_newcomer && self.last.is_some() {
-            // From here on an empty log is a lost one.
-            self.file.save(NodeState { is_newcomer: false, ..self.file.state.clone() })?;
-        }
         Ok(())
     }
 
-    fn batch_of(&self, entry: &Entry, committed_count: u64) -> Result<RecordBatch, QuorumError> {
+    fn batch_of(&self, entry: &Entry, known: Known) -> Result<RecordBatch, QuorumError> {
         let index = entry.log_id.index;
-        let value = entry_to_pb(entry, committed_count).encode_to_vec();
+        let value = entry_to_pb(entry, known).encode_to_vec();
         let record =
             NewRecord { timestamp: self.context.clock.now_ms(), value: Some(&value), ..NewRecord::default() };
         // Terms rise by one with each election; one that does not fit is still told exactly by the entry itself.
@@ -276,11 +295,8 @@ impl RaftLog {
     }
 
     /// Moves the recovery point where enough was appended since it last moved.
-    pub(crate) fn checkpoint_if_due(&mut self) -> Result<(), QuorumError> {
-        if self.log.is_checkpoint_due() {
-            self.log.checkpoint()?;
-        }
-        Ok(())
+    pub(crate) fn checkpoint_if_due(&mut self) -> Option<Result<(), QuorumError>> {
+        self.log.is_checkpoint_due().then(|| Ok(self.log.checkpoint()?))
     }
 
     /// Ends the log cleanly.
@@ -349,8 +365,39 @@ fn header_of(bytes: &[u8], at: Offset) -> Result<BatchHeader, QuorumError> {
     BatchHeader::parse(bytes).map_err(|e| bad(e.to_string()))
 }
 
+/// Whether a batch behind the place where the log would end was written when entries beyond that place were on the disk. The power
+/// takes only what was written together, so these were damaged, and this node has promised to have them.
+fn proves_loss(end: Offset, batch: &[u8]) -> bool {
+    let known = message_of(&Bytes::copy_from_slice(batch));
+    known.is_ok_and(|(_, message)| offset(message.durable_count) > end)
+}
+
+/// Says what opening took off the end of the log: an entry of it that was answered would be missed.
+fn tell_cut(report: &RecoveryReport, end: Offset) {
+    for damage in &report.damage {
+        tracing::warn!(%damage, "the metadata log was damaged");
+    }
+    if report.cut_bytes > 0 {
+        let reason = report.cut_reason.as_deref().unwrap_or_default();
+        tracing::warn!(cut_bytes = report.cut_bytes, %end, reason, "an unfinished write was cut off the metadata log");
+    }
+}
+
 /// The entry in a batch, and how many were committed when it was written. Checks every byte.
 fn entry_of(batch: &Bytes) -> Result<(Entry, u64), QuorumError> {
+    let (header, message) = message_of(batch)?;
+    let at = header.base_offset;
+    let bad = |reason: String| QuorumError::BadEntry { index: at.0.cast_unsigned(), reason };
+    let committed_count = message.committed_count;
+    let entry = entry_from_pb(message).map_err(|e| bad(e.to_string()))?;
+    // The checksum of a batch does not cover its offset.
+    if offset(entry.log_id.index) != at {
+        return Err(bad(format!("it is entry {}", entry.log_id.index)));
+    }
+    Ok((entry, committed_count))
+}
+
+fn message_of(batch: &Bytes) -> Result<(BatchHeader, pb::LogEntry), QuorumError> {
     let at = header_of(batch, Offset::ZERO)?.base_offset;
     let bad = |reason: String| QuorumError::BadEntry { index: at.0.cast_unsigned(), reason };
     let header = check_stored(batch).map_err(|e| bad(e.to_string()))?;
@@ -360,11 +407,5 @@ fn entry_of(batch: &Bytes) -> Result<(Entry, u64), QuorumError> {
     let value = record.and_then(|r| r.value).ok_or_else(|| bad("it has no value".to_owned()))?;
     let message: pb::LogEntry =
         decode("log entry", batch.slice_ref(value)).map_err(|e| bad(e.to_string()))?;
-    let committed_count = message.committed_count;
-    let entry = entry_from_pb(message).map_err(|e| bad(e.to_string()))?;
-    // The checksum of a batch does not cover its offset.
-    if offset(entry.log_id.index) != header.base_offset {
-        return Err(bad(format!("it is entry {}", entry.log_id.index)));
-    }
-    Ok((entry, committed_count))
+    Ok((header, message))
 }

@@ -20,9 +20,10 @@ use super::messages::{
 use super::seat::Seat;
 use super::snapshot_file::{FILE_BYTES_MAX, decode_state};
 use super::types::{
-    Node, NodeId, Snapshot, broker_id, directory_id, membership_to_pb, port, vote_from_pb, vote_to_pb,
+    Node, NodeId, Snapshot, broker_id, directory_id, log_id_from_pb, membership_to_pb, port, vote_from_pb,
+    vote_to_pb,
 };
-use super::{QuorumHandle, forming};
+use super::{QuorumHandle, canvass, forming};
 use crate::cluster::wire::{WireError, command_from_pb, command_len, output_to_pb, refusal_to_pb};
 use crate::rpc::identity::check_protocol;
 use crate::rpc::{Address, caller};
@@ -129,12 +130,21 @@ impl Quorum for QuorumService {
         let from = caller(&request)?;
         let message = request.into_inner();
         let quorum = self.as_node(message.to_node)?;
+        let is_alone = message.is_alone;
         let append = append_from_pb(message).map_err(unreadable)?;
         if broker_id(append.vote.leader_id.node_id) != from {
             return Err(Status::failed_precondition("one broker leads in the name of another"));
         }
-        // First, so that whatever Raft has taken in is noted.
-        quorum.shared.contact.note(Instant::now());
+        // First, so that whatever Raft has taken in is noted. Of a leader of the past it takes nothing in, since votes only rise, and such a one
+        // counts on nobody.
+        let is_past = append.vote < quorum.shared.raft.metrics().borrow().vote;
+        if !is_past {
+            let now = Instant::now();
+            quorum.shared.contact.note(now);
+            if !is_alone {
+                quorum.shared.contact.note_led(now);
+            }
+        }
         let response = quorum.shared.raft.append_entries(append).await.map_err(ended)?;
         Ok(Response::new(appended_to_pb(&response)))
     }
@@ -151,11 +161,31 @@ impl Quorum for QuorumService {
         let vote = vote_request_from_pb(&message).map_err(unreadable)?;
         debug_assert_eq!(vote_request_to_pb(message.to_node, &vote), message);
         let shared = &quorum.shared;
-        let response = shared.raft.vote(vote).await.map_err(ended)?;
-        if response.vote_granted {
-            shared.contact.rest_until(Instant::now() + shared.election_timeout);
-        }
+        let (raft, rest) = (shared.raft.clone(), shared.election_timeout);
+        let weighing = shared.contact.weigh();
+        // By itself: what Raft has been asked for it does, also for one that does not wait for the answer any more.
+        let voted = tokio::spawn(async move {
+            let response = raft.vote(vote).await?;
+            if response.vote_granted {
+                weighing.rest_until(Instant::now() + rest);
+            }
+            Ok(response)
+        });
+        let response = voted.await.map_err(|e| Status::unavailable(e.to_string()))?.map_err(ended)?;
         Ok(Response::new(voted_to_pb(&response, shared.silent())))
+    }
+
+    async fn canvass(
+        &self,
+        request: Request<pb::CanvassRequest>,
+    ) -> Result<Response<pb::CanvassReply>, Status> {
+        let message = request.into_inner();
+        let shared = self.as_node(message.to_node)?.shared;
+        let own = shared.raft.data_metrics().borrow().last_log;
+        let candidate = message.last.as_ref().map(log_id_from_pb);
+        let is_held = shared.holds_still() || shared.contact.is_weighing();
+        let would_vote = canvass::would_vote(is_held, own, candidate);
+        Ok(Response::new(pb::CanvassReply { would_vote }))
     }
 
     async fn install_snapshot(

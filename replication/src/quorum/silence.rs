@@ -1,6 +1,7 @@
 //! Keeps a leader quiet that must make room for another: one that hears from no majority, though it may be heard, and one that is to leave
 //! the voters. Raft alone lets such a leader hold the others from an election for ever.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,6 +11,8 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Silence {
     until: Mutex<Option<Instant>>,
+    /// It leads, and has been without a majority for a lease. Goes on behind its silence, while it asks whether one answers again.
+    is_alone: AtomicBool,
 }
 
 impl Silence {
@@ -20,6 +23,16 @@ impl Silence {
 
     pub(crate) fn is_on(&self, now: Instant) -> bool {
         self.until.lock().is_some_and(|until| now < until)
+    }
+
+    /// True of a leader that has had no majority for a lease, until one answers.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
+    }
+
+    /// This node leads no more: what was of its last leadership is over.
+    pub(crate) fn on_no_lead(&self) {
+        self.is_alone.store(false, Ordering::Relaxed);
     }
 
     /// When the last one ended or will end.
@@ -41,6 +54,9 @@ impl Silence {
         let is_alone = now.saturating_duration_since(last) > lease && now > last;
         if is_alone {
             self.begin(now, lease);
+            self.is_alone.store(true, Ordering::Relaxed);
+        } else if since_majority.is_some_and(|since| since <= lease) {
+            self.is_alone.store(false, Ordering::Relaxed);
         }
         is_alone
     }
@@ -63,11 +79,16 @@ mod tests {
         assert!(!silence.is_on(at(2000)));
         assert!(alone(2001, Some(ms(101))));
         assert!(silence.is_on(at(2001)) && silence.is_on(at(2300)) && !silence.is_on(at(2301)));
-        // It may be heard again, and has as long for an answer as a new leader.
+        // It may be heard again, and has as long for an answer as a new leader. Whoever hears it is told what it lacks.
         assert!(!alone(2301, Some(ms(401))));
         assert!(!alone(2401, Some(ms(501))));
+        assert!(silence.is_alone());
         assert!(!alone(2402, Some(ms(1))));
+        assert!(!silence.is_alone());
         assert!(alone(2503, Some(ms(102))));
+        assert!(silence.is_alone());
+        silence.on_no_lead();
+        assert!(!silence.is_alone());
         // One that leads anew has nothing to do with what was before.
         assert!(!silence.begin_if_alone(at(5000), lease, at(4950), None));
         assert!(silence.begin_if_alone(at(5051), lease, at(4950), None));

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod crash;
+mod elections;
 mod faults;
 mod feature_levels;
 mod handle;
@@ -59,6 +60,7 @@ fn options(disk: &SimDisk) -> QuorumOptions {
         voters: Vec::new(),
         address: None,
         timing: QuorumTiming::default(),
+        vitals: crate::vital::Vitals::default(),
     }
 }
 

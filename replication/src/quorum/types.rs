@@ -87,8 +87,16 @@ pub(crate) fn vote_from_pb(message: &pb::Vote) -> Vote {
     Vote { leader_id: LeaderId::new(message.term, message.node), committed: message.committed }
 }
 
-/// `committed_count`: how many entries are known to be committed, counted from the first there ever was.
-pub(crate) fn entry_to_pb(entry: &Entry, committed_count: u64) -> pb::LogEntry {
+/// What else a log notes with an entry. Both count from the first entry there ever was; a message has neither.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// How many entries are known to be committed.
+    pub(crate) committed_count: u64,
+    /// How many are on the disk for certain.
+    pub(crate) durable_count: u64,
+}
+
+pub(crate) fn entry_to_pb(entry: &Entry, known: Known) -> pb::LogEntry {
     use pb::log_entry::{Blank, Payload};
     let payload = match &entry.payload {
         EntryPayload::Blank => Payload::Blank(Blank {}),
@@ -97,7 +105,12 @@ pub(crate) fn entry_to_pb(entry: &Entry, committed_count: u64) -> pb::LogEntry {
         }
         EntryPayload::Membership(membership) => Payload::Membership(membership_to_pb(membership)),
     };
-    pb::LogEntry { id: Some(log_id_to_pb(&entry.log_id)), committed_count, payload: Some(payload) }
+    pb::LogEntry {
+        id: Some(log_id_to_pb(&entry.log_id)),
+        committed_count: known.committed_count,
+        durable_count: known.durable_count,
+        payload: Some(payload),
+    }
 }
 
 pub(crate) fn entry_from_pb(message: pb::LogEntry) -> Result<Entry, WireError> {

@@ -8,14 +8,15 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::Duration;
 
-use floodmark_proto::ids::TopicId;
+use floodmark_proto::ids::{LeaderEpoch, TopicId};
 use floodmark_storage::LogError;
 use floodmark_storage::clock::Stopwatch;
 use floodmark_storage::data_dir::PartitionName;
 use parking_lot::Mutex;
 
 use super::{HeldTopic, Shared, UnusablePartition};
-use crate::cluster::ClusterImage;
+use crate::cluster::delta::TopicDelta;
+use crate::cluster::{ClusterDelta, ClusterImage};
 use crate::partition::{Duty, PartitionHandle, PartitionId};
 
 /// Threads that open or close logs at a time: most of it is waiting for a disk.
@@ -33,6 +34,29 @@ pub struct Closed {
 }
 
 impl Shared {
+    /// Has every partition here know who leads by `image`, though it cannot do as that says yet. Waits for no log.
+    pub(super) fn hear_of(&self, image: &Arc<ClusterImage>) {
+        let before = {
+            let mut heard = self.heard.lock();
+            if image.version() < heard.version() {
+                return;
+            }
+            std::mem::replace(&mut *heard, Arc::clone(image))
+        };
+        for change in ClusterDelta::between(&before, image).topics {
+            let (TopicDelta::Created(topic) | TopicDelta::Changed { new: topic, .. }) = &change else {
+                continue;
+            };
+            for index in change.partitions() {
+                let held = i32::try_from(index).ok().and_then(|index| self.get(topic.id, index));
+                if let (Some(held), Some(partition)) = (held, topic.partition(index)) {
+                    held.hear_of_leader(partition.leader_epoch);
+                }
+            }
+        }
+        self.heard_version.send_replace(image.version());
+    }
+
     /// Makes the partitions what `image` says; tells which of them cannot be had, of those that could or should until now.
     pub(super) fn follow(&self, image: &Arc<ClusterImage>) -> Vec<UnusablePartition> {
         let mut present = self.image.lock();
@@ -71,7 +95,10 @@ impl Shared {
         let wanted = self.viewer.plan(&nothing, image).hold;
         let again = wanted.into_iter().filter(|(id, _)| unusable.get(id).is_some_and(is_worth_another_try));
         let again: Vec<_> = again.collect();
-        unusable.retain(|_, reason| !is_worth_another_try(reason));
+        // Those that are tried stay what they are until they can be had: whoever asks meanwhile would take them for healthy.
+        unusable.retain(|id, reason| {
+            !is_worth_another_try(reason) || again.iter().any(|(wanted, _)| wanted == id)
+        });
         again
     }
 
@@ -89,7 +116,7 @@ impl Shared {
                     recovered.fetch_add(usize::from(!was_clean), Ordering::Relaxed);
                 }
                 Err(source) => {
-                    unusable.lock().push(UnusablePartition { name: id.to_string(), source: source.clone() });
+                    unusable.lock().push(UnusablePartition { id: id.clone(), source: source.clone() });
                     self.unusable.lock().insert(id.clone(), source);
                 }
             }
@@ -100,7 +127,7 @@ impl Shared {
                     done,
                     of = missing.len(),
                     recovered,
-                    seconds = begun.elapsed().as_secs_f32(),
+                    seconds = %format_args!("{:.1}", begun.elapsed().as_secs_f32()),
                     "opening partitions"
                 );
             }
@@ -117,20 +144,42 @@ impl Shared {
         let at = self.place_of(&name, id.topic_id)?;
         let config = duty.settings.log.clone();
         let (log, report) = self.data_dirs[at].open_partition(&name, id.topic_id, config)?;
+        for damage in &report.damage {
+            tracing::warn!(partition = %name, %damage, "damaged behind the last checkpoint: records may be lost");
+        }
         if !report.was_clean && !report.was_new {
-            tracing::info!(partition = %name, scanned_bytes = report.scanned_bytes, cut_bytes = report.cut_bytes, "recovered");
+            tracing::info!(
+                partition = %name,
+                scanned_bytes = report.scanned_bytes,
+                cut_bytes = report.cut_bytes,
+                cut_reason = report.cut_reason.as_deref(),
+                rebuilt_files = report.rebuilt.len(),
+                "recovered"
+            );
         }
         self.unusable.lock().remove(id);
         if report.was_new {
             self.note_made(id);
         }
-        let partition = PartitionHandle::new(id.clone(), log, &self.disks, duty.clone());
+        let partition = PartitionHandle::beside_others(
+            id.clone(),
+            log,
+            &self.disks,
+            duty.clone(),
+            Arc::clone(&self.full_disk),
+        );
+        // No image comes in between: it is found by whoever makes that one heard, or has heard of it before anybody finds it.
+        let heard = self.heard.lock();
+        if let Some(epoch) = leader_epoch_in(&heard, id) {
+            partition.hear_of_leader(epoch);
+        }
         let mut held = self.held.write();
         let topic = held.0.entry(id.topic_id).or_insert_with(|| HeldTopic {
             settings: Arc::clone(&duty.settings),
             partitions: BTreeMap::new(),
         });
         topic.partitions.insert(id.index, partition);
+        drop((held, heard));
         Ok(report.was_clean || report.was_new)
     }
 
@@ -257,6 +306,11 @@ fn is_worth_another_try(reason: &LogError) -> bool {
         LogError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
         other => other.is_retryable(),
     }
+}
+
+fn leader_epoch_in(image: &ClusterImage, id: &PartitionId) -> Option<LeaderEpoch> {
+    let index = u32::try_from(id.index).ok()?;
+    Some(image.topic_by_id(id.topic_id)?.partition(index)?.leader_epoch)
 }
 
 fn name_of(id: &PartitionId) -> Result<PartitionName, LogError> {

@@ -64,6 +64,7 @@ const OFTEN: Periods = Periods {
     flush: Duration::from_millis(2),
     release: Duration::from_millis(5),
     retention: Duration::from_millis(5),
+    urgent_retention: Duration::from_millis(5),
     expiry: Duration::from_millis(5),
     compaction: Duration::from_millis(5),
 };
@@ -75,6 +76,10 @@ fn open(disk: &SimDisk, cluster: &Cluster) -> Registry {
 }
 
 fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartition>) {
+    open_with(disk, cluster, OFTEN)
+}
+
+fn open_with(disk: &SimDisk, cluster: &Cluster, periods: Periods) -> (Registry, Vec<UnusablePartition>) {
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::manual(1_000),
@@ -88,7 +93,8 @@ fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartiti
         disk_threads: 2,
         log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
         file_settings: Settings::new(),
-        periods: OFTEN,
+        periods,
+        vitals: crate::vital::Vitals::default(),
     };
     Registry::open(options, &cluster.0).unwrap()
 }
@@ -104,6 +110,14 @@ fn open_once_free(context: &LogContext, dir: &str) -> DataDir {
             }
             opened => return opened.unwrap(),
         }
+    }
+}
+
+fn set(resource: ConfigResource, name: &str, value: &str) -> Command {
+    let (name, value) = (name.to_owned(), Some(value.to_owned()));
+    Command::SetConfig {
+        resource,
+        changes: vec![ConfigChange { name, value, only_over: ExpectedValue::Any }],
     }
 }
 
@@ -207,14 +221,6 @@ fn settings_and_leadership_reach_the_partition() {
     let id = cluster.create("t", 1, 1);
     let registry = open(&disk, &cluster);
     let partition = registry.get(id, 0).unwrap();
-    let set = |resource, name: &str, value: &str| Command::SetConfig {
-        resource,
-        changes: vec![ConfigChange {
-            name: name.to_owned(),
-            value: Some(value.to_owned()),
-            only_over: ExpectedValue::Any,
-        }],
-    };
     cluster.change(set(ConfigResource::Topic(id), "max.message.bytes", "77"));
     cluster.change(set(ConfigResource::Cluster, "log.retention.ms", "88"));
     registry.0.follow(&cluster.0);
@@ -243,6 +249,84 @@ fn who_waits_for_an_image_is_told_when_its_partitions_are_open() {
         assert!((0..40).all(|n| registry.get(id, n).is_some()));
         follower.abort();
     });
+}
+
+/// A broker is let in again on the strength of an image that it has, and holds its lease then. Partitions that a disk keeps from following
+/// that image, their own or a neighbour's, must not answer under that lease in the name of a leader of the past.
+#[test]
+fn a_leader_of_the_past_answers_nobody_though_a_disk_keeps_it_from_its_duty() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let id = cluster.create("t", 1, 3);
+    let registry = open(&disk, &cluster);
+    let (sender, images) = watch::channel(Arc::clone(&cluster.0));
+    let entered = runtime.0.enter();
+    let follower = registry.spawn_follower(images);
+    drop(entered);
+    let partitions = [0, 1, 2].map(|n| registry.get(id, n).unwrap());
+    let old = partitions[2].leader_epoch();
+    runtime.block_on(append(&partitions[2]));
+    // Neither the log that hangs nor the one behind it is told of its duty.
+    let hanging = partitions[1].clone();
+    let (goes_on, held) = (std::sync::mpsc::sync_channel::<()>(1), std::sync::mpsc::sync_channel(1));
+    let holder = std::thread::spawn(move || {
+        hanging.hold_log(|| {
+            held.0.send(()).unwrap();
+            let _ = goes_on.1.recv();
+        });
+    });
+    held.1.recv().unwrap();
+    let behind = [1, 2].map(|n| &partitions[n]);
+    let waiting = behind.map(|partition| partition.committed(Offset(5), old));
+    let queued = partitions[1].append(vec![batch()], AppendOptions::CLIENT);
+    let broker = cluster.0.broker(NODE).unwrap().epoch;
+    let mut heard = registry.heard();
+    for command in [
+        Command::FenceBroker { broker: NODE, epoch: broker },
+        Command::UnfenceBroker { broker: NODE, epoch: broker },
+    ] {
+        cluster.change(command);
+        sender.send(Arc::clone(&cluster.0)).unwrap();
+        let version = cluster.0.version();
+        runtime.block_on(async { drop(heard.wait_for(|heard| *heard >= version).await.unwrap()) });
+    }
+    for (partition, waiting) in behind.into_iter().zip(waiting) {
+        assert_eq!(partition.duty().role, Role::Leader { epoch: old }, "its duty has reached it after all");
+        assert!(matches!(partition.role(), Role::NotLeader { epoch } if epoch > old));
+        let written = runtime.block_on(partition.append(vec![batch()], AppendOptions::CLIENT));
+        assert!(matches!(written, Err(PartitionError::NotLeader { .. })), "{written:?}");
+        assert!(matches!(runtime.block_on(waiting), Err(PartitionError::NotLeader { .. })));
+        let told = runtime.block_on(partition.committed(Offset(0), old));
+        assert!(matches!(told, Err(PartitionError::NotLeader { .. })), "{told:?}");
+    }
+    goes_on.0.send(()).unwrap();
+    holder.join().unwrap();
+    let told = runtime.block_on(queued);
+    assert!(
+        matches!(told, Err(PartitionError::NotLeader { .. } | PartitionError::FencedEpoch { .. })),
+        "{told:?}"
+    );
+    runtime.block_on(registry.reconciled(cluster.0.version()));
+    for partition in &partitions {
+        assert!(matches!(partition.role(), Role::Leader { epoch } if epoch > old));
+        runtime.block_on(append(partition));
+    }
+    follower.abort();
+}
+
+/// What is opened while images go on hears of them, too.
+#[test]
+fn a_partition_that_is_opened_late_knows_of_leaders_since() {
+    let (disk, mut cluster) = (SimDisk::new(), Cluster::new());
+    let id = cluster.create("t", 1, 1);
+    let old = Arc::clone(&cluster.0);
+    let registry = open(&disk, &Cluster(Arc::new(ClusterImage::new(old.cluster_id()))));
+    let broker = cluster.0.broker(NODE).unwrap().epoch;
+    cluster.change(Command::FenceBroker { broker: NODE, epoch: broker });
+    registry.0.hear_of(&cluster.0);
+    registry.0.follow(&old);
+    let partition = registry.get(id, 0).unwrap();
+    assert!(matches!(partition.duty().role, Role::Leader { .. }));
+    assert!(matches!(partition.role(), Role::NotLeader { .. }));
 }
 
 #[test]
@@ -303,9 +387,31 @@ fn a_partition_for_which_there_is_no_space_is_made_once_there_is() {
     assert_eq!(registry.0.follow(&cluster.0).len(), 1);
     assert!(registry.get(id, 0).is_none() && registry.unusable(id, 0).is_some());
     assert!(registry.0.has_to_retry() && registry.strays().is_empty());
+    let out_of_order = registry.out_of_order();
+    assert_eq!(out_of_order.count, 1);
+    assert!(out_of_order.first.starts_with("partition t-0: "), "{out_of_order:?}");
+    // It stays known while it is tried again in vain.
+    assert_eq!(registry.0.follow(&cluster.0).len(), 1);
+    assert_eq!(registry.out_of_order().count, 1);
     disk.limit_capacity(u64::MAX);
     assert!(registry.0.follow(&cluster.0).is_empty());
     assert!(registry.get(id, 0).is_some() && registry.unusable(id, 0).is_none());
+    assert_eq!(registry.out_of_order(), OutOfOrder::default());
+}
+
+#[test]
+fn appends_that_find_no_space_are_noted_until_one_finds_some() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let id = cluster.create("t", 1, 1);
+    let registry = open(&disk, &cluster);
+    let partition = registry.get(id, 0).unwrap();
+    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64);
+    let refused = runtime.block_on(partition.append(vec![batch()], AppendOptions::CLIENT));
+    assert!(matches!(refused, Err(PartitionError::Full(_))), "{refused:?}");
+    assert!(registry.0.full_disk.is_known());
+    disk.limit_capacity(u64::MAX);
+    runtime.block_on(append(&partition));
+    assert!(!registry.0.full_disk.is_known());
 }
 
 /// Were it told only of logs that could be made, one that is made once there is room would pass for all that there ever was.
@@ -400,6 +506,38 @@ fn old_segments_go_and_what_nobody_waits_for_is_flushed_in_the_background() {
     let lazy = registry.get(lazy, 0).unwrap();
     runtime.block_on(append(&lazy));
     until(|| lazy.reader().durable() == Offset(1));
+}
+
+/// Retention whose turn comes long after the test: what goes does so because it was asked for.
+#[test]
+fn settings_that_change_and_a_full_disk_have_old_segments_go_at_once() {
+    let seldom = Periods { retention: Duration::from_secs(3600), ..OFTEN };
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let settings = [("segment.bytes", "1048576"), ("retention.ms", "-1")];
+    let (lowered, full) =
+        (cluster.create_with("l", 1, 1, &settings), cluster.create_with("f", 2, 1, &settings));
+    let registry = open_with(&disk, &cluster, seldom).0;
+    let [lowered, full] = [lowered, full].map(|id| registry.get(id, 0).unwrap());
+    let value = vec![7; 400_000];
+    for _ in 0..8 {
+        runtime.block_on(append_value(&lowered, &value));
+        runtime.block_on(append_value(&full, &value));
+    }
+    cluster.change(set(ConfigResource::Topic(lowered.id().topic_id), "retention.bytes", "1000000"));
+    registry.0.follow(&cluster.0);
+    until(|| lowered.log_start() > Offset(0));
+    assert_eq!(full.log_start(), Offset(0));
+
+    for _ in 0..8 {
+        runtime.block_on(append_value(&lowered, &value));
+    }
+    let start = lowered.log_start();
+    // Of what is to go, a few lines have to be written first.
+    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64 + 100_000);
+    let append = full.append(vec![batch_of(&vec![7; 900_000])], AppendOptions::CLIENT);
+    let refused = runtime.block_on(append);
+    assert!(matches!(refused, Err(PartitionError::Full(_))), "{refused:?}");
+    until(|| lowered.log_start() > start);
 }
 
 #[test]

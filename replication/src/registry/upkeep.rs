@@ -11,7 +11,8 @@ use floodmark_storage::log::CompactionControl;
 use parking_lot::{Condvar, Mutex};
 
 use super::Shared;
-use crate::partition::{PartitionError, PartitionHandle, PartitionId};
+use crate::lasting::{Trouble, Word};
+use crate::partition::{PartitionError, PartitionHandle, PartitionId, RetentionDue};
 
 /// How often something is done for each partition that may need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Periods {
     pub release: Duration,
     /// Retention: `log.retention.check.interval.ms`.
     pub retention: Duration,
+    /// A look for partitions for which retention cannot wait as long: settings have changed, or a disk is full.
+    pub urgent_retention: Duration,
     /// Forgetting silent producers: `producer.id.expiration.check.interval.ms`.
     pub expiry: Duration,
     /// A look for logs to compact: `log.cleaner.backoff.ms`.
@@ -35,6 +38,7 @@ impl Default for Periods {
             flush: Duration::from_millis(200),
             release: Duration::from_secs(60),
             retention: Duration::from_secs(300),
+            urgent_retention: Duration::from_secs(2),
             expiry: Duration::from_secs(600),
             compaction: Duration::from_secs(15),
         }
@@ -135,14 +139,15 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<(), LogError> {
 
 fn spawn(
     shared: &Arc<Shared>,
-    name: &str,
+    name: &'static str,
     run: impl FnOnce(Weak<Shared>, Arc<Stop>) + Send + 'static,
 ) -> Result<(), LogError> {
     let (weak, stop) = (Arc::downgrade(shared), Arc::clone(&shared.upkeep.stop));
     stop.state.lock().running += 1;
     let running = Running(Arc::clone(&stop));
+    let vital = shared.vitals.hold(name);
     let work = move || {
-        let _running = running;
+        let _held = (running, vital);
         run(weak, stop);
     };
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(work);
@@ -161,7 +166,8 @@ impl Drop for Running {
 
 fn keep_up(shared: &Weak<Shared>, stop: &Stop, periods: Periods) {
     let start = Stopwatch::start;
-    let (mut released, mut retained, mut expired) = (start(), start(), start());
+    let (mut released, mut retained, mut expired, mut looked) = (start(), start(), start(), start());
+    let failing = Trouble::default();
     let is_due = |last: &mut Stopwatch, period: Duration| {
         let is_due = last.elapsed() >= period;
         if is_due {
@@ -176,8 +182,11 @@ fn keep_up(shared: &Weak<Shared>, stop: &Stop, periods: Periods) {
         if is_due(&mut released, periods.release) {
             each(shared.all_with(|_| true), stop, PartitionHandle::release_idle);
         }
+        if is_due(&mut looked, periods.urgent_retention) {
+            each(short_of_room(shared.all_with(|_| true)), stop, |one| apply_retention(one, &failing));
+        }
         if is_due(&mut retained, periods.retention) {
-            each(shared.all_with(|_| true), stop, apply_retention);
+            each(shared.all_with(|_| true), stop, |one| apply_retention(one, &failing));
         }
         if is_due(&mut expired, periods.expiry) {
             each(shared.all_with(|_| true), stop, PartitionHandle::expire_producers);
@@ -191,17 +200,34 @@ fn each(partitions: Vec<PartitionHandle>, stop: &Stop, act: impl Fn(&PartitionHa
     in_order.take_while(|_| !stop.is_asked()).for_each(act);
 }
 
-fn apply_retention(partition: &PartitionHandle) {
+/// Of these, those that retention should look at now.
+fn short_of_room(all: Vec<PartitionHandle>) -> Vec<PartitionHandle> {
+    let due: Vec<RetentionDue> = all.iter().map(PartitionHandle::take_retention_due).collect();
+    if due.contains(&RetentionDue::Everywhere) {
+        return all;
+    }
+    all.into_iter().zip(due).filter(|(_, due)| *due == RetentionDue::Here).map(|(one, _)| one).collect()
+}
+
+/// `failing` is for all partitions: on a full disk it may be all of them that fail, time and again.
+fn apply_retention(partition: &PartitionHandle, failing: &Trouble) {
     match partition.apply_retention() {
         Ok(reasons) if reasons.is_empty() => {}
         Ok(reasons) => {
+            failing.end();
             tracing::info!(partition = %partition.id(), segments = reasons.len(), start = %partition.log_start(), "retention removed segments");
         }
         // It may have been closed since.
         Err(PartitionError::Closed) => {}
-        Err(reason) => {
-            tracing::error!(partition = %partition.id(), error = %reason, "retention failed");
-        }
+        Err(reason) => match failing.meet() {
+            Some(Word::Begins) => {
+                tracing::error!(partition = %partition.id(), error = %reason, "retention failed");
+            }
+            Some(Word::Lasts { times } | Word::Over { times }) => {
+                tracing::error!(partition = %partition.id(), error = %reason, times, "retention failed again");
+            }
+            None => {}
+        },
     }
 }
 

@@ -11,7 +11,7 @@ use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
 /// The version of all calls between brokers; rises where an older program would misunderstand.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = if cfg!(feature = "other-protocol") { 2 } else { 1 };
 
 pub(crate) const CLUSTER: &str = "fm-cluster";
 pub(crate) const FROM: &str = "fm-from";
@@ -73,7 +73,12 @@ impl IdentityCheck {
         self.judge(metadata, from).map_err(|(refusal, status)| {
             let mut told = self.told.lock();
             if told.len() < TOLD_MAX && told.insert((from, refusal)) {
-                tracing::warn!(from, reason = status.message(), "a call between brokers was refused");
+                let reason = status.message();
+                match refusal {
+                    // As it goes while a cluster forms and while a broker joins: who called asks again.
+                    Refusal::NoCluster => tracing::debug!(from, reason, "a call between brokers was refused"),
+                    _ => tracing::warn!(from, reason, "a call between brokers was refused"),
+                }
             }
             status
         })

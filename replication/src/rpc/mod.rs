@@ -2,10 +2,12 @@
 //!
 //! - [`peers`]: where brokers are, and one channel for each and each purpose
 //! - [`identity`]: what every call says of both ends, and what is refused
+//! - `reason`: why a call failed, in words
 //! - [`replica_server`], `replica_client`: both ends of a follower's call to its leader
 
 pub mod identity;
 pub mod peers;
+mod reason;
 pub(crate) mod replica_client;
 pub mod replica_server;
 
@@ -14,6 +16,7 @@ pub(crate) mod gate;
 
 pub use identity::{IdentityCheck, PeerIdentity, caller};
 pub use peers::{Address, PeerError, Peers, Purpose};
+pub use reason::reason;
 
 /// What the cluster calls the listener of brokers among themselves.
 pub const BROKER_LISTENER: &str = "BROKER";

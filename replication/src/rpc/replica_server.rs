@@ -104,12 +104,14 @@ impl ReplicaService {
         loop {
             if call.asked.is_some() {
                 call.gather();
+            } else {
+                call.look_ahead();
             }
             call.read_disk();
             let due = call.reply_due();
             if due.is_some_and(|due| due <= Instant::now()) {
                 call.asked = None;
-                let parts = call.serving.take_reply();
+                let parts = call.serving.take_reply(Instant::now());
                 if replies.send(Ok(FetchReply { parts })).await.is_err() {
                     return Ok(());
                 }
@@ -197,7 +199,9 @@ impl Call<'_> {
             self.serving.grant(bytes);
         }
         if request.wants_reply {
-            self.asked.get_or_insert_with(Instant::now);
+            let now = Instant::now();
+            self.serving.on_asked(now);
+            self.asked.get_or_insert(now);
         }
         Ok(())
     }
@@ -264,6 +268,15 @@ impl Call<'_> {
             };
             self.serving.on_found(&turn, found, Instant::now());
             self.let_go(turn.slot);
+        }
+    }
+
+    /// Has the disk read for who is far behind before it asks for more.
+    fn look_ahead(&mut self) {
+        let Some((slot, fetch)) = self.serving.next_ahead() else { return };
+        let held = self.held.get(&slot);
+        if held.is_some_and(|held| matches!(held.partition.replica_fetch_in_memory(&fetch, 0), Ok(None))) {
+            self.serving.on_still_behind(slot);
         }
     }
 

@@ -3,17 +3,20 @@
 
 use bytes::Bytes;
 use floodmark_proto::batch::{
-    BatchBuilder, BatchError, BatchHeader, DecompressLimits, EndTransactionMarker, Record, Records,
-    TransactionResult,
+    BatchBuilder, BatchError, BatchHeader, DecompressLimits, EndTransactionMarker, Records, TransactionResult,
 };
 use floodmark_proto::ids::{Offset, TimestampMs};
 
-use super::offset_map::{MapFull, OffsetMap};
+use super::offset_map::{KeyHash, MapFull, OffsetMap};
 use super::transactions::{AbortedTransactions, LastOfProducers, MetTransactions};
 use crate::index::AbortedTransaction;
 
 /// Records decoded at a time; a batch that needs more was not written through this log.
 const DECODED_MAX: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+
+/// Records whose places in the key map are brought into the caches together; so few that they are there still when they are used, and that what
+/// is kept of them is small, however many records a batch unpacks to.
+const RECORDS_A_LOOK: usize = 1024;
 
 /// Notes the newest offset of each key of a log's dirty part.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct KeyMapper<'a> {
     first_dirty: Offset,
     aborted: &'a AbortedTransactions,
     covered: Offset,
+    /// The keys to be noted next; kept for their memory, as `scratch` is.
+    next_keys: Vec<(KeyHash, Offset)>,
     scratch: Vec<u8>,
     unreadable: u64,
 }
@@ -41,7 +46,15 @@ impl<'a> KeyMapper<'a> {
     /// Maps records at and after `first_dirty` into `map`.
     #[must_use]
     pub fn new(map: OffsetMap, first_dirty: Offset, aborted: &'a AbortedTransactions) -> KeyMapper<'a> {
-        KeyMapper { map, first_dirty, aborted, covered: first_dirty, scratch: Vec::new(), unreadable: 0 }
+        KeyMapper {
+            map,
+            first_dirty,
+            aborted,
+            covered: first_dirty,
+            next_keys: Vec::with_capacity(RECORDS_A_LOOK),
+            scratch: Vec::new(),
+            unreadable: 0,
+        }
     }
 
     /// Takes the keys of the next batch. Where the map is full, coverage ends before the record that found no room, and nothing
@@ -59,15 +72,54 @@ impl<'a> KeyMapper<'a> {
 
     /// The outer error is the batch's, the inner one the map's.
     fn add_keys(&mut self, batch: &[u8]) -> Result<Result<(), MapFull>, BatchError> {
-        for record in Records::open(batch, &DECODED_MAX, &mut self.scratch)? {
-            let record = record?;
-            let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty) else { continue };
-            if let Err(full) = self.map.put(key, record.offset) {
-                self.covered = record.offset;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let added = self.add_records(batch, &mut scratch);
+        self.scratch = scratch;
+        added
+    }
+
+    fn add_records(
+        &mut self,
+        batch: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<Result<(), MapFull>, BatchError> {
+        let mut records = Records::open(batch, &DECODED_MAX, scratch)?;
+        loop {
+            self.next_keys.clear();
+            let (mut count, mut read) = (0, Ok(()));
+            for record in records.by_ref().take(RECORDS_A_LOOK) {
+                count += 1;
+                match record {
+                    Ok(record) => {
+                        if let Some(key) = record.key.filter(|_| record.offset >= self.first_dirty) {
+                            self.next_keys.push((self.map.hash(key), record.offset));
+                        }
+                    }
+                    Err(e) => {
+                        read = Err(e);
+                        break;
+                    }
+                }
+            }
+            if let Err(full) = self.note_keys() {
                 return Ok(Err(full));
             }
+            read?;
+            if count < RECORDS_A_LOOK {
+                return Ok(Ok(()));
+            }
         }
-        Ok(Ok(()))
+    }
+
+    fn note_keys(&mut self) -> Result<(), MapFull> {
+        self.map.approach(self.next_keys.iter().map(|(key, _)| *key));
+        for (key, offset) in &self.next_keys {
+            if let Err(full) = self.map.put(*key, *offset) {
+                self.covered = *offset;
+                return Err(full);
+            }
+        }
+        Ok(())
     }
 
     /// Ends the mapping.
@@ -131,12 +183,21 @@ pub struct Standing {
     pub may_grow: bool,
 }
 
+/// What must be known of a record to judge it.
+#[derive(Debug, Clone, Copy)]
+struct BatchRecord {
+    offset: Offset,
+    key: Option<KeyHash>,
+    is_tombstone: bool,
+}
+
 /// Judges the batches of one pass, in log order from the first batch of the log on.
 #[derive(Debug)]
 pub struct BatchFilter {
     facts: FilterFacts,
     met: MetTransactions,
-    /// Which records of the batch at hand stay; kept for its memory.
+    /// The records to be judged next, and which of the batch's stay; kept for their memory.
+    next_records: Vec<BatchRecord>,
     stays: Vec<bool>,
     scratch: Vec<u8>,
     counts: FilterCounts,
@@ -151,6 +212,7 @@ impl BatchFilter {
         BatchFilter {
             facts,
             met: MetTransactions::default(),
+            next_records: Vec::with_capacity(RECORDS_A_LOOK),
             stays: Vec::new(),
             scratch: Vec::new(),
             counts: FilterCounts::default(),
@@ -222,13 +284,28 @@ impl BatchFilter {
         let records = Records::open(batch, &DECODED_MAX, scratch)?;
         self.stays.clear();
         let (mut kept, mut keyless, mut has_tombstone) = (0usize, 0, false);
-        for record in records.clone() {
-            let record = record?;
-            let stays = self.stays(&record, header);
-            kept += usize::from(stays);
-            keyless += u64::from(record.key.is_none() && !stays);
-            has_tombstone |= stays && record.value.is_none();
-            self.stays.push(stays);
+        let mut left = records.clone();
+        loop {
+            self.next_records.clear();
+            for record in left.by_ref().take(RECORDS_A_LOOK) {
+                let record = record?;
+                self.next_records.push(BatchRecord {
+                    offset: record.offset,
+                    key: record.key.map(|key| self.facts.keys.map.hash(key)),
+                    is_tombstone: record.value.is_none(),
+                });
+            }
+            self.facts.keys.map.approach(self.next_records.iter().filter_map(|record| record.key));
+            for record in &self.next_records {
+                let stays = self.stays(record, header);
+                kept += usize::from(stays);
+                keyless += u64::from(record.key.is_none() && !stays);
+                has_tombstone |= stays && record.is_tombstone;
+                self.stays.push(stays);
+            }
+            if self.next_records.len() < RECORDS_A_LOOK {
+                break;
+            }
         }
         self.counts.keyless_dropped += keyless;
         if kept == 0 {
@@ -249,13 +326,13 @@ impl BatchFilter {
         }
     }
 
-    fn stays(&self, record: &Record<'_>, header: &BatchHeader) -> bool {
+    fn stays(&self, record: &BatchRecord, header: &BatchHeader) -> bool {
         if record.offset >= self.facts.keys.covered {
             return true;
         }
         let Some(key) = record.key else { return false };
         let is_newest = self.facts.keys.map.newest(key).is_none_or(|newest| record.offset >= newest);
-        is_newest && (record.value.is_some() || !self.is_past_horizon(header))
+        is_newest && (!record.is_tombstone || !self.is_past_horizon(header))
     }
 
     fn judge_control(

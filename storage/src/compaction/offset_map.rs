@@ -1,6 +1,8 @@
 //! Key to newest offset in bounded memory: a table of keyed 128-bit hashes, so that a key costs 24 bytes whatever its length,
 //! and nobody who does not know the hash keys can make two keys collide.
 
+use std::hint::black_box;
+
 use floodmark_proto::ids::Offset;
 use siphasher::sip128::SipHasher13;
 
@@ -17,6 +19,10 @@ pub struct OffsetMap {
     len: usize,
     len_max: usize,
 }
+
+/// A key as one map knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyHash([u64; 2]);
 
 /// The map has no room for another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,46 +61,64 @@ impl OffsetMap {
         self.len == 0
     }
 
-    /// Notes that `key` was written at `offset`; a lower one than noted before changes nothing. Fails, changing nothing,
+    /// What the map knows a key by.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> KeyHash {
+        let hash = self.hasher.hash(key);
+        KeyHash([hash.h1, hash.h2])
+    }
+
+    /// Brings the slots of keys that will be asked for at once into the caches. The table is far larger than those, so that each look into it
+    /// waits for memory; looks that do not wait for one another wait at the same time.
+    pub fn approach(&self, keys: impl Iterator<Item = KeyHash>) {
+        let mut seen = 0;
+        for hash in keys {
+            seen |= self.slots[self.place(hash)][2];
+        }
+        black_box(seen);
+    }
+
+    /// Notes that a key was written at `offset`; a lower one than noted before changes nothing. Fails, changing nothing,
     /// where the key is new and there is no room.
-    pub fn put(&mut self, key: &[u8], offset: Offset) -> Result<(), MapFull> {
-        let (hash, at) = self.find(key);
+    pub fn put(&mut self, key: KeyHash, offset: Offset) -> Result<(), MapFull> {
+        let at = self.find(key);
         let stored = offset.0 as u64 + 1;
         if self.slots[at][2] == 0 {
             if self.len == self.len_max {
                 return Err(MapFull);
             }
             self.len += 1;
-            self.slots[at] = [hash[0], hash[1], stored];
+            self.slots[at] = [key.0[0], key.0[1], stored];
         } else {
             self.slots[at][2] = self.slots[at][2].max(stored);
         }
         Ok(())
     }
 
-    /// The newest offset noted for `key`.
+    /// The newest offset noted for a key.
     #[must_use]
-    pub fn newest(&self, key: &[u8]) -> Option<Offset> {
+    pub fn newest(&self, key: KeyHash) -> Option<Offset> {
         if self.len == 0 {
             return None;
         }
-        let (_, at) = self.find(key);
-        self.slots[at][2].checked_sub(1).map(|offset| Offset(offset as i64))
+        self.slots[self.find(key)][2].checked_sub(1).map(|offset| Offset(offset as i64))
     }
 
-    /// The slot of `key`, or the free one where it belongs. There is always a free one.
-    fn find(&self, key: &[u8]) -> ([u64; 2], usize) {
-        let hash = self.hasher.hash(key);
-        let count = self.slots.len();
-        // A hash as a fraction of the table: any number of slots serves, not only powers of two.
-        let mut at = ((u128::from(hash.h1) * count as u128) >> 64) as usize;
+    /// The slot of a key, or the free one where it belongs. There is always a free one.
+    fn find(&self, key: KeyHash) -> usize {
+        let mut at = self.place(key);
         loop {
             let slot = &self.slots[at];
-            if slot[2] == 0 || (slot[0] == hash.h1 && slot[1] == hash.h2) {
-                return ([hash.h1, hash.h2], at);
+            if slot[2] == 0 || slot[..2] == key.0 {
+                return at;
             }
-            at = if at + 1 == count { 0 } else { at + 1 };
+            at = if at + 1 == self.slots.len() { 0 } else { at + 1 };
         }
+    }
+
+    /// Where looking for a key begins. A hash as a fraction of the table: any number of slots serves, not only powers of two.
+    fn place(&self, key: KeyHash) -> usize {
+        ((u128::from(key.0[0]) * self.slots.len() as u128) >> 64) as usize
     }
 }
 
@@ -110,22 +134,22 @@ mod tests {
     fn a_full_map_says_so_and_still_takes_keys_it_knows() {
         let mut map = OffsetMap::new(24 * 16, 1_000, (1, 2));
         let mut taken = 0;
-        while map.put(&[taken], Offset(i64::from(taken))).is_ok() {
+        while map.put(map.hash(&[taken]), Offset(i64::from(taken))).is_ok() {
             taken += 1;
         }
         assert_eq!((taken, map.len()), (14, 14));
-        assert_eq!(map.put(&[3], Offset(99)), Ok(()));
-        assert_eq!(map.newest(&[3]), Some(Offset(99)));
-        assert_eq!(map.put(&[200], Offset(100)), Err(MapFull));
-        assert_eq!(map.newest(&[200]), None);
+        assert_eq!(map.put(map.hash(&[3]), Offset(99)), Ok(()));
+        assert_eq!(map.newest(map.hash(&[3])), Some(Offset(99)));
+        assert_eq!(map.put(map.hash(&[200]), Offset(100)), Err(MapFull));
+        assert_eq!(map.newest(map.hash(&[200])), None);
     }
 
     #[test]
     fn the_smallest_budget_holds_a_key() {
         let mut map = OffsetMap::new(0, u64::MAX, (1, 2));
-        assert_eq!(map.put(b"", Offset(i64::MAX)), Ok(()));
-        assert_eq!(map.put(b"a", Offset(1)), Err(MapFull));
-        assert_eq!(map.newest(b""), Some(Offset(i64::MAX)));
+        assert_eq!(map.put(map.hash(b""), Offset(i64::MAX)), Ok(()));
+        assert_eq!(map.put(map.hash(b"a"), Offset(1)), Err(MapFull));
+        assert_eq!(map.newest(map.hash(b"")), Some(Offset(i64::MAX)));
     }
 
     #[test]
@@ -133,7 +157,7 @@ mod tests {
         assert!(OffsetMap::new(1 << 30, 10, (0, 0)).slots.len() < 20);
         assert!(OffsetMap::new(2_400, 1 << 40, (0, 0)).slots.len() <= 100);
         let mut exact = OffsetMap::new(1 << 30, 1_000, (5, 6));
-        assert!((0..1_000i64).all(|n| exact.put(&n.to_le_bytes(), Offset(n)).is_ok()));
+        assert!((0..1_000i64).all(|n| exact.put(exact.hash(&n.to_le_bytes()), Offset(n)).is_ok()));
     }
 
     proptest! {
@@ -142,13 +166,13 @@ mod tests {
             let mut map = OffsetMap::new(24 * 100, 60, (seed, !seed));
             let mut model = HashMap::new();
             for (key, offset) in puts {
-                prop_assert_eq!(map.put(&[key], Offset(offset)), Ok(()));
+                prop_assert_eq!(map.put(map.hash(&[key]), Offset(offset)), Ok(()));
                 let newest = model.entry(key).or_insert(offset);
                 *newest = offset.max(*newest);
             }
             prop_assert_eq!(map.len(), model.len());
             for key in 0..60 {
-                prop_assert_eq!(map.newest(&[key]), model.get(&key).copied().map(Offset));
+                prop_assert_eq!(map.newest(map.hash(&[key])), model.get(&key).copied().map(Offset));
             }
         }
     }

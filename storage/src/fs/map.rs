@@ -60,6 +60,15 @@ impl FileMap {
         }
     }
 
+    /// True where every page of `range` is in memory now, and none has turned out to be unreadable.
+    #[must_use]
+    pub fn is_resident(&self, range: &Range<usize>) -> bool {
+        match &self.held {
+            Held::Copied(_) => true,
+            Held::Mapped { map, guard } => !guard.is_damaged() && is_resident(map, range),
+        }
+    }
+
     /// Fails if a page of this map turned out to be unreadable since it was made; what was read from it is then not to be
     /// trusted. To be asked after bytes were used, not before.
     pub fn check(&self) -> io::Result<()> {

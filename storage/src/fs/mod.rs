@@ -170,8 +170,15 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn size(&self) -> io::Result<u64>;
     /// Reads at `at`; fewer bytes than asked for, at the end zero.
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
+    /// The same of what the system has in memory, without waiting for the disk: fewer bytes where the rest would have to be waited
+    /// for, an error where that are all, or where a file system cannot tell.
+    fn read_at_hand(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes at `at`, and may write less than all of it.
     fn write_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize>;
+    /// The same of bytes that nobody reads soon: the system need not keep them in memory, and begins to write them at once where it can.
+    fn write_passing_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        self.write_at(from, at)
+    }
     /// Cuts or extends with zeros.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
     /// Returns once all bytes written before are durable. After an error the state of the file is unknown for ever.
@@ -188,7 +195,24 @@ pub struct DiskLock(#[expect(dead_code, reason = "held for its drop alone")] Box
 trait LockHeld: Send + Sync + fmt::Debug {}
 
 /// Writes all of `slices` at `at`. Stops at the first error, having written part.
-pub fn write_all_at(file: &dyn DiskFile, slices: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+pub fn write_all_at(file: &dyn DiskFile, slices: &mut [IoSlice<'_>], at: u64) -> io::Result<()> {
+    write_all(|now, at| file.write_at(now, at), slices, at)
+}
+
+/// The same by [`DiskFile::write_passing_at`].
+pub(crate) fn write_all_passing_at(
+    file: &dyn DiskFile,
+    slices: &mut [IoSlice<'_>],
+    at: u64,
+) -> io::Result<()> {
+    write_all(|now, at| file.write_passing_at(now, at), slices, at)
+}
+
+fn write_all(
+    write: impl Fn(&[IoSlice<'_>], u64) -> io::Result<usize>,
+    slices: &mut [IoSlice<'_>],
+    mut at: u64,
+) -> io::Result<()> {
     // One system call takes 1,024 slices at most.
     const SLICES_A_CALL: usize = 1024;
     let mut rest = slices;
@@ -196,7 +220,7 @@ pub fn write_all_at(file: &dyn DiskFile, slices: &mut [IoSlice<'_>], mut at: u64
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
         let now = &rest[..rest.len().min(SLICES_A_CALL)];
-        match file.write_at(now, at) {
+        match write(now, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 at += written as u64;

@@ -2,14 +2,14 @@
 #![allow(clippy::disallowed_methods, reason = "this is the file the other files are sent to")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint};
 
@@ -105,6 +105,10 @@ impl Disk for RealDisk {
 
 impl LockHeld for File {}
 
+/// `RWF_DONTCACHE` (include/uapi/linux/fs.h, since Linux 6.14), which has no name in rustix yet: written to the disk at once, in the background,
+/// and then out of the page cache. What is read back meanwhile, and what a sync says, is as of any other write.
+const PASSING: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
+
 #[derive(Debug)]
 struct RealFile(File);
 
@@ -117,10 +121,22 @@ impl DiskFile for RealFile {
         self.0.read_at(into, at)
     }
 
+    fn read_at_hand(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        Ok(rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(into)], at, ReadWriteFlags::NOWAIT)?)
+    }
+
     fn write_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         match from {
             [one] => self.0.write_at(one, at),
             many => Ok(rustix::io::pwritev(&self.0, many, at)?),
+        }
+    }
+
+    fn write_passing_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        match rustix::io::pwritev2(&self.0, from, at, PASSING) {
+            // What this system or this file system does not know, or a filter of calls does not let through, is written as anything else.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => self.write_at(from, at),
+            written => Ok(written?),
         }
     }
 
@@ -134,5 +150,33 @@ impl DiskFile for RealFile {
 
     fn map(&self, bytes: u64) -> io::Result<FileMap> {
         FileMap::of_file(&self.0, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{read_full_at, write_all_passing_at};
+
+    #[test]
+    fn what_passes_is_read_back_as_anything_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&dir.path().join("file"), OpenMode::Create).unwrap();
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        let mut at = 0;
+        // Pieces that end inside of pages, which the next one goes on in.
+        for piece in bytes.chunks(70_001) {
+            let (first, second) = piece.split_at(piece.len() / 3);
+            let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+            write_all_passing_at(&*file, &mut slices, at).unwrap();
+            at += piece.len() as u64;
+            let mut read = vec![0; at as usize];
+            assert_eq!(read_full_at(&*file, &mut read, 0).unwrap(), read.len());
+            assert!(read == bytes[..read.len()]);
+        }
+        file.sync(SyncPoint::AppendData).unwrap();
+        let mut read = vec![0; bytes.len() + 1];
+        assert_eq!(read_full_at(&*file, &mut read, 0).unwrap(), bytes.len());
+        assert!(read[..bytes.len()] == bytes);
     }
 }

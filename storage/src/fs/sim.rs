@@ -1,6 +1,8 @@
 //! A disk in memory that keeps what was synced and holds back the rest, so that a test can cut its power at any moment and
-//! see every state a real disk might be left in. Also fails on demand: errors, short writes, no space, unreadable ranges.
+//! see every state a real disk might be left in. Also fails on demand: errors, short writes, no space, unreadable ranges. What of its files
+//! is in memory is a matter of chance.
 
+mod at_hand;
 mod crash;
 mod faults;
 
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint, parent};
+use at_hand::AtHand;
 pub use faults::{Fault, FaultKind, FaultOn};
 
 /// A simulated disk; clones share it, as processes share a disk.
@@ -45,6 +48,7 @@ struct State {
     maps: Vec<LiveMap>,
     violations: Vec<String>,
     bytes_read: u64,
+    at_hand: AtHand,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -112,10 +116,22 @@ impl SimDisk {
         self.state.lock().operations
     }
 
+    /// Maps that somebody holds.
+    #[must_use]
+    pub fn live_maps(&self) -> usize {
+        let state = self.state.lock();
+        state.maps.iter().filter(|map| map.alive.strong_count() > 0).count()
+    }
+
     /// Bytes read so far, maps included: what recovery costs.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.state.lock().bytes_read
+    }
+
+    /// From now on all of every file is in memory. Otherwise a third of the reads that may not wait find nothing there, and a third a part.
+    pub fn keep_all_at_hand(&self) {
+        self.state.lock().at_hand.all = true;
     }
 
     /// Makes every sync of this name do nothing while it reports success.
@@ -254,6 +270,7 @@ impl State {
             faults: faults::Faults::default(),
             violations: Vec::new(),
             bytes_read: 0,
+            at_hand: AtHand::default(),
         }
     }
 
@@ -497,6 +514,14 @@ impl DiskFile for SimFile {
         into[..n].copy_from_slice(&live[from..from + n]);
         state.bytes_read += n as u64;
         Ok(n)
+    }
+
+    fn read_at_hand(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let found = self.disk.state.lock().at_hand.of(into.len());
+        match found {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(bytes) => self.read_at(&mut into[..bytes], at),
+        }
     }
 
     fn write_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {

@@ -33,8 +33,8 @@ use syncs::Syncs;
 
 /// Bytes written in one group. Past this a larger write is no cheaper by the byte, and those who wait for it wait longer.
 const GROUP_BYTES: usize = 1 << 20;
-/// Bytes that are worth a write of their own beside a sync, so that the disk thread has less to write when that has ended.
-const WRITE_BESIDE_BYTES: usize = 128 << 10;
+/// Bytes that are worth a write of their own beside a sync, so that the disk has less to wait for when that has ended.
+const WRITE_BESIDE_BYTES: usize = 16 << 10;
 /// Groups that a caller writes for others before a disk thread takes over: it has work of its own.
 const GROUPS_FOR_OTHERS: usize = 16;
 

@@ -19,23 +19,21 @@ use std::sync::Arc;
 
 use floodmark_proto::ids::Offset;
 
-use super::filter::{LINE_BYTES, line_of, lines_for, may_hold, set};
-use super::{Direction, Entry, KeySeed, Posting};
+use super::filter::{LINE_BYTES, line_of, may_hold};
+use super::{Direction, KeySeed, Posting};
 use crate::format_error::{FormatError, Place};
 use crate::fs::{DiskFile, read_full_at};
 
 const FILE: &str = "key index";
-const MAGIC: &[u8; 8] = b"FMKEYIDX";
-const VERSION: u32 = 1;
+pub(super) const MAGIC: &[u8; 8] = b"FMKEYIDX";
+pub(super) const VERSION: u32 = 1;
 pub(super) const BLOCK_BYTES: usize = 1024;
-const PAYLOAD_BYTES: usize = BLOCK_BYTES - 4;
-const LINES_A_BLOCK: usize = PAYLOAD_BYTES / LINE_BYTES;
+pub(super) const PAYLOAD_BYTES: usize = BLOCK_BYTES - 4;
+pub(super) const LINES_A_BLOCK: usize = PAYLOAD_BYTES / LINE_BYTES;
 const KEY_BYTES: usize = 16;
-const KEYS_A_BLOCK: usize = 63;
-/// What a block holds on average, so that few overflow.
-const KEYS_A_BUCKET: u64 = 48;
-const POSTING_BYTES: usize = 8;
-const POSTINGS_A_BLOCK: u32 = 127;
+pub(super) const KEYS_A_BLOCK: usize = 63;
+pub(super) const POSTING_BYTES: usize = 8;
+pub(super) const POSTINGS_A_BLOCK: u32 = 127;
 /// A segment of 2 GiB has fewer records than this would need.
 const BLOCKS_MAX: u64 = (64 << 30) / BLOCK_BYTES as u64;
 
@@ -109,91 +107,6 @@ pub(crate) struct KeyIndex {
 enum Found {
     One(Posting),
     Many { first: u32, count: u32 },
-}
-
-/// Makes the bytes of an index. `entries` may be in any order.
-pub(crate) fn encode(mut entries: Vec<Entry>, seed: KeySeed, indexed: &Indexed) -> Vec<u8> {
-    entries.sort_unstable();
-    let keys = entries.chunk_by(|a, b| a.hash == b.hash).count() as u64;
-    let (lines, buckets) = (lines_for(keys), keys.div_ceil(KEYS_A_BUCKET).max(1));
-    let mut filter = vec![0u8; lines as usize * LINE_BYTES];
-    let mut key_blocks: Vec<Vec<[u32; 4]>> = Vec::with_capacity(buckets as usize);
-    let mut postings: Vec<Posting> = Vec::new();
-    let mut waiting: Vec<[u32; 4]> = Vec::new();
-    let take_block = |waiting: &mut Vec<[u32; 4]>| -> Vec<[u32; 4]> {
-        waiting.drain(..waiting.len().min(KEYS_A_BLOCK)).collect()
-    };
-    for of_bucket in entries.chunk_by_mut(|a, b| line_of(a.hash, buckets) == line_of(b.hash, buckets)) {
-        let Some(bucket) = of_bucket.first().map(|e| line_of(e.hash, buckets) as usize) else { continue };
-        while key_blocks.len() < bucket {
-            key_blocks.push(take_block(&mut waiting));
-        }
-        for entry in of_bucket.iter() {
-            set(&mut filter[line_of(entry.hash, lines) as usize * LINE_BYTES..][..LINE_BYTES], entry.hash);
-        }
-        // Within a bucket two keys of one tag cannot be told apart; then their records stand together, in order.
-        of_bucket.sort_unstable_by_key(|e| (e.hash as u32, e.posting));
-        for of_key in of_bucket.chunk_by(|a, b| a.hash as u32 == b.hash as u32) {
-            let (tag, count) = (of_key[0].hash as u32, of_key.len() as u32);
-            if let [only] = of_key {
-                waiting.push([tag, 1, only.posting.offset, only.posting.position]);
-            } else {
-                waiting.push([tag, count, postings.len() as u32, 0]);
-                postings.extend(of_key.iter().map(|e| e.posting));
-            }
-        }
-    }
-    while key_blocks.len() < buckets as usize || !waiting.is_empty() {
-        key_blocks.push(take_block(&mut waiting));
-    }
-    let counts = [keys as u32, lines as u32, buckets as u32, key_blocks.len() as u32, postings.len() as u32];
-    let mut blocks = BlockWriter::new(seed, indexed, counts);
-    filter.chunks(LINES_A_BLOCK * LINE_BYTES).for_each(|lines| blocks.push(lines));
-    for keys in &key_blocks {
-        let mut payload = Vec::with_capacity(PAYLOAD_BYTES);
-        payload.extend((keys.len() as u16).to_be_bytes());
-        payload.extend(keys.iter().flatten().flat_map(|field| field.to_be_bytes()));
-        blocks.push(&payload);
-    }
-    for of_block in postings.chunks(POSTINGS_A_BLOCK as usize) {
-        let fields = of_block.iter().flat_map(|p| [p.offset, p.position]);
-        let payload: Vec<u8> = fields.flat_map(u32::to_be_bytes).collect();
-        blocks.push(&payload);
-    }
-    blocks.bytes
-}
-
-struct BlockWriter {
-    bytes: Vec<u8>,
-    salt: u32,
-}
-
-impl BlockWriter {
-    fn new(seed: KeySeed, indexed: &Indexed, counts: [u32; 5]) -> BlockWriter {
-        let mut head = Vec::with_capacity(PAYLOAD_BYTES);
-        head.extend(MAGIC);
-        head.extend(VERSION.to_be_bytes());
-        head.extend(seed.0.to_be_bytes());
-        head.extend(seed.1.to_be_bytes());
-        head.extend(indexed.base.0.to_be_bytes());
-        head.extend(indexed.end.0.to_be_bytes());
-        head.extend(indexed.bytes.to_be_bytes());
-        head.extend(indexed.last_position.to_be_bytes());
-        head.extend(indexed.last_crc.to_be_bytes());
-        head.extend(counts.into_iter().flat_map(u32::to_be_bytes));
-        let mut writer = BlockWriter { bytes: Vec::new(), salt: 0 };
-        writer.push(&head);
-        writer.salt = u32_at(&writer.bytes, PAYLOAD_BYTES);
-        writer
-    }
-
-    fn push(&mut self, payload: &[u8]) {
-        let (start, number) = (self.bytes.len(), self.bytes.len() / BLOCK_BYTES);
-        self.bytes.extend_from_slice(payload);
-        self.bytes.resize(start + PAYLOAD_BYTES, 0);
-        let crc = checksum(self.salt, number as u32, &self.bytes[start..]);
-        self.bytes.extend(crc.to_be_bytes());
-    }
 }
 
 impl KeyIndex {
@@ -437,7 +350,7 @@ fn read_block(
     Ok(())
 }
 
-fn checksum(salt: u32, number: u32, payload: &[u8]) -> u32 {
+pub(super) fn checksum(salt: u32, number: u32, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&salt.to_be_bytes());
     hasher.update(&number.to_be_bytes());

@@ -5,16 +5,20 @@
 //! its key; but a record of the key that is missing here would never be looked at, so nothing may be missing.
 //!
 //! - this file: hashes, and what of a batch goes into an index
-//! - `map`: the index of the segment being written, in memory
-//! - `file`: the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it
+//! - `map`: the index of the segment being written, in memory; `table`: most of it
+//! - `file`: the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it; `write` makes it of a table
 //! - `whole`: such a file read from end to end, for who looks at it from outside
 
 pub(crate) mod file;
 mod filter;
 pub(crate) mod map;
+pub(crate) mod table;
 mod whole;
+pub(crate) mod write;
 
-use floodmark_proto::batch::{BatchError, BatchHeader, DecompressLimits, Records};
+use floodmark_proto::batch::{
+    BatchError, BatchHeader, CompressionType, DecompressLimits, HEADER_LEN, Records,
+};
 use floodmark_proto::ids::Offset;
 use siphasher::sip::SipHasher13;
 
@@ -45,8 +49,8 @@ pub(crate) struct Posting {
     pub(crate) position: u32,
 }
 
-/// A posting with the hash of its key. In this order an index is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A posting with the hash of its key.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) hash: u64,
     pub(crate) posting: Posting,
@@ -64,8 +68,11 @@ pub enum Direction {
 /// The keys of one batch, hashed. Made by whoever hands a batch in, before it waits for the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BatchKeys {
-    /// Hash of each key, and the record's distance to the batch's first offset. Records without a key are in no stream.
-    pub(crate) hashes: Vec<(u64, u32)>,
+    /// Hash of the first key, and its record's distance to the batch's first offset: most appends of events have one, and it takes no memory
+    /// of its own. Records without a key are in no stream.
+    first: Option<(u64, u32)>,
+    /// The same of all other keys.
+    more: Vec<(u64, u32)>,
 }
 
 impl BatchKeys {
@@ -86,10 +93,22 @@ impl BatchKeys {
     ) -> impl Iterator<Item = Entry> {
         let first = u32::try_from(batch_base - segment_base).unwrap_or(u32::MAX);
         let position = u32::try_from(position).unwrap_or(u32::MAX);
-        self.hashes.iter().map(move |(hash, delta)| Entry {
-            hash: *hash,
-            posting: Posting { offset: first.saturating_add(*delta), position },
+        self.hashes().map(move |(hash, delta)| Entry {
+            hash,
+            posting: Posting { offset: first.saturating_add(delta), position },
         })
+    }
+
+    /// Hash of each key, and the record's distance to the batch's first offset, in their order.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.first.iter().chain(&self.more).copied()
+    }
+
+    fn push(&mut self, hash: u64, delta: u32) {
+        match self.first {
+            None => self.first = Some((hash, delta)),
+            Some(_) => self.more.push((hash, delta)),
+        }
     }
 
     /// The same of a batch that is in the log already: where its records end to make sense, nobody can read on.
@@ -104,18 +123,35 @@ impl BatchKeys {
         if header.attributes.is_control() {
             return Ok(());
         }
-        let mut scratch = Vec::new();
+        match (header.attributes.compression(), batch.get(HEADER_LEN..header.size_bytes())) {
+            // Its header need not be read twice.
+            (Some(CompressionType::None), Some(records)) => {
+                self.gather_records(Records::over_bytes(records, header)?, header, seed)
+            }
+            _ => {
+                let mut scratch = Vec::new();
+                self.gather_records(Records::open(batch, &LOOK_INTO, &mut scratch)?, header, seed)
+            }
+        }
+    }
+
+    fn gather_records(
+        &mut self,
+        records: Records<'_>,
+        header: &BatchHeader,
+        seed: KeySeed,
+    ) -> Result<(), BatchError> {
         let mut next = 0;
-        for record in Records::open(batch, &LOOK_INTO, &mut scratch)? {
+        for record in records {
             let record = record?;
-            let delta = u32::try_from(record.offset_delta).unwrap_or(u32::MAX);
             // One outside its place is one that no offset leads to.
-            if delta < next || record.offset_delta > header.last_offset_delta {
+            if i64::from(record.offset_delta) < next || record.offset_delta > header.last_offset_delta {
                 continue;
             }
-            next = delta + 1;
+            let delta = record.offset_delta as u32;
+            next = i64::from(delta) + 1;
             if let Some(key) = record.key {
-                self.hashes.push((seed.hash(key), delta));
+                self.push(seed.hash(key), delta);
             }
         }
         Ok(())

@@ -4,8 +4,10 @@
 use floodmark_proto::batch::BatchHeader;
 use floodmark_proto::ids::Offset;
 
-use super::file::{BLOCK_BYTES, Blocks, Indexed, KeyIndex, ReadCost, Unusable, encode};
-use super::{BatchKeys, Entry, KeySeed, Posting};
+use super::file::{BLOCK_BYTES, Blocks, Indexed, KeyIndex, ReadCost, Unusable};
+use super::map::KeyMap;
+use super::write::encode;
+use super::{BatchKeys, KeySeed, Posting};
 use crate::format_error::FormatError;
 
 /// A place that an index names.
@@ -63,7 +65,7 @@ pub(crate) struct KeyIndexCheck {
     file: Vec<u8>,
     seed: KeySeed,
     indexed: Indexed,
-    entries: Vec<Entry>,
+    keys: KeyMap,
     /// The last batch of those that the file tells of: position, checksum, end.
     last: Option<(u64, u32, u64)>,
 }
@@ -92,7 +94,7 @@ impl KeyIndexCheck {
             file,
             seed: index.seed(),
             indexed: index.indexed,
-            entries: Vec::new(),
+            keys: KeyMap::new(None),
             last: None,
         })
     }
@@ -103,7 +105,9 @@ impl KeyIndexCheck {
             return;
         }
         let keys = BatchKeys::of_stored(batch, header, self.seed);
-        self.entries.extend(keys.entries(self.indexed.base, header.base_offset, position));
+        for entry in keys.entries(self.indexed.base, header.base_offset, position) {
+            self.keys.push(entry);
+        }
         self.last = Some((position, header.crc, position + header.size_bytes() as u64));
     }
 
@@ -113,7 +117,7 @@ impl KeyIndexCheck {
         if self.indexed.base != base || self.last != Some((last_position, last_crc, bytes)) {
             return Verdict::OfOthers;
         }
-        let right = encode(self.entries, self.seed, &self.indexed);
+        let right = encode(&self.keys.into_table(), self.seed, &self.indexed);
         let (rights, founds) = (right.chunks(BLOCK_BYTES), self.file.chunks(BLOCK_BYTES));
         let Some(block) = rights.zip(founds).position(|(right, found)| right != found) else {
             // The first block says how many there are, so both have as many.

@@ -12,7 +12,7 @@ use super::tail_cache::TailBatch;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::format_error::FormatError;
-use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at};
+use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at, write_all_passing_at};
 use crate::index::{
     AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
 };
@@ -300,8 +300,9 @@ impl Active {
         self.gathered_aborts.extend_from_slice(&aborted.encode());
     }
 
-    /// Writes accepted batches in one call and publishes them; true where aborted transactions were written too.
-    pub(super) fn write(&mut self, batches: &[TailBatch]) -> Result<bool, LogError> {
+    /// Writes accepted batches in one call and publishes them; true where aborted transactions were written too. `are_passing` where nobody
+    /// reads them soon.
+    pub(super) fn write(&mut self, batches: &[TailBatch], are_passing: bool) -> Result<bool, LogError> {
         let Some(last) = batches.last() else { return Ok(false) };
         let path = || self.segment.path(FileKind::Data);
         let Some(files) = &self.files else {
@@ -309,11 +310,12 @@ impl Active {
         };
         let start = self.segment.bytes();
         self.prewrite.claim(self.position);
+        let write = if are_passing { write_all_passing_at } else { write_all_at };
         let written = match batches {
-            [one] => write_all_at(&*files.data, &mut [IoSlice::new(&one.bytes)], start),
+            [one] => write(&*files.data, &mut [IoSlice::new(&one.bytes)], start),
             many => {
                 let mut slices: Vec<IoSlice<'_>> = many.iter().map(|b| IoSlice::new(&b.bytes)).collect();
-                write_all_at(&*files.data, &mut slices, start)
+                write(&*files.data, &mut slices, start)
             }
         };
         written.map_err(LogError::io("append to", &path()))?;

@@ -67,6 +67,9 @@ pub struct Appended {
 /// What became of each batch of a group, in their order.
 pub type AppendOutcomes = Vec<Result<Appended, AppendError>>;
 
+/// Less than this is written into the page cache also by who is far behind. To pass it by waits for the disk, for its queue and for the block in
+/// which the write before has ended; who brings so little may be a thread that may not wait.
+const PASSING_BYTES_MIN: u64 = 256 << 10;
 /// A control record is a handful of bytes, whatever its codec.
 const CONTROL_RECORD: DecompressLimits = DecompressLimits { max_bytes: 64 << 10, max_ratio: 1024 };
 
@@ -246,15 +249,20 @@ impl Log {
         if self.accepted.is_empty() {
             return Ok(());
         }
-        if self.active.write(&self.accepted)? {
+        let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
+        if self.active.write(&self.accepted, self.is_behind && bytes >= PASSING_BYTES_MIN)? {
             self.unsynced.directory.change();
             self.unsynced.transaction_index(self.active.segment.path(FileKind::TransactionIndex));
         }
-        let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
         self.bytes_since_checkpoint += bytes;
+        self.unsynced.bytes += bytes;
         self.unsynced.active.change();
         self.unsynced.since.get_or_insert_with(Stopwatch::start);
-        self.tail.push(&mut self.accepted);
+        if self.is_behind {
+            self.accepted.clear();
+        } else {
+            self.tail.push(&mut self.accepted);
+        }
         Ok(())
     }
 

@@ -19,7 +19,6 @@ use crate::fs::SyncPoint;
 use crate::manifest::Manifest;
 use crate::segment::Segment;
 use crate::segment::name::{FileKind, path_of};
-use crate::segment::walk::HeaderWalk;
 pub use pass::{CleanedGroup, Compaction, CompactionControl};
 
 /// How a pass ended.
@@ -155,16 +154,14 @@ impl Log {
         self.commit_manifest(manifest)?;
         let mut list = Vec::clone(&segments);
         list.splice(at..at + group.old.len(), [segment]);
-        self.shared.keys.before_change(|| {
-            self.shared.swaps.fetch_add(1, Ordering::AcqRel);
-        });
+        self.shared.begin_change(&self.shared.swaps);
         let swapped = self.take_places(&group);
         if swapped.is_ok() {
             self.shared.segments.store(Arc::new(list));
             // Memory would go on to serve aborted records that the transaction index no longer tells of.
             self.tail.forget_before(group.facts.end);
         }
-        self.shared.swaps.fetch_add(1, Ordering::AcqRel);
+        self.shared.end_change(&self.shared.swaps);
         swapped.and_then(|()| self.remove_replaced(&group)).map_err(|e| self.poison(e))?;
         let done = Manifest { replacing: None, ..self.manifest.clone() };
         self.commit_manifest(done)?;
@@ -226,12 +223,7 @@ impl Log {
 }
 
 fn view_of(segment: &Arc<Segment>, wants_time: bool) -> Result<SealedSegment, LogError> {
-    let mut first_timestamp = None;
-    if wants_time {
-        let (source, path) = (segment.source()?, segment.path(FileKind::Data));
-        let first = HeaderWalk::new(&source, &path, 0, segment.bytes()).step()?;
-        first_timestamp = first.map(|(_, header)| header.max_timestamp).filter(|t| *t >= 0);
-    }
+    let first_timestamp = if wants_time { segment.first_timestamp()? } else { None };
     Ok(SealedSegment {
         base: segment.base,
         end: segment.end(),

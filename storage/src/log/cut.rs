@@ -152,11 +152,9 @@ impl Log {
 
     /// Readers wait while `cut` runs, and go on whatever became of it.
     fn cutting(&mut self, cut: impl FnOnce(&mut Log) -> Result<(), LogError>) -> Result<(), LogError> {
-        self.shared.keys.before_change(|| {
-            self.shared.cuts.fetch_add(1, Ordering::AcqRel);
-        });
+        self.shared.begin_change(&self.shared.cuts);
         let outcome = cut(self);
-        self.shared.cuts.fetch_add(1, Ordering::AcqRel);
+        self.shared.end_change(&self.shared.cuts);
         outcome
     }
 

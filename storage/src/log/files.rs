@@ -55,6 +55,18 @@ pub(crate) struct IndexBytes {
     pub(crate) time: Option<u64>,
 }
 
+impl Found {
+    /// Bases of data files that are gone though an index is there, which is made after them. Before the recovery point such an index is
+    /// what a removal left that a crash ended, as are all of them where a truncation was under way.
+    pub(crate) fn missing_data(&self, manifest: Option<&Manifest>) -> Vec<Offset> {
+        if manifest.is_some_and(|m| m.truncating_to.is_some()) {
+            return Vec::new();
+        }
+        let from = manifest.map_or(Offset::ZERO, Manifest::recovery_point);
+        self.indexes.keys().copied().filter(|base| *base >= from && !self.data.contains_key(base)).collect()
+    }
+}
+
 /// Lists `dir`. Names that are not a log's are left alone.
 pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
     let mut found = Found::default();

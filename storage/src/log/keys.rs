@@ -175,9 +175,7 @@ impl LogShared {
         let (file, aside) = segment.write_key_file_aside(image).ok()?;
         let _no_change_now = self.keys.names.lock();
         let is_current = self.keys.is_on.load(Ordering::Acquire)
-            && changes.0.is_multiple_of(2)
-            && changes.1.is_multiple_of(2)
-            && self.changes() == changes
+            && self.is_undisturbed_since(changes)
             && self.lists(segment);
         if is_current && segment.rename_key_file(&aside).is_ok() {
             return Some(file);
@@ -188,10 +186,6 @@ impl LogShared {
 
     fn lists(&self, segment: &Arc<Segment>) -> bool {
         self.segments.load().iter().any(|listed| Arc::ptr_eq(listed, segment))
-    }
-
-    fn changes(&self) -> (u64, u64) {
-        (self.cuts.load(Ordering::Acquire), self.swaps.load(Ordering::Acquire))
     }
 }
 
@@ -211,11 +205,11 @@ impl KeyIndexJob {
             return self.shared.open_head(&self.segment, &mut ReadCost::default());
         }
         let _alone = self.segment.hold_head();
-        let Some((map, is_whole)) = self.segment.frozen_keys() else { return Ok(()) };
+        let Some((table, is_whole)) = self.segment.frozen_keys() else { return Ok(()) };
         let seed = self.shared.keys.seed;
         let extent = (self.segment.bytes(), self.segment.end());
         let image = if is_whole {
-            self.segment.encode_keys(&map, seed)?
+            self.segment.encode_keys(&table, seed)?
         } else {
             // Of what was there when the log was opened the file may not be right; this makes one of both parts.
             self.segment.build_key_index(seed, extent.0, extent.1)?

@@ -4,7 +4,7 @@
 //! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
 //! - `compact`: superseded records out
 //! - `keys`: which records carry which key; `condition`: appends that depend on it
-//! - `recovery`: opening after whatever happened (`durable`, then `tail`; `replay` for producers); `salvage`: giving up what is damaged; `files`, `members`: what lies in the directory
+//! - `recovery`: opening after whatever happened (`durable`, then `tail`; `replay` for producers); `salvage`: giving up what is damaged; `set_aside`: where that goes; `files`, `members`: what lies in the directory
 //! - `reader`: the other side, without locks; `tail_cache`: the newest batches in memory
 
 mod active;
@@ -21,6 +21,7 @@ pub mod recovery;
 mod replay;
 mod retain;
 pub mod salvage;
+mod set_aside;
 mod spare;
 mod sync;
 pub mod tail_cache;
@@ -44,6 +45,7 @@ use active::Active;
 pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
 pub use keys::KeyIndexJob;
 pub use prewrite::PrewriteJob;
+use prewrite::SyncSizes;
 use reader::{LogReader, LogShared};
 use spare::{Spare, SpareNeed};
 pub use sync::SyncJob;
@@ -75,6 +77,7 @@ pub struct Log {
     tail: TailWriter,
     active: Active,
     spare: Spare,
+    sync_sizes: SyncSizes,
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_unsaved: bool,
@@ -91,6 +94,8 @@ pub struct Log {
     /// Counts changes of the manifest and of the tail; a sync that began before one may not speak for the log after it.
     generation: u64,
     bytes_since_checkpoint: u64,
+    /// What is appended is old to everybody else.
+    is_behind: bool,
     /// Alive while a compaction pass is.
     compacting: Weak<()>,
     /// Segments whose key index is to be written, or was not looked at since the log was opened; oldest first.
@@ -108,6 +113,7 @@ struct Unsynced {
     /// Changed transaction indexes, each with the change that came last.
     transaction_indexes: Vec<(PathBuf, u64)>,
     records: u64,
+    bytes: u64,
     since: Option<Stopwatch>,
 }
 
@@ -197,6 +203,29 @@ impl Log {
         self.shared.high_watermark.fetch_max(offset.0, Ordering::AcqRel);
         self.producers.on_high_watermark(offset);
         self.publish_first_unstable();
+    }
+
+    /// Tells a replica's log that what is appended from now on is old to everybody else, or is not any more. Nobody reads such batches in the
+    /// moments after, so neither log nor system keep them in memory, and no synced append waits for the file to grow, so no zeros are written
+    /// ahead.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        if is_behind && !self.is_behind {
+            // What is in memory must end where the log does.
+            self.tail.clear();
+        }
+        self.is_behind = is_behind;
+    }
+
+    /// True where [`Log::set_behind`] has said so last.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.is_behind
+    }
+
+    /// Bytes that were appended since a sync was begun last.
+    #[must_use]
+    pub fn bytes_to_sync(&self) -> u64 {
+        self.unsynced.bytes
     }
 
     /// Forgets producers that have been silent for the configured time; returns how many.

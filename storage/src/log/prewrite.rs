@@ -1,9 +1,10 @@
 //! Zeros written ahead of the log's end, so that a synced append changes no file size: half the latency of a sync, several
-//! times the synced throughput (docs/PERFORMANCE.md). The zeros are written beside the writer, who never waits for more than
-//! one piece of them. Which file gets them, and when, its owner says.
+//! times the synced throughput (docs/PERFORMANCE.md). The zeros are written beside the writer, who waits for them only where it
+//! has come up with them, and then for no more than one piece. Which file gets them, and when, its owner says.
 
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -14,6 +15,33 @@ use crate::fs::{DiskFile, SyncPoint, write_all_at};
 const PIECE_BYTES: usize = 256 << 10;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
+/// Bytes of a sync from which on zeros ahead cost more than they save: the disk moves each byte twice for them, and what they save, the
+/// change of the file's size, costs a sync the same whatever it covers (docs/PERFORMANCE.md).
+const LARGE_SYNC_BYTES: u64 = 768 << 10;
+
+/// How much the syncs of a log cover lately.
+#[derive(Debug, Default)]
+pub(super) struct SyncSizes {
+    /// Of which the newest one makes an eighth.
+    recent: u64,
+}
+
+impl SyncSizes {
+    /// A sync begins, and so much was written since the one before.
+    pub(super) fn on_sync(&mut self, bytes: u64) {
+        match bytes {
+            0 => {}
+            bytes if self.recent == 0 => self.recent = bytes,
+            bytes => self.recent = self.recent - self.recent / 8 + bytes / 8,
+        }
+    }
+
+    /// True where zeros ahead pay.
+    pub(super) fn are_small(&self) -> bool {
+        self.recent < LARGE_SYNC_BYTES
+    }
+}
+
 /// How far a file is filled with zeros, and who fills it.
 #[derive(Debug)]
 pub(super) struct Prewrite {
@@ -21,14 +49,19 @@ pub(super) struct Prewrite {
     filled_to: u64,
     /// Zeros could not be written, or not be synced.
     has_failed: bool,
-    job: Option<Arc<Mutex<Progress>>>,
+    job: Option<Arc<Progress>>,
 }
 
+/// Asked at every append, so whoever asks waits for no write.
 #[derive(Debug)]
 struct Progress {
-    at: u64,
-    stopped: bool,
-    failed: bool,
+    /// Held while a piece is written.
+    piece: Mutex<()>,
+    /// Zeros come at or after this place only. It only grows.
+    at: AtomicU64,
+    /// No piece is begun any more.
+    stopped: AtomicBool,
+    failed: AtomicBool,
 }
 
 /// Zeros to be written and synced on any thread.
@@ -37,7 +70,7 @@ pub struct PrewriteJob {
     file: Arc<dyn DiskFile>,
     path: std::path::PathBuf,
     to: u64,
-    progress: Arc<Mutex<Progress>>,
+    progress: Arc<Progress>,
 }
 
 impl Prewrite {
@@ -78,7 +111,12 @@ impl Prewrite {
         file: Arc<dyn DiskFile>,
         path: std::path::PathBuf,
     ) -> PrewriteJob {
-        let progress = Arc::new(Mutex::new(Progress { at: from, stopped: false, failed: false }));
+        let progress = Arc::new(Progress {
+            piece: Mutex::new(()),
+            at: AtomicU64::new(from),
+            stopped: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        });
         self.job = Some(Arc::clone(&progress));
         PrewriteJob { file, path, to, progress }
     }
@@ -97,11 +135,10 @@ impl Prewrite {
     /// The writer is about to write up to `end`: zeros must not come after it there.
     pub(super) fn claim(&mut self, end: u64) {
         let Some(job) = &self.job else { return };
-        let mut progress = job.lock();
-        if end > progress.at {
-            progress.stopped = true;
+        if end > job.at.load(Ordering::Acquire) {
+            job.stopped.store(true, Ordering::Release);
+            drop(job.piece.lock());
         }
-        drop(progress);
         self.collect();
     }
 
@@ -112,11 +149,9 @@ impl Prewrite {
 
     fn collect(&mut self) {
         let Some(job) = &self.job else { return };
-        let progress = job.lock();
-        if progress.stopped {
-            self.filled_to = progress.at;
-            self.has_failed |= progress.failed;
-            drop(progress);
+        if job.stopped.load(Ordering::Acquire) {
+            self.filled_to = job.at.load(Ordering::Acquire);
+            self.has_failed |= job.failed.load(Ordering::Acquire);
             self.job = None;
         }
     }
@@ -133,25 +168,64 @@ impl PrewriteJob {
     /// Writes and syncs the zeros; ends early where the writer needs the place. Blocks on the disk.
     pub fn run(self) -> Result<(), LogError> {
         let outcome = self.fill();
-        let mut progress = self.progress.lock();
-        progress.failed = outcome.is_err();
-        progress.stopped = true;
-        drop(progress);
+        self.progress.failed.store(outcome.is_err(), Ordering::Release);
+        self.progress.stopped.store(true, Ordering::Release);
         outcome
     }
 
     fn fill(&self) -> Result<(), LogError> {
+        let progress = &self.progress;
         loop {
-            let mut progress = self.progress.lock();
-            if progress.stopped || progress.at >= self.to {
+            let _piece = progress.piece.lock();
+            let at = progress.at.load(Ordering::Acquire);
+            if progress.stopped.load(Ordering::Acquire) || at >= self.to {
                 break;
             }
-            let piece = PIECE_BYTES.min((self.to - progress.at) as usize);
-            write_all_at(&*self.file, &mut [IoSlice::new(&ZEROS[..piece])], progress.at)
+            let piece = PIECE_BYTES.min((self.to - at) as usize);
+            write_all_at(&*self.file, &mut [IoSlice::new(&ZEROS[..piece])], at)
                 .map_err(LogError::io("write ahead in", &self.path))?;
-            progress.at += piece as u64;
+            progress.at.store(at + piece as u64, Ordering::Release);
         }
         // Without this the next acknowledged append would wait for all these zeros.
         self.file.sync(SyncPoint::Prewritten).map_err(LogError::io("sync", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::{Disk, OpenMode, RealDisk};
+
+    #[test]
+    fn zeros_pay_again_once_syncs_are_small_again() {
+        let mut sizes = SyncSizes::default();
+        let mut sync = |bytes| {
+            sizes.on_sync(bytes);
+            sizes.are_small()
+        };
+        assert!(sync(1000));
+        assert!(!(0..20).map(|_| sync(2 << 20)).last().unwrap());
+        assert!(!sync(0), "a sync of nothing says nothing");
+        assert!(!sync(1000), "one is a chance");
+        assert!((0..20).map(|_| sync(1000)).last().unwrap());
+    }
+
+    #[test]
+    fn a_writer_behind_the_zeros_does_not_wait_for_a_piece_and_one_that_comes_up_ends_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = RealDisk.open(&path, OpenMode::Create).unwrap();
+        let mut zeros = Prewrite::new(4096);
+        let job = zeros.fill(4096, 3 * 4096, Arc::clone(&file), path);
+        let piece = job.progress.piece.lock();
+        // Waiting here would be for ever.
+        zeros.claim(4096);
+        assert_eq!(zeros.filled_to(), None);
+        drop(piece);
+        zeros.claim(4097);
+        assert_eq!(zeros.filled_to(), Some(4096));
+        job.run().unwrap();
+        assert_eq!(file.size().unwrap(), 0);
+        assert!(!zeros.has_failed());
     }
 }

@@ -6,7 +6,7 @@ mod stream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering, fence};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -61,6 +61,34 @@ impl LogShared {
             None if self.closed.load(Ordering::Acquire) => Err(LogError::Closed),
             None => Ok(()),
         }
+    }
+
+    /// How often files that were there before have changed, tails and others; odd while they do.
+    pub(crate) fn changes(&self) -> (u64, u64) {
+        (self.cuts.load(Ordering::Acquire), self.swaps.load(Ordering::Acquire))
+    }
+
+    /// True where what was read since [`LogShared::changes`] gave `before` was read beside no change.
+    pub(crate) fn is_undisturbed_since(&self, before: (u64, u64)) -> bool {
+        // An acquiring load keeps what follows it from being done earlier, not what precedes it from being done later: without the fence a
+        // processor that orders loads weakly (aarch64) may look at the counters first and read after that. It pairs with the one in
+        // `begin_change`: whoever has read something of a change sees its odd number.
+        fence(Ordering::Acquire);
+        before.0.is_multiple_of(2) && before.1.is_multiple_of(2) && self.changes() == before
+    }
+
+    /// One of the counters becomes odd, before anything of the change can be seen.
+    pub(crate) fn begin_change(&self, counter: &AtomicU64) {
+        self.keys.before_change(|| {
+            counter.fetch_add(1, Ordering::AcqRel);
+        });
+        // What is written next may otherwise become visible before the number does.
+        fence(Ordering::Release);
+    }
+
+    /// It becomes even, after everything of the change.
+    pub(crate) fn end_change(&self, counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Stops the log for good: after a failed write or sync nobody can say what the disk holds. Whoever opens it next is told.
@@ -169,22 +197,35 @@ impl LogReader {
         } else {
             Ok(self.shared.tail.read(from, limits))
         };
+        // As in `is_undisturbed_since`; what is in memory no swap changes.
+        fence(Ordering::Acquire);
         // During a cut, which takes its time, only the reader that waits knows better.
         let is_undisturbed = cuts.is_multiple_of(2) && self.shared.cuts.load(Ordering::Acquire) == cuts;
         if is_undisturbed { found } else { Ok(None) }
     }
 
+    /// The same of what the system has in memory, without waiting for a disk, for a reader that goes on where a read of these files
+    /// left off: at once, where they are mapped, else at the price of a copy. `None` where [`LogReader::read`] must be asked.
+    #[must_use]
+    pub fn read_at_hand(&self, from: Offset, limits: ReadLimits) -> Option<Bytes> {
+        let before = self.shared.changes();
+        if !before.0.is_multiple_of(2) || !before.1.is_multiple_of(2) || from < self.start() {
+            return None;
+        }
+        let limits = ReadLimits { below: limits.below.min(self.end()), ..limits };
+        let segments = self.shared.segments.load();
+        let segment = &segments[segments.partition_point(|s| s.base <= from).checked_sub(1)?];
+        let batches = segment.read_at_hand(from, limits)?;
+        self.shared.is_undisturbed_since(before).then_some(batches)
+    }
+
     /// Makes the call again where it overlapped a change of the files that were there before.
     fn undisturbed<T>(&self, call: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
         loop {
-            let changes = || {
-                let shared = &self.shared;
-                (shared.cuts.load(Ordering::Acquire), shared.swaps.load(Ordering::Acquire))
-            };
-            let before = changes();
+            let before = self.shared.changes();
             if before.0.is_multiple_of(2) && before.1.is_multiple_of(2) {
                 let outcome = call();
-                if changes() == before {
+                if self.shared.is_undisturbed_since(before) {
                     return outcome;
                 }
             }

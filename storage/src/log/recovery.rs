@@ -2,6 +2,7 @@
 //! it is not there; what lies behind is read, checked, and cut at the first bytes that are no batch.
 
 mod aborted;
+mod aside;
 mod durable;
 mod tail;
 
@@ -9,11 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Weak};
 
+pub use aside::{Proves, TailDamage};
+
 use arc_swap::ArcSwap;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use super::files::{self, Found};
 use super::keys::LogKeys;
+use super::prewrite::SyncSizes;
 use super::reader::LogShared;
 use super::spare::Spare;
 use super::tail_cache::TailWriter;
@@ -47,6 +51,8 @@ pub struct RecoveryReport {
     pub cut_bytes: u64,
     /// Why the tail was cut.
     pub cut_reason: Option<String>,
+    /// What no unfinished write explains; good batches among it were set aside. Worth a warning, for records may be lost.
+    pub damage: Vec<TailDamage>,
     /// Offset from which producer state had to be replayed; `None` where a snapshot said it all.
     pub producers_replayed_from: Option<Offset>,
     /// Small files that were missing or damaged and were made anew.
@@ -57,11 +63,32 @@ impl Log {
     /// Opens the log in `dir`, or makes one where there is none. Recovers it where it was not closed: the cost follows the
     /// bytes behind the recovery point, not the size of the log.
     ///
-    /// Fails with [`LogError::Damaged`], and changes nothing, where bytes that were durable are missing or wrong.
+    /// Fails with [`LogError::Damaged`], and changes nothing, where bytes that were durable are missing or wrong. Behind the recovery
+    /// point the log ends at the first bytes that are no batch; what lies behind them is deleted only where no batch is among it.
     pub fn open(
         context: LogContext,
         dir: &Path,
         config: LogConfig,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        Log::open_judging(context, dir, config, None)
+    }
+
+    /// [`Log::open`] of a log in which batches say how far it was durable when they were written: fails, each time and without another
+    /// change, where `proves` says of one behind the place where the log would end that it was durable beyond that.
+    pub fn open_with_proof(
+        context: LogContext,
+        dir: &Path,
+        config: LogConfig,
+        proves: Proves,
+    ) -> Result<(Log, RecoveryReport), LogError> {
+        Log::open_judging(context, dir, config, Some(proves))
+    }
+
+    fn open_judging(
+        context: LogContext,
+        dir: &Path,
+        config: LogConfig,
+        proves: Option<Proves>,
     ) -> Result<(Log, RecoveryReport), LogError> {
         let dir: Arc<Path> = Arc::from(dir);
         let disk = Arc::clone(&context.disk);
@@ -90,6 +117,7 @@ impl Log {
             changed_indexes: Vec::new(),
             touched: false,
             removed: false,
+            proves,
         };
         let noting = (Arc::clone(&opening.disk), Arc::clone(&opening.dir));
         opening.recover(&config).and_then(|()| opening.into_log(context, config)).inspect_err(|e| {
@@ -127,15 +155,18 @@ struct Opening {
     touched: bool,
     /// Files were removed that must not come back.
     removed: bool,
+    /// Whether a batch proves a loss.
+    proves: Option<Proves>,
 }
 
 impl Opening {
     fn recover(&mut self, config: &LogConfig) -> Result<(), LogError> {
         self.read_manifest()?;
         self.finish_changes()?;
-        self.check_durable_part()?;
+        self.take_durable_part()?;
         self.check_transaction_indexes()?;
         self.read_epochs()?;
+        self.note_missing_files();
         self.recover_tail(config)?;
         self.settle_start_by_epochs();
         self.complete_epochs();
@@ -218,6 +249,7 @@ impl Opening {
             tail,
             active: writer,
             spare: Spare::default(),
+            sync_sizes: SyncSizes::default(),
             producers: self.producers,
             epochs: self.epochs,
             epochs_unsaved: self.epochs_changed,
@@ -231,6 +263,7 @@ impl Opening {
             compacting: Weak::new(),
             to_index: Vec::new(),
             bytes_since_checkpoint: 0,
+            is_behind: false,
         };
         if !scanned_active.is_empty() {
             log.unsynced.active.change();

@@ -1,7 +1,6 @@
 //! Gives up what is damaged below the durable point, and keeps the rest: first a plan that says what would be lost, then the
 //! plan carried out. Nothing is deleted: damaged bytes go aside, under names that no log reads.
 
-use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,18 +8,17 @@ use floodmark_proto::ids::Offset;
 
 use super::files::{self, Found};
 use super::members::{Member, members};
+pub use super::set_aside::SetAside;
+use super::set_aside::{copy_tail, free_name};
 use super::{MANIFEST_FILE, recovery::MANIFEST_BYTES_MAX};
 use crate::error::LogError;
 use crate::format_error::FormatError;
-use crate::fs::{Disk, OpenMode, SyncPoint, read_full_at, read_small_file, with_suffix, write_all_at};
+use crate::fs::{Disk, OpenMode, read_small_file};
 use crate::index::TimestampOffset;
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::scan::{BatchScan, ScanEnd};
 use crate::segment::survey::{Piece, Survey};
-
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 1 << 20;
 
 /// What must be given up for the log to open again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,19 +41,6 @@ pub struct SalvagePlan {
     /// A compacted copy that was about to take this segment's place.
     swap: Option<Offset>,
     manifest: Manifest,
-}
-
-/// Bytes of one data file that go aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
-    /// The data file.
-    pub from: PathBuf,
-    /// First byte that goes; with 0 the whole file changes its name.
-    pub from_byte: u64,
-    /// How many bytes.
-    pub bytes: u64,
-    /// Their new place.
-    pub to: PathBuf,
 }
 
 /// Where a walk from the log's start meets damage.
@@ -153,7 +138,7 @@ fn walk(
         return Ok(None);
     }
     let file = disk.open(&member.path, OpenMode::Read).map_err(LogError::io("open", &member.path))?;
-    let mut scan = BatchScan::new(file, &member.path, 0, walked.next)?;
+    let mut scan = BatchScan::new(file, &member.path, 0, walked.next)?.of_segment(member.base, successor);
     let mut largest: Option<TimestampOffset> = None;
     while scan.position() < limit.unwrap_or(u64::MAX)
         && let Some(batch) = scan.step()?
@@ -178,7 +163,8 @@ fn walk(
     } else {
         // Without a manifest nothing says how far the log was durable: the rule that opening a log goes by.
         let is_gap = successor.is_some_and(|next| end != ScanEnd::Zeros || next != scan.next_offset());
-        end != ScanEnd::Complete && (is_gap || scan.good_batch_follows()?)
+        let is_misplaced = matches!(end, ScanEnd::OutOfRange { .. });
+        end != ScanEnd::Complete && (is_gap || is_misplaced || scan.good_batch_follows()?)
     };
     if is_damaged {
         walked.records.push(facts);
@@ -247,19 +233,6 @@ fn plan_around(
     Ok(plan)
 }
 
-/// `00000000000000000017.log.damaged-1`, or the next number that is free.
-fn free_name(disk: &dyn Disk, dir: &Path, path: &Path) -> Result<PathBuf, LogError> {
-    let taken = disk.list(dir).map_err(LogError::io("list", dir))?;
-    let is_taken = |path: &Path| {
-        path.file_name().is_some_and(|name| taken.iter().any(|entry| entry.name.as_str() == name))
-    };
-    let mut names = (1_u64..).map(|n| with_suffix(path, &format!(".damaged-{n}")));
-    names.find(|name| !is_taken(name)).ok_or(LogError::Refused {
-        path: dir.to_owned(),
-        reason: "has no name left for damaged bytes".to_owned(),
-    })
-}
-
 impl SalvagePlan {
     /// Offsets that are lost.
     #[must_use]
@@ -301,25 +274,6 @@ impl SalvagePlan {
         files::settle_names(&**disk, &self.dir)?;
         files::replace_manifest(&**disk, &self.dir, &self.manifest)
     }
-}
-
-fn copy_tail(disk: &dyn Disk, part: &SetAside) -> Result<(), LogError> {
-    let from = disk.open(&part.from, OpenMode::Read).map_err(LogError::io("open", &part.from))?;
-    let to = disk.open(&part.to, OpenMode::Create).map_err(LogError::io("create", &part.to))?;
-    let mut piece = vec![0; COPY_BYTES];
-    let mut at = 0;
-    while at < part.bytes {
-        let wanted = COPY_BYTES.min((part.bytes - at) as usize);
-        let read = read_full_at(&*from, &mut piece[..wanted], part.from_byte + at)
-            .map_err(LogError::io("read", &part.from))?;
-        if read == 0 {
-            return Err(LogError::damaged(&part.from, part.from_byte + at, "the file was cut meanwhile"));
-        }
-        write_all_at(&*to, &mut [IoSlice::new(&piece[..read])], at)
-            .map_err(LogError::io("write", &part.to))?;
-        at += read as u64;
-    }
-    to.sync(SyncPoint::SetAside).map_err(LogError::io("sync", &part.to))
 }
 
 #[cfg(test)]

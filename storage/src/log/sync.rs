@@ -117,7 +117,11 @@ impl Log {
     }
 
     fn may_prewrite(&self) -> bool {
-        self.config.prewrite_bytes > 0 && self.check_open().is_ok() && self.active.is_awake()
+        self.config.prewrite_bytes > 0
+            && !self.is_behind
+            && self.sync_sizes.are_small()
+            && self.check_open().is_ok()
+            && self.active.is_awake()
     }
 
     fn are_zeros_due_here(&mut self) -> bool {
@@ -150,7 +154,9 @@ impl Log {
         } else {
             None
         };
+        self.sync_sizes.on_sync(self.unsynced.bytes);
         self.unsynced.records = 0;
+        self.unsynced.bytes = 0;
         self.unsynced.since = None;
         Ok(SyncJob {
             disk: Arc::clone(&self.context.disk),

@@ -433,3 +433,98 @@ fn an_offset_before_the_first_one_is_the_first_one() {
     drop(log);
     assert_eq!(open(&disk, 0).0.end(), Offset(0));
 }
+
+/// Fails when a read without a disk gives anything but what a read gives, or is to be had only from the tail.
+#[test]
+fn a_reader_that_comes_back_needs_no_disk() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 100);
+    // What is sealed is mapped from now on; the last segment is not.
+    log.sync().unwrap();
+    disk.keep_all_at_hand();
+    let (reader, few) = (log.reader(), ReadLimits { max_bytes: 400, below: Offset::MAX });
+    assert!(reader.read_at_hand(Offset(0), few).is_none(), "nobody has read up to there");
+    let (mut from, mut reads, mut at_hand) = (Offset(0), 0, 0);
+    while from < log.end() {
+        let without = reader.read_at_hand(from, few);
+        let read = reader.read(from, few).unwrap();
+        reads += 1;
+        if let Some(batches) = without {
+            assert_eq!(batches, read[0]);
+            at_hand += 1;
+        }
+        let before = (from, reader.read_at_hand(from, ReadLimits { below: from, ..few }));
+        assert_eq!(before.1, None, "{} is not below {}", before.0, before.0);
+        assert_eq!(reader.read_at_hand(from, ReadLimits { max_bytes: 10, ..few }), None, "a batch is larger");
+        let last = whole_headers(&read[0]).pop().unwrap();
+        from = last.next_offset();
+    }
+    assert_eq!(at_hand, reads - log.segments().len(), "each segment is begun by its index");
+    assert!(at_hand > 20, "{at_hand}");
+    assert_eq!(reader.read_at_hand(log.end(), few), None);
+}
+
+/// Fails when what is there in part is taken for all of it.
+#[test]
+fn a_read_that_finds_part_of_what_it_needs_in_memory_is_left_to_one_that_may_wait() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 5);
+    let reader = log.reader();
+    assert_eq!(log.segments().len(), 1, "only the segment that is written is read from its file");
+    let (mut found, mut left) = (0, 0);
+    for round in 0..300 {
+        let few = ReadLimits { max_bytes: 100 + round, below: Offset::MAX };
+        let mut from = Offset(0);
+        while from < log.end() {
+            let at_hand = reader.read_at_hand(from, few);
+            let read = reader.read(from, few).unwrap();
+            match at_hand {
+                Some(batches) => {
+                    assert_eq!(batches, read[0]);
+                    found += 1;
+                }
+                None => left += 1,
+            }
+            from = whole_headers(&read[0]).pop().unwrap().next_offset();
+        }
+    }
+    assert!(found > 50 && left > 50, "{found} were found, {left} were not");
+}
+
+fn whole_headers(mut bytes: &[u8]) -> Vec<BatchHeader> {
+    let mut headers = Vec::new();
+    while !bytes.is_empty() {
+        let header = BatchHeader::parse(bytes).unwrap();
+        bytes = &bytes[header.size_bytes()..];
+        headers.push(header);
+    }
+    headers
+}
+
+#[test]
+fn what_is_old_to_others_is_not_kept_in_memory_and_has_no_zeros_ahead() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 100_000);
+    log.set_config(LogConfig { segment_bytes: 1 << 20, prewrite_bytes: 64 << 10, ..small() });
+    let reader = log.reader();
+    let in_memory = |from| reader.read_in_memory(Offset(from), ALL).unwrap().is_some();
+    fill(&mut log, 200);
+    assert!(in_memory(0));
+    let end = log.end().0;
+    log.set_behind(true);
+    assert!(!in_memory(0) && !in_memory(end - 1), "what is in memory ends where the log does");
+    let before = log.bytes_to_sync();
+    fill(&mut log, 20);
+    let behind_end = log.end().0;
+    assert!(log.bytes_to_sync() > before && !in_memory(end) && log.prewrite_job().is_none());
+    log.sync().unwrap();
+    assert_eq!(log.bytes_to_sync(), 0);
+    log.set_behind(false);
+    fill(&mut log, 20);
+    assert!(!in_memory(behind_end - 1) && in_memory(behind_end));
+    assert!(log.prewrite_job().is_some());
+    let read: i64 = read_all(&reader).iter().map(|(_, records)| i64::from(*records)).sum();
+    assert_eq!(read, log.end().0);
+}

@@ -18,8 +18,10 @@ use super::name::FileKind;
 use super::scan::BatchScan;
 use crate::error::LogError;
 use crate::fs::{DiskFile, OpenMode, read_full_at};
-use crate::key_index::file::{Blocks, Indexed, KeyIndex, ReadCost, encode};
+use crate::key_index::file::{Blocks, Indexed, KeyIndex, ReadCost};
 use crate::key_index::map::KeyMap;
+use crate::key_index::table::KeyTable;
+use crate::key_index::write::encode;
 use crate::key_index::{BatchKeys, Direction, KeySeed, Posting};
 
 /// First read of a batch whose size is not known yet: most events fit, and one more read fetches what does not.
@@ -60,7 +62,7 @@ enum Map {
     None,
     Growing(KeyMap),
     /// The segment was rolled; a file is to be made of it.
-    Frozen(Arc<KeyMap>),
+    Frozen(Arc<KeyTable>),
 }
 
 /// What one look at the parts gave.
@@ -93,8 +95,8 @@ impl Segment {
     pub(crate) fn begin_keys(&self, like: Option<&Segment>) {
         let like = like.map(|segment| segment.keys.state.lock());
         let like = match like.as_ref().map(|state| &state.map) {
-            Some(Map::Growing(map)) => Some(map),
-            Some(Map::Frozen(map)) => Some(&**map),
+            Some(Map::Growing(map)) => Some(map.table()),
+            Some(Map::Frozen(table)) => Some(&**table),
             _ => None,
         };
         let map = KeyMap::new(like);
@@ -121,7 +123,7 @@ impl Segment {
         let mut state = self.keys.state.lock();
         match std::mem::replace(&mut state.map, Map::None) {
             Map::Growing(map) => {
-                state.map = Map::Frozen(Arc::new(map));
+                state.map = Map::Frozen(Arc::new(map.into_table()));
                 true
             }
             other => {
@@ -184,14 +186,13 @@ impl Segment {
         let head_end = u32::try_from(state.head_end - self.base).unwrap_or(0);
         let head = state.head.clone();
         let within = within.start.max(head_end)..within.end;
-        let collect = |map: &KeyMap| map.collect(hash, &within, max, direction);
         let of_map = match &state.map {
             Map::None => Vec::new(),
-            Map::Growing(map) => collect(map),
-            Map::Frozen(map) => {
-                let map = Arc::clone(map);
+            Map::Growing(map) => map.collect(hash, &within, max, direction),
+            Map::Frozen(table) => {
+                let table = Arc::clone(table);
                 drop(state);
-                collect(&map)
+                table.collect(hash, &within, max, direction)
             }
         };
         Looked { head, head_end, of_map }
@@ -219,10 +220,10 @@ impl Segment {
     }
 
     /// The map that waits to become a file, and whether it tells of all of the segment.
-    pub(crate) fn frozen_keys(&self) -> Option<(Arc<KeyMap>, bool)> {
+    pub(crate) fn frozen_keys(&self) -> Option<(Arc<KeyTable>, bool)> {
         let state = self.keys.state.lock();
-        let Map::Frozen(map) = &state.map else { return None };
-        Some((Arc::clone(map), matches!(state.head, Head::Empty)))
+        let Map::Frozen(table) = &state.map else { return None };
+        Some((Arc::clone(table), matches!(state.head, Head::Empty)))
     }
 
     /// Takes an index of the segment's first `bytes` as its head, where that is still of use.
@@ -261,22 +262,24 @@ impl Segment {
     ) -> Result<Vec<u8>, LogError> {
         let path = self.path(FileKind::Data);
         let mut scan = BatchScan::new(self.data_file()?, &path, 0, self.base)?;
-        let (mut entries, mut last) = (Vec::new(), (0, 0));
+        let (mut map, mut last) = (KeyMap::new(None), (0, 0));
         while scan.position() < bytes {
             let Some(batch) = scan.step()? else { break };
             last = (batch.position, batch.header.crc);
             let keys = BatchKeys::of_stored(batch.bytes, &batch.header, seed);
-            entries.extend(keys.entries(self.base, batch.header.base_offset, batch.position));
+            for entry in keys.entries(self.base, batch.header.base_offset, batch.position) {
+                map.push(entry);
+            }
         }
         if scan.position() != bytes {
             return Err(LogError::damaged(&path, scan.position(), scan.end().to_string()));
         }
         let indexed = Indexed { base: self.base, end, bytes, last_position: last.0, last_crc: last.1 };
-        Ok(encode(entries, seed, &indexed))
+        Ok(encode(&map.into_table(), seed, &indexed))
     }
 
-    /// Makes the index of the whole segment of the map that has all its keys.
-    pub(crate) fn encode_keys(&self, map: &KeyMap, seed: KeySeed) -> Result<Vec<u8>, LogError> {
+    /// Makes the index of the whole segment of the table that has all its keys.
+    pub(crate) fn encode_keys(&self, table: &KeyTable, seed: KeySeed) -> Result<Vec<u8>, LogError> {
         let path = self.path(FileKind::Data);
         let (bytes, end) = (self.bytes(), self.end());
         let last = self.locate(&self.source()?, Offset(end.0 - 1))?;
@@ -284,7 +287,7 @@ impl Segment {
             return Err(LogError::damaged(&path, bytes, "the last batch is not where it was written"));
         };
         let indexed = Indexed { base: self.base, end, bytes, last_position, last_crc: last.crc };
-        Ok(encode(map.entries(), seed, &indexed))
+        Ok(encode(table, seed, &indexed))
     }
 
     /// Reads, copies and checks the batch that begins at `position`; `None` where none does. Not by a map: the pages around a

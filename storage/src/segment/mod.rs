@@ -3,13 +3,14 @@
 
 mod keys;
 pub mod name;
+mod reading;
 pub mod scan;
 pub mod survey;
 pub(crate) mod walk;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use floodmark_proto::batch::BatchHeader;
@@ -25,7 +26,8 @@ use crate::index::{
 pub(crate) use keys::Head;
 use keys::SegmentKeys;
 use name::FileKind;
-use walk::{HeaderWalk, SegmentBytes, Whole, whole_batches};
+use reading::ReadEnds;
+use walk::{HeaderWalk, SegmentBytes};
 
 /// One segment. The writer publishes into the atomics; readers take what is published and never wait.
 #[derive(Debug)]
@@ -48,9 +50,8 @@ pub(crate) struct Segment {
     /// Used since the last look; see [`Segment::release_if_idle`].
     touched: AtomicBool,
     keys: SegmentKeys,
-    /// Where the last read of the map ended: offset relative to the base, then position, 32 bits each. A sequential reader
-    /// goes on there without asking the index.
-    read_end: AtomicU64,
+    read_ends: ReadEnds,
+    first_timestamp: OnceLock<TimestampMs>,
 }
 
 #[derive(Debug, Default)]
@@ -132,8 +133,23 @@ impl Segment {
             settled: AtomicBool::new(facts.settled),
             touched: AtomicBool::new(false),
             keys: SegmentKeys::new(facts.bytes, facts.end),
-            read_end: AtomicU64::new(NO_READ_END),
+            read_ends: ReadEnds::default(),
+            first_timestamp: OnceLock::new(),
         }
+    }
+
+    /// The largest timestamp of a sealed segment's first batch. Reads it once: who chooses what to compact asks all segments each time.
+    pub(crate) fn first_timestamp(&self) -> Result<Option<TimestampMs>, LogError> {
+        let first = match self.first_timestamp.get() {
+            Some(first) => *first,
+            None => {
+                let (source, path) = (self.source_for_now()?, self.path(FileKind::Data));
+                let first = HeaderWalk::new(&source, &path, 0, self.bytes()).step()?;
+                let first = first.map_or(-1, |(_, header)| header.max_timestamp);
+                *self.first_timestamp.get_or_init(|| first)
+            }
+        };
+        Ok(Some(first).filter(|timestamp| *timestamp >= 0))
     }
 
     pub(crate) fn path(&self, kind: FileKind) -> PathBuf {
@@ -222,6 +238,23 @@ impl Segment {
         Ok(SegmentBytes::File(self.data_file()?))
     }
 
+    /// The same for whoever comes by once and goes over many segments: what this opens is closed with it. Maps that a pass over a large log
+    /// left behind could be as many as a process may have, and memory is made of maps as well.
+    pub(crate) fn source_for_now(&self) -> Result<SegmentBytes, LogError> {
+        if !self.is_settled() {
+            return self.source();
+        }
+        if let Some(mapped) = &self.open.lock().map {
+            return Ok(SegmentBytes::Mapped(Arc::clone(&mapped.map)));
+        }
+        let path = self.path(FileKind::Data);
+        let file = self.disk.open(&path, OpenMode::Read).map_err(LogError::io("open", &path))?;
+        match file.map(self.bytes()) {
+            Ok(map) => Ok(SegmentBytes::Mapped(Arc::new(map))),
+            Err(_) => Ok(SegmentBytes::File(file)),
+        }
+    }
+
     fn mapped(&self) -> Result<Option<Mapped>, LogError> {
         self.touched.store(true, Ordering::Relaxed);
         let mut open = self.open.lock();
@@ -260,7 +293,7 @@ impl Segment {
 
     /// Forgets open files, because those of another name took their place.
     pub(crate) fn release(&self) {
-        self.read_end.store(NO_READ_END, Ordering::Relaxed);
+        self.read_ends.forget();
         *self.open.lock() = OpenFiles::default();
     }
 
@@ -406,89 +439,6 @@ impl Segment {
         Ok(None)
     }
 
-    /// Whole batches from the one that holds `from`; `None` where the segment has none at or after it below the limit.
-    /// Copies no record bytes out of a settled segment. Blocks on the disk.
-    pub(crate) fn read(&self, from: Offset, limits: ReadLimits) -> Result<Option<Bytes>, LogError> {
-        // A segment without batches may have no file.
-        if self.bytes() == 0 {
-            return Ok(None);
-        }
-        let mapped = if self.is_settled() { self.mapped()? } else { None };
-        let Some(mapped) = mapped else { return self.read_copy(from, limits) };
-        let failed = |e| LogError::io("read", &self.path(FileKind::Data))(e);
-        let populate = |from: u64, to: u64| mapped.map.populate(from as usize..to as usize).map_err(failed);
-        let end = self.bytes();
-        let ahead_of = |position: u64| end.min(position + limits.max_bytes as u64);
-        let (located, populated_to) = match self.read_goes_on_at(from).filter(|at| *at < end) {
-            Some(at) => {
-                populate(at, ahead_of(at))?;
-                let first = BatchHeader::parse(&mapped.bytes[at as usize..]);
-                (first.ok().filter(|h| h.last_offset() >= from).map(|h| (at, h)), ahead_of(at))
-            }
-            None => (None, 0),
-        };
-        let (located, populated_to) = match located {
-            Some(_) => (located, populated_to),
-            None => {
-                let entry = self.probe(from);
-                let near = end.min(entry.map_or(0, |entry| u64::from(entry.position)));
-                populate(near, ahead_of(near))?;
-                let source = SegmentBytes::Mapped(Arc::clone(&mapped.map));
-                (self.locate_from(&source, from, entry)?, ahead_of(near))
-            }
-        };
-        let Some((position, first)) = located else { return Ok(None) };
-        if first.last_offset() >= limits.below {
-            return Ok(None);
-        }
-        let wanted = (limits.max_bytes as u64).max(first.size_bytes() as u64);
-        let limit = end.min(position + wanted);
-        populate(position.max(populated_to).min(limit), limit)?;
-        let batches = mapped.bytes.get(position as usize..limit as usize).unwrap_or_default();
-        let whole = self.whole_at(position, batches, limits.below)?;
-        mapped.map.check().map_err(failed)?;
-        Ok(Some(mapped.bytes.slice(position as usize..position as usize + whole)))
-    }
-
-    /// Where a sequential read that has come to `from` goes on.
-    fn read_goes_on_at(&self, from: Offset) -> Option<u64> {
-        let noted = self.read_end.load(Ordering::Relaxed);
-        let offset = Offset(self.base.0 + (noted >> 32) as i64);
-        (noted != NO_READ_END && offset == from).then_some(noted & u64::from(u32::MAX))
-    }
-
-    fn read_copy(&self, from: Offset, limits: ReadLimits) -> Result<Option<Bytes>, LogError> {
-        let file = self.data_file()?;
-        let source = SegmentBytes::File(Arc::clone(&file));
-        let Some((position, first)) = self.locate(&source, from)? else { return Ok(None) };
-        if first.last_offset() >= limits.below {
-            return Ok(None);
-        }
-        let wanted = limits.max_bytes.max(first.size_bytes()) as u64;
-        let mut batches = vec![0; wanted.min(self.bytes() - position) as usize];
-        let read = read_full_at(&*file, &mut batches, position)
-            .map_err(LogError::io("read", &self.path(FileKind::Data)))?;
-        batches.truncate(self.whole_at(position, &batches[..read], limits.below)?);
-        Ok(Some(Bytes::from(batches)))
-    }
-
-    /// Length of the whole batches of `bytes`, which were read at `position` where one begins that may be returned. Notes where
-    /// they end: a sequential reader comes back for exactly that.
-    fn whole_at(&self, position: u64, bytes: &[u8], below: Offset) -> Result<usize, LogError> {
-        let (at, reason) = match whole_batches(bytes, self.base..self.end(), below) {
-            Ok(Whole { bytes: 0, .. }) => (0, "the file ends inside a batch"),
-            Ok(whole) => {
-                let next = u32::try_from(whole.next_offset - self.base);
-                if let (Ok(next), Ok(at)) = (next, u32::try_from(position + whole.bytes as u64)) {
-                    self.read_end.store(u64::from(next) << 32 | u64::from(at), Ordering::Relaxed);
-                }
-                return Ok(whole.bytes);
-            }
-            Err(at) => (at, "a batch's offsets do not follow those of the one before it"),
-        };
-        Err(LogError::damaged(&self.path(FileKind::Data), position + at as u64, reason))
-    }
-
     /// One whole batch, whose header was met at `position`.
     pub(crate) fn read_batch(&self, position: u64, header: &BatchHeader) -> Result<Bytes, LogError> {
         if self.is_settled()
@@ -592,5 +542,3 @@ fn packed(facts: EntriesFacts) -> u64 {
 }
 
 const NO_TIMESTAMP: TimestampOffset = TimestampOffset { timestamp: -1, offset: Offset(-1) };
-/// Position zero is where every segment begins, so it is never worth a note.
-const NO_READ_END: u64 = 0;

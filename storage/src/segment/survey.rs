@@ -1,6 +1,7 @@
 //! Steps through a whole data file, over damage and on: what inspection does where recovery would stop.
 //! Must not know what damage means for the log; it only says what lies where.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,6 +16,11 @@ use crate::fs::{DiskFile, read_full_at};
 const CHUNK_BYTES: usize = 1 << 20;
 /// Offset of the magic byte in a header.
 const MAGIC_AT: usize = 16;
+/// Zeros looked through for a batch behind them: as much as a log has unsynced behind its recovery point, for what is filled with zeros
+/// ahead may be a whole segment.
+const ZEROS_SEARCHED_BYTES: u64 = 64 << 20;
+/// Bytes read to find out whether places that look like headers are batches: records may be full of such places.
+const PROBED_BYTES_MAX: u64 = 256 << 20;
 
 /// One piece of a data file.
 #[derive(Debug)]
@@ -56,6 +62,9 @@ pub struct Survey<'a> {
     file: Arc<dyn DiskFile>,
     path: &'a Path,
     file_bytes: u64,
+    /// What may still be spent; a survey that finds out all there is has no limits.
+    zeros_max: u64,
+    probe_bytes: Cell<u64>,
     /// Offsets of a segment lie within 31 bits of its base: bytes that say otherwise are no batch of it.
     offsets: std::ops::RangeInclusive<i64>,
 }
@@ -66,7 +75,31 @@ impl<'a> Survey<'a> {
         let file_bytes = file.size().map_err(LogError::io("look at", path))?;
         let scan = BatchScan::new(Arc::clone(&file), path, 0, Offset::ZERO)?;
         let offsets = base.0..=base.0.saturating_add(i64::from(i32::MAX));
-        Ok(Survey { scan, file, path, file_bytes, offsets })
+        let (zeros_max, probe_bytes) = (u64::MAX, Cell::new(u64::MAX));
+        Ok(Survey { scan, file, path, file_bytes, zeros_max, probe_bytes, offsets })
+    }
+
+    /// Begins at `position` instead.
+    #[must_use]
+    pub(crate) fn from(mut self, position: u64) -> Survey<'a> {
+        self.scan.resume_at(position, Offset::ZERO);
+        self
+    }
+
+    /// True where a batch lies at the survey's place or behind it, or trying places that look like one would take too long. Behind more zeros
+    /// in a row than a log has unsynced none is looked for. Time and memory are bounded, whatever the bytes.
+    pub(crate) fn may_hold_batch(mut self) -> Result<bool, LogError> {
+        self.zeros_max = ZEROS_SEARCHED_BYTES;
+        self.probe_bytes = Cell::new(PROBED_BYTES_MAX);
+        while let Some(piece) = self.step()? {
+            match piece {
+                Piece::Batch(_) => return Ok(true),
+                Piece::Zeros { .. } => return Ok(false),
+                Piece::Bad(bad) if bad.batch_follows => return Ok(true),
+                Piece::Bad(_) => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Size of the file when the walk began; what is appended later is not looked at.
@@ -91,7 +124,7 @@ impl<'a> Survey<'a> {
                 }
                 _ => (BatchError::UnsupportedMagic(0), true),
             },
-            ScanEnd::Complete | ScanEnd::OutOfOrder { .. } => return Ok(None),
+            ScanEnd::Complete | ScanEnd::OutOfOrder { .. } | ScanEnd::OutOfRange { .. } => return Ok(None),
         };
         let header = BatchHeader::parse(self.scan.unread()).ok();
         let next = self.next_batch(position, header.as_ref())?;
@@ -109,7 +142,8 @@ impl<'a> Survey<'a> {
     /// Where the zeros from `position` on end.
     fn zeros_until(&self, mut position: u64) -> Result<u64, LogError> {
         let mut chunk = vec![0; CHUNK_BYTES];
-        while position < self.file_bytes {
+        let searched_to = position.saturating_add(self.zeros_max);
+        while position < self.file_bytes.min(searched_to) {
             let read = self.read(&mut chunk, position)?;
             if let Some(at) = chunk[..read].iter().position(|byte| *byte != 0) {
                 return Ok(position + at as u64);
@@ -133,11 +167,14 @@ impl<'a> Survey<'a> {
             }
         }
         let mut chunk = vec![0; CHUNK_BYTES];
-        let mut at = position + 1;
-        while at < self.file_bytes {
+        let (mut at, mut zeros) = (position + 1, 0);
+        while at < self.file_bytes && zeros < self.zeros_max {
             let read = self.read(&mut chunk, at)?;
             let Some(last) = read.checked_sub(HEADER_LEN) else { break };
-            for n in 0..=last {
+            // No header is all zeros, nor does one begin where the rest of these is.
+            let is_zeros = chunk[..read].iter().all(|byte| *byte == 0);
+            zeros = if is_zeros { zeros + read as u64 } else { 0 };
+            for n in (0..=last).take_while(|_| !is_zeros) {
                 if self.may_be_header(&chunk[n..]) && self.is_batch(at + n as u64)? {
                     return Ok(at + n as u64);
                 }
@@ -159,8 +196,14 @@ impl<'a> Survey<'a> {
     }
 
     fn is_batch(&self, at: u64) -> Result<bool, LogError> {
+        let left = self.probe_bytes.get();
+        if left == 0 {
+            return Ok(true);
+        }
         let mut probe = BatchScan::new(Arc::clone(&self.file), self.path, at, Offset::ZERO)?;
-        Ok(probe.advance()?.is_some())
+        let is_batch = probe.advance()?.is_some();
+        self.probe_bytes.set(left.saturating_sub(probe.bytes_read()));
+        Ok(is_batch)
     }
 
     fn read(&self, into: &mut [u8], at: u64) -> Result<usize, LogError> {
@@ -214,6 +257,29 @@ mod tests {
         }
         assert_eq!(end, bytes.len() as u64);
         found
+    }
+
+    /// What is filled with zeros ahead may be a whole segment, and an opening is not to read it all.
+    #[test]
+    fn behind_more_zeros_than_are_searched_no_batch_is_looked_for() {
+        let disk = SimDisk::new();
+        let path = Path::new("logs/a.log");
+        disk.create_dir_all(Path::new("logs")).unwrap();
+        let file = disk.open(path, OpenMode::Create).unwrap();
+        let mut torn = log_of(1);
+        torn[HEADER_LEN] ^= 1;
+        let bytes = [torn, vec![0; 5 << 20], log_of(1)].concat();
+        write_all_at(&*file, &mut [IoSlice::new(&bytes)], 0).unwrap();
+        let follows = |zeros_max: u64| {
+            let mut survey = Survey::new(Arc::clone(&file), path, Offset::ZERO).unwrap();
+            survey.zeros_max = zeros_max;
+            match survey.step().unwrap() {
+                Some(Piece::Bad(bad)) => bad.batch_follows,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([2 << 20, 4 << 20, 6 << 20, u64::MAX].map(follows), [false, false, true, true]);
+        assert!(Survey::new(file, path, Offset::ZERO).unwrap().may_hold_batch().unwrap());
     }
 
     #[test]

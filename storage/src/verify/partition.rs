@@ -104,6 +104,16 @@ impl<'a> PartitionCheck<'a> {
             );
         }
         self.begin(&members)?;
+        for base in self.found.missing_data(self.manifest.as_ref()) {
+            let path = path_of(self.dir, base, FileKind::Data);
+            self.damage(
+                path,
+                None,
+                Some(base),
+                "no such file".to_owned(),
+                "the batches of the index that is there",
+            );
+        }
         for (n, member) in members.iter().enumerate() {
             self.check_segment(member, n + 1 == members.len())?;
             self.tell();
@@ -146,8 +156,17 @@ impl<'a> PartitionCheck<'a> {
         self.summary.segments += 1;
         if member.record.is_none() && self.manifest.is_some() && member.base != self.order.next {
             let found = format!("a segment that begins at offset {}", member.base);
-            let expected = format!("offset {}, the log's end; opening the log removes it", self.order.next);
-            self.warn(member.path.clone(), None, Some(member.base), found, &expected);
+            let file =
+                self.disk.open(&member.path, OpenMode::Read).map_err(LogError::io("open", &member.path))?;
+            if Survey::new(file, &member.path, member.base)?.may_hold_batch()? {
+                let expected =
+                    format!("offset {}, the log's end; opening the log sets it aside", self.order.next);
+                self.damage(member.path.clone(), None, Some(member.base), found, &expected);
+            } else {
+                let expected =
+                    format!("offset {}, the log's end; opening the log removes it", self.order.next);
+                self.warn(member.path.clone(), None, Some(member.base), found, &expected);
+            }
             return Ok(());
         }
         // Before the batches, so that a log that is being written has the batches of all entries read here.

@@ -4,6 +4,7 @@ mod alone;
 mod member;
 mod printer;
 mod stops;
+mod stuck;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};

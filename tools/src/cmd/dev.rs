@@ -225,7 +225,7 @@ fn configs(args: &DevArgs, dir: &Path, layout: &Layout) -> anyhow::Result<Vec<Br
         config.set("logging.filter", "warn,openraft=off")?;
         // Settings of the caller first: what makes the brokers a cluster is not theirs to change.
         for pair in &args.set {
-            config.set(&pair.key, &pair.value)?;
+            config.set_by_flag(&pair.key, &pair.value, "--set")?;
         }
         config.set("node.id", &id.to_string())?;
         config.set("data.dirs", &data_dir)?;
@@ -374,6 +374,19 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 36);
+    }
+
+    #[test]
+    fn a_setting_that_is_not_there_is_told_by_the_flag_that_gave_it() {
+        let args = DevArgs {
+            nodes: 1,
+            data_dir: None,
+            port: None,
+            set: vec![crate::input::pairs::argument("foo.bar=1").unwrap()],
+            output: OutputArgs { format: Format::Json },
+        };
+        let told = configs(&args, Path::new("nowhere"), &free(1).unwrap()).unwrap_err().to_string();
+        assert!(told.starts_with("flag --set: there is no setting foo.bar"), "{told}");
     }
 
     #[test]

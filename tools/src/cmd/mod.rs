@@ -20,7 +20,7 @@ pub(crate) mod topic;
 use clap::Args;
 use serde::Serialize;
 
-use crate::output::{Format, Sink};
+use crate::output::{Format, Sink, sentence};
 
 /// What a command that ran to its end has to say by its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(crate) async fn all_of(
         0 => Ok(()),
         1 => Err(failures.remove(0)),
         count => {
-            let reasons: Vec<String> = failures.iter().map(|e| format!("{e:#}")).collect();
+            let reasons: Vec<String> = failures.iter().map(sentence).collect();
             anyhow::bail!("{count} of {} failed: {}", names.len(), reasons.join("; "))
         }
     }

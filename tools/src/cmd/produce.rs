@@ -1,17 +1,20 @@
 //! `floodmark produce`: records from standard input or files into a topic.
 
+mod missed;
 mod tally;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use floodmark_client::{Acks, Client, Compression, Delivery, Producer, ProducerConfig};
 
+use self::missed::Missed;
 use self::tally::Tally;
 use super::{Outcome, OutputArgs};
 use crate::input::escapes::{self, Separator};
@@ -20,7 +23,7 @@ use crate::output::note;
 use crate::records::NewRecord;
 use crate::records::feed::{Chunks, InputArgs, InputForm};
 use crate::records::read::{Form, LineForm};
-use crate::remote::{self, ServerArgs};
+use crate::remote::{self, Interrupts, ServerArgs};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   seq 10 | floodmark produce numbers                                 a record for each line
@@ -28,7 +31,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   echo 'k1=' | floodmark produce accounts --key-separator = --null ''      delete a key: its value is null
   floodmark produce images --input whole --key cat --header type=image/png --file cat.png
   find . -print0 | floodmark produce paths --delimiter '\\0'
-  floodmark consume orders --output json | floodmark produce copy --input json
+  floodmark consume orders --output json | floodmark produce copy --input json --as-copies
 
 Every byte is taken as it is: lines may hold anything but the delimiter. A line of JSON is an object with \"value\" and, if wanted, \"key\",
 \"headers\", \"timestamp_ms\" and \"partition\"; bytes are null, a string, {\"utf8\": \"…\"} or {\"base64\": \"…\"}.
@@ -61,6 +64,9 @@ pub(crate) struct ProduceArgs {
     /// Each line of JSON goes to the partition that it names.
     #[arg(long, conflicts_with = "partition")]
     keep_partitions: bool,
+    /// The records are copies: what headers of theirs asked of an event store when they were new is kept, and not asked again.
+    #[arg(long)]
+    as_copies: bool,
     /// When a record counts as written: once it is on the disks of all replicas in sync, or once its leader has it in memory.
     #[arg(long, value_enum, default_value_t = AcksArg::All)]
     acks: AcksArg,
@@ -168,8 +174,20 @@ impl ProduceArgs {
 struct Run<'a> {
     args: &'a ProduceArgs,
     producer: Producer,
-    pending: VecDeque<Delivery>,
+    pending: VecDeque<Sent>,
+    /// Records that were sent.
+    sent: u64,
     tally: Tally,
+    missed: Missed,
+}
+
+/// A record on its way.
+struct Sent {
+    delivery: Delivery,
+    /// Its place in the whole input, from 1 on.
+    record: u64,
+    source: Arc<str>,
+    line: u64,
 }
 
 impl<'a> Run<'a> {
@@ -180,6 +198,7 @@ impl<'a> Run<'a> {
             linger: args.linger,
             record_bytes_max: RECORD_BYTES_MAX,
             buffer_bytes: RECORD_BYTES_MAX,
+            are_copies: args.as_copies,
             delivery_timeout: args.server.timeout,
             ..ProducerConfig::default()
         })?;
@@ -187,48 +206,68 @@ impl<'a> Run<'a> {
             args,
             producer,
             pending: VecDeque::new(),
+            sent: 0,
             tally: Tally::new(args.topic.clone(), args.output.format),
+            missed: Missed::default(),
         })
     }
 
-    /// Ctrl-C ends the input: what was read is written.
+    /// Ctrl-C ends the input: what was read is written. Once the input has ended, it ends the waiting for that.
     async fn until_the_end(mut self, chunks: Chunks) -> anyhow::Result<()> {
-        let ended = self.send_all(chunks).await;
-        let settled = self.settle().await;
+        let mut interrupts = Interrupts::new()?;
+        let ended = self.send_all(chunks, &mut interrupts).await;
+        let settled = tokio::select! {
+            settled = self.settle() => Some(settled),
+            () = interrupts.next() => None,
+        };
+        let settled = settled.unwrap_or_else(|| {
+            Err(anyhow!(
+                "interrupted while {} of the records sent had no answer; whether they are written is not known",
+                self.pending.len()
+            ))
+        });
         let finished = self.tally.finish();
-        if let Err(e) = ended.and(settled) {
-            return Err(e).with_context(|| format!("{} written before this", self.tally.written()));
+        // What was refused came before whatever else went wrong.
+        if let Err(e) = self.missed.take_first().and(ended).and(settled) {
+            return Err(e).with_context(|| self.missed.told(&self.tally.written()));
         }
         finished
     }
 
-    async fn send_all(&mut self, mut chunks: Chunks) -> anyhow::Result<()> {
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
-        loop {
+    /// Ends early where a record is refused.
+    async fn send_all(&mut self, mut chunks: Chunks, interrupts: &mut Interrupts) -> anyhow::Result<()> {
+        while !self.missed.is_any() {
             tokio::select! {
                 chunk = chunks.recv() => match chunk {
                     None => return Ok(()),
                     Some(chunk) => {
                         for record in chunk.records {
-                            self.send(&record).await?;
+                            self.send(&record, &chunk.source).await?;
+                            if self.missed.is_any() {
+                                return Ok(());
+                            }
                         }
                         if let Some(failure) = chunk.failure {
                             return Err(failure);
                         }
                     }
                 },
-                settled = settle_some(&mut self.pending, &mut self.tally), if !self.pending.is_empty() => settled?,
-                _ = &mut interrupted => return Ok(()),
+                settled = settle_some(&mut self.pending, &mut self.tally, &mut self.missed), if !self.pending.is_empty() => settled?,
+                () = interrupts.next() => return Ok(()),
             }
         }
+        Ok(())
     }
 
-    async fn send(&mut self, record: &NewRecord) -> anyhow::Result<()> {
+    async fn send(&mut self, record: &NewRecord, source: &Arc<str>) -> anyhow::Result<()> {
         while self.pending.len() >= PENDING_MAX {
-            settle_some(&mut self.pending, &mut self.tally).await?;
+            settle_some(&mut self.pending, &mut self.tally, &mut self.missed).await?;
+        }
+        if self.missed.is_any() {
+            return Ok(());
         }
         let headers: Vec<(&[u8], Option<&[u8]>)> =
-            record.headers.iter().map(|header| (header.name.as_bytes(), header.value.as_deref())).collect();
+            record.headers.iter().map(|header| (&header.name[..], header.value.as_deref())).collect();
         let sent = self.producer.send(floodmark_client::NewRecord {
             topic: &self.args.topic,
             partition: if self.args.keep_partitions { record.partition } else { self.args.partition },
@@ -237,33 +276,53 @@ impl<'a> Run<'a> {
             headers: &headers,
             timestamp_ms: record.timestamp_ms,
         });
-        self.pending.push_back(sent.await?);
+        let delivery = sent.await.with_context(|| place(source, record.line))?;
+        self.sent += 1;
+        let (record, line) = (self.sent, record.line);
+        self.pending.push_back(Sent { delivery, record, source: Arc::clone(source), line });
         Ok(())
     }
 
     /// Waits for all that was sent.
     async fn settle(&mut self) -> anyhow::Result<()> {
         while !self.pending.is_empty() {
-            settle_some(&mut self.pending, &mut self.tally).await?;
+            settle_some(&mut self.pending, &mut self.tally, &mut self.missed).await?;
         }
         self.tally.flush()
     }
 }
 
-/// Waits for the oldest record, and takes all that is acknowledged by then, in the order in which they were sent.
-async fn settle_some(pending: &mut VecDeque<Delivery>, tally: &mut Tally) -> anyhow::Result<()> {
+/// Waits for the oldest record, and takes all that have their outcome by then, in the order in which they were sent. What lies behind a
+/// record that was refused may have been written, so it is asked for as well.
+async fn settle_some(
+    pending: &mut VecDeque<Sent>,
+    tally: &mut Tally,
+    missed: &mut Missed,
+) -> anyhow::Result<()> {
     let settled = poll_fn(|context| {
         let mut is_any = false;
         while let Some(oldest) = pending.front_mut() {
-            let Poll::Ready(placed) = Pin::new(oldest).poll(context) else { break };
-            pending.pop_front();
-            if let Err(e) = placed.map_err(anyhow::Error::new).and_then(|placed| tally.add(&placed)) {
-                return Poll::Ready(Err(e));
-            }
+            let Poll::Ready(outcome) = Pin::new(&mut oldest.delivery).poll(context) else { break };
             is_any = true;
+            let Some(sent) = pending.pop_front() else { break };
+            match outcome {
+                Ok(placed) => {
+                    missed.on_acknowledged();
+                    if let Err(e) = tally.add(sent.record, &placed) {
+                        return Poll::Ready(Err(e));
+                    }
+                }
+                Err(e) => {
+                    missed.add(sent.record, || anyhow::Error::new(e).context(place(&sent.source, sent.line)));
+                }
+            }
         }
         if is_any || pending.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
     });
     settled.await?;
     tally.flush()
+}
+
+fn place(source: &str, line: u64) -> String {
+    if line == 0 { source.to_owned() } else { format!("{source}, line {line}") }
 }

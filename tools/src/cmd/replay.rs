@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use floodmark_client::replay::{Rate, ReplayConfig, Span};
-use floodmark_client::{Client, TopicPartition, partition_of_key};
+use floodmark_client::{Client, Record, TopicPartition, partition_of_key};
 use serde::Serialize;
 
 use super::Outcome;
@@ -134,10 +134,21 @@ struct Job<'a> {
     interrupts: Interrupts,
 }
 
-impl Job<'_> {
+/// Which of the records that are read are given out.
+struct Wanted<'a> {
+    key: Option<&'a [u8]>,
+}
+
+impl Wanted<'_> {
     /// The record has the key that is asked for, if one is.
-    fn wants(&self, key: Option<&[u8]>) -> bool {
-        self.args.key.as_ref().is_none_or(|wanted| key == Some(wanted.as_bytes()))
+    fn wants(&self, record: &Record) -> bool {
+        self.key.is_none_or(|wanted| record.key.as_deref() == Some(wanted))
+    }
+}
+
+impl<'a> Job<'a> {
+    fn wanted(&self) -> Wanted<'a> {
+        Wanted { key: self.args.key.as_ref().map(String::as_bytes) }
     }
 
     fn keep(&self, left: Vec<Span>, target: Target) -> anyhow::Result<()> {

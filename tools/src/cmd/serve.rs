@@ -139,6 +139,9 @@ fn announce(config: &BrokerConfig, broker: &Broker) {
     if let Some(address) = broker.http_address() {
         lines += &format!("  HTTP   http://{}/metrics\n", HostPort::from(address));
     }
+    if let Some(address) = broker.peer_address() {
+        lines += &format!("  brokers  {}\n", HostPort::from(address));
+    }
     // Whoever closed standard output does not want to know.
     let _ = io::stdout().write_all(lines.as_bytes());
 }

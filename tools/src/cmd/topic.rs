@@ -1,6 +1,7 @@
 //! `floodmark topic`: make, list, describe, alter, extend and delete topics.
 
 mod describe;
+mod look;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -139,15 +140,15 @@ pub(crate) struct ExtendArgs {
 pub(crate) fn run(command: TopicCommand) -> anyhow::Result<Outcome> {
     remote::run(async {
         match command {
-            TopicCommand::Create(args) => create(&args).await,
-            TopicCommand::List(args) => list(&args).await,
-            TopicCommand::Describe(args) => describe::run(&args).await,
-            TopicCommand::Alter(args) => alter(&args).await,
-            TopicCommand::Delete(args) => delete(&args).await,
-            TopicCommand::Extend(args) => extend(&args).await,
+            TopicCommand::Create(args) => create(&args).await?,
+            TopicCommand::List(args) => list(&args).await?,
+            TopicCommand::Describe(args) => return describe::run(&args).await,
+            TopicCommand::Alter(args) => alter(&args).await?,
+            TopicCommand::Delete(args) => delete(&args).await?,
+            TopicCommand::Extend(args) => extend(&args).await?,
         }
-    })?;
-    Ok(Outcome::Good)
+        Ok(Outcome::Good)
+    })
 }
 
 async fn create(args: &CreateArgs) -> anyhow::Result<()> {

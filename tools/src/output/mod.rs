@@ -22,6 +22,17 @@ pub(crate) enum Format {
     Json,
 }
 
+/// An error with its causes, each once: many name their cause in their own words.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
 /// Standard output.
 pub(crate) struct Sink {
     out: BufWriter<StdoutLock<'static>>,
@@ -98,5 +109,23 @@ pub(crate) fn progress_bar(bytes: u64) -> ProgressBar {
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_was_named_is_not_named_again() {
+        let cause = || anyhow!("no such file");
+        assert_eq!(sentence(&cause().context("open a")), "open a: no such file");
+        assert_eq!(
+            sentence(&cause().context("open a: no such file; make it").context("start")),
+            "start: open a: no such file; make it"
+        );
+        assert_eq!(sentence(&cause()), "no such file");
     }
 }

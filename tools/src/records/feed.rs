@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -49,8 +50,10 @@ pub(crate) enum InputForm {
 
 impl InputArgs {
     pub(crate) fn headers(&self) -> Vec<NewHeader> {
-        let header =
-            |pair: &Pair| NewHeader { name: pair.key.clone(), value: Some(pair.value.clone().into_bytes()) };
+        let header = |pair: &Pair| NewHeader {
+            name: pair.key.clone().into_bytes(),
+            value: Some(pair.value.clone().into_bytes()),
+        };
         self.headers.iter().map(header).collect()
     }
 
@@ -67,6 +70,8 @@ impl InputArgs {
 
 /// Records in order, and why none follow.
 pub(crate) struct Chunk {
+    /// What they were read from, for errors.
+    pub(crate) source: Arc<str>,
     pub(crate) records: Vec<NewRecord>,
     pub(crate) failure: Option<anyhow::Error>,
 }
@@ -79,9 +84,10 @@ fn start(files: Vec<PathBuf>, form: Form, headers: Vec<NewHeader>) -> anyhow::Re
     thread::Builder::new().name("fm-input".to_owned()).spawn(move || {
         let files = if files.is_empty() { vec![PathBuf::from("-")] } else { files };
         for file in files {
-            let failure = read(&file, form.clone(), headers.clone(), &sender).err();
+            let source: Arc<str> = name_of(&file).into();
+            let failure = read(&file, &source, form.clone(), headers.clone(), &sender).err();
             if let Some(failure) = failure {
-                let chunk = Chunk { records: Vec::new(), failure: Some(failure) };
+                let chunk = Chunk { source, records: Vec::new(), failure: Some(failure) };
                 // Nobody is left to tell where this fails.
                 let _ = sender.blocking_send(chunk);
                 return;
@@ -91,18 +97,19 @@ fn start(files: Vec<PathBuf>, form: Form, headers: Vec<NewHeader>) -> anyhow::Re
     Ok(chunks)
 }
 
+fn name_of(path: &Path) -> String {
+    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 fn read(
     path: &Path,
+    name: &Arc<str>,
     form: Form,
     headers: Vec<NewHeader>,
     sender: &mpsc::Sender<Chunk>,
 ) -> anyhow::Result<()> {
-    let (name, source): (String, Source) = if path.as_os_str() == "-" {
-        ("standard input".to_owned(), Box::new(io::stdin()))
-    } else {
-        (path.display().to_string(), Box::new(open(path)?))
-    };
-    let mut reader = RecordReader::new(name, source, form, headers);
+    let source: Source = if path.as_os_str() == "-" { Box::new(io::stdin()) } else { Box::new(open(path)?) };
+    let mut reader = RecordReader::new(name.to_string(), source, form, headers);
     let mut chunk = Vec::new();
     let mut bytes = 0;
     loop {
@@ -122,7 +129,7 @@ fn read(
         // The next read may wait for somebody who types: what is there goes first.
         if is_end || reader.may_wait() || chunk.len() >= CHUNK_RECORDS || bytes >= CHUNK_BYTES {
             let records = std::mem::take(&mut chunk);
-            if sender.blocking_send(Chunk { records, failure: None }).is_err() {
+            if sender.blocking_send(Chunk { source: Arc::clone(name), records, failure: None }).is_err() {
                 return Ok(());
             }
             bytes = 0;

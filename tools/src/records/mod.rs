@@ -14,6 +14,8 @@ use floodmark_client::{Header, Record};
 pub(crate) struct NewRecord {
     /// Where it was read from, if its line says so.
     pub(crate) partition: Option<i32>,
+    /// Of its source, from 1 on; 0 where it has no lines.
+    pub(crate) line: u64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
     pub(crate) headers: Vec<NewHeader>,
@@ -23,7 +25,8 @@ pub(crate) struct NewRecord {
 /// A header of a record to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewHeader {
-    pub(crate) name: String,
+    /// UTF-8 or not.
+    pub(crate) name: Vec<u8>,
     pub(crate) value: Option<Vec<u8>>,
 }
 
@@ -42,7 +45,8 @@ pub(crate) struct SeenRecord<'a> {
 
 impl<'a> From<&'a Record> for SeenRecord<'a> {
     fn from(record: &'a Record) -> SeenRecord<'a> {
-        let header = |header: &'a Header| SeenHeader { name: &header.name, value: header.value.as_deref() };
+        let header =
+            |header: &'a Header| SeenHeader { name: header.name_bytes(), value: header.value.as_deref() };
         SeenRecord {
             topic: &record.topic,
             partition: record.partition,
@@ -58,6 +62,7 @@ impl<'a> From<&'a Record> for SeenRecord<'a> {
 /// A header of a record that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct SeenHeader<'a> {
-    pub(crate) name: &'a str,
+    /// UTF-8 or not.
+    pub(crate) name: &'a [u8],
     pub(crate) value: Option<&'a [u8]>,
 }

@@ -90,7 +90,9 @@ impl RecordReader {
             },
         };
         self.line += 1;
+        let line = if matches!(self.form, Form::Whole { .. }) { 0 } else { self.line };
         Ok(record.map(|mut record| {
+            record.line = line;
             record.headers.extend_from_slice(&self.headers);
             record
         }))
@@ -170,11 +172,11 @@ mod tests {
     use super::*;
 
     fn read(bytes: &'static [u8], form: Form) -> anyhow::Result<Vec<NewRecord>> {
-        let header = NewHeader { name: "h".to_owned(), value: None };
+        let header = NewHeader { name: b"h".to_vec(), value: None };
         let mut reader = RecordReader::new("input".to_owned(), Box::new(bytes), form, vec![header]);
         let mut records = Vec::new();
         while let Some(mut record) = reader.next_record()? {
-            assert_eq!(record.headers.pop().map(|h| h.name).as_deref(), Some("h"));
+            assert_eq!(record.headers.pop().map(|h| h.name).as_deref(), Some(&b"h"[..]));
             records.push(record);
         }
         Ok(records)

@@ -132,13 +132,15 @@ impl Template {
                 Part::Key(encoding) => encoding.write(record.key, null, out)?,
                 Part::Value(encoding) => encoding.write(record.value, null, out)?,
                 Part::Header(name, encoding) => {
-                    let header = record.headers.iter().rev().find(|header| header.name == name);
+                    let header = record.headers.iter().rev().find(|header| header.name == name.as_bytes());
                     encoding.write(header.and_then(|header| header.value), null, out)?;
                 }
                 Part::Headers => {
                     for (n, header) in record.headers.iter().enumerate() {
                         let comma = if n == 0 { "" } else { "," };
-                        write!(out, "{comma}{}=", header.name)?;
+                        out.write_all(comma.as_bytes())?;
+                        out.write_all(header.name)?;
+                        out.write_all(b"=")?;
                         Encoding::Raw.write(header.value, null, out)?;
                     }
                 }
@@ -182,9 +184,9 @@ mod tests {
             key: None,
             value: Some(b"\xfa\"a\n"),
             headers: vec![
-                SeenHeader { name: "h", value: Some(b"1") },
-                SeenHeader { name: "n", value: None },
-                SeenHeader { name: "h", value: Some("ä\n".as_bytes()) },
+                SeenHeader { name: b"h", value: Some(b"1") },
+                SeenHeader { name: b"n", value: None },
+                SeenHeader { name: b"h", value: Some("ä\n".as_bytes()) },
             ],
         };
         let mut out = Vec::new();

@@ -116,7 +116,7 @@ impl RecordWriter {
 
 fn cells(record: &SeenRecord<'_>) -> Vec<String> {
     let headers = record.headers.iter().map(|header| {
-        let name = text::cell(Some(header.name.as_bytes()), Some(CELL_WIDTH));
+        let name = text::cell(Some(header.name), Some(CELL_WIDTH));
         format!("{name}={}", text::cell(header.value, Some(CELL_WIDTH)))
     });
     vec![

@@ -54,6 +54,7 @@ fn json_takes_everything_there_and_back() {
             {"name": "null", "value": null},
             {"name": "twice", "value": ""},
             {"name": "grün", "value": "ja"},
+            {"name": {"base64": "Z3L8bg=="}, "value": "latin"},
         ], "timestamp_ms": 1_700_000_000_123i64, "partition": 0})
         .to_string(),
         format!(r#"{{"key": "", "value": "{all}", "partition": 1, "timestamp_ms": 0}}"#),
@@ -79,6 +80,7 @@ fn json_takes_everything_there_and_back() {
             {"name": {"utf8": "null"}, "value": null},
             {"name": {"utf8": "twice"}, "value": {"utf8": ""}},
             {"name": {"utf8": "grün"}, "value": {"utf8": "ja"}},
+            {"name": {"base64": "Z3L8bg=="}, "value": {"utf8": "latin"}},
         ])
     );
     assert_eq!(records[0]["timestamp_ms"], 1_700_000_000_123i64);
@@ -252,4 +254,63 @@ fn what_is_wrong_with_a_line_is_told_and_what_came_before_is_kept() {
         "{}",
         ran.stderr
     );
+}
+
+/// An event that its stream refuses, of one partition, and a thousand of another behind it.
+const REFUSED: &str = r#"{"key": "a", "value": "", "partition": 0, "headers": [{"name": "floodmark-expected-offset", "value": "5"}]}"#;
+
+/// It was said that none was written, and whoever sent the input again had them twice.
+#[test]
+fn what_is_acknowledged_behind_a_refused_record_is_counted_and_told() {
+    let cluster = Cluster::start();
+    let create = |topic| {
+        cluster.ok(&["topic", "create", topic, "--partitions", "2", "--set", "floodmark.key.index=true"])
+    };
+    let others = r#"{"key": "b", "value": "", "partition": 1}"#.to_owned() + "\n";
+    let input = format!("{REFUSED}\n\n{}{REFUSED}\n", others.repeat(900));
+    let written = |topic| {
+        let offsets = cluster.json(&["offsets", topic]);
+        offsets.iter().map(|partition| partition["high_watermark"].as_u64().unwrap()).sum::<u64>()
+    };
+    for topic in ["table", "json"] {
+        create(topic);
+        let command = ["produce", topic, "--input", "json", "--keep-partitions", "--output", topic];
+        let ran = cluster.run_with(&command, input.as_bytes());
+        assert_eq!(ran.status.code(), Some(2), "{}", ran.stderr);
+        assert_eq!(written(topic), 900);
+        let told = ": standard input, line 1: ";
+        assert!(
+            ran.stderr.starts_with("error: 900 records written, 900 of them behind this one"),
+            "{}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains(&format!("by their place in the input: 1, 902{told}")), "{}", ran.stderr);
+        assert!(ran.stderr.contains("INVALID_RECORD"), "{}", ran.stderr);
+        let stdout = String::from_utf8(ran.stdout).unwrap();
+        if topic == "table" {
+            assert!(stdout.starts_with("900 records written to table\n"), "{stdout}");
+        } else {
+            let places: Vec<Value> = objects(&stdout).iter().map(|object| object["record"].clone()).collect();
+            assert_eq!(places, (2..902).map(Value::from).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn what_is_copied_is_not_asked_for_what_it_once_asked() {
+    let cluster = Cluster::start();
+    for topic in ["a", "b"] {
+        cluster.ok(&["topic", "create", topic, "--set", "floodmark.key.index=true"]);
+    }
+    let event = r#"{"key": "k", "value": "v", "headers": [{"name": "floodmark-expected-offset", "value": "no-stream"}]}"#;
+    cluster.ok_with(&["produce", "a", "--input", "json"], event.as_bytes());
+    let records = cluster.ok(&["consume", "a", "--output", "json"]);
+    for _ in 0..2 {
+        cluster.ok_with(&["produce", "b", "--input", "json", "--as-copies"], records.as_bytes());
+    }
+    let ran = cluster.run_with(&["produce", "b", "--input", "json"], records.as_bytes());
+    assert!(!ran.status.success() && ran.stderr.contains("last offset is 1"), "{}", ran.stderr);
+    let copies = cluster.json(&["consume", "b"]);
+    assert_eq!(copies.len(), 2);
+    assert_eq!(copies[0]["headers"], objects(&records)[0]["headers"]);
 }

@@ -27,6 +27,7 @@ fn path(dir: &Path, name: &str) -> String {
 fn a_range_is_printed_or_only_told() {
     let cluster = Cluster::start();
     fill(&cluster, 50);
+    cluster.ok(&["topic", "create", "timed", "--set", "message.timestamp.type=LogAppendTime"]);
     assert_eq!(values(&cluster.json(&["replay", "t"])), (0..50).collect::<Vec<_>>());
     let of_key = cluster.json(&["replay", "t", "--key", "k3"]);
     assert_eq!(values(&of_key), (0..50).filter(|n| n % 5 == 3).collect::<Vec<_>>());
@@ -42,6 +43,7 @@ fn a_range_is_printed_or_only_told() {
         (&["replay", "t", "--partition", "7"], "no partition 7"),
         (&["replay", "t", "--checkpoint", "c"], "--into or --file"),
         (&["replay", "t", "--into", "nowhere"], "nowhere"),
+        (&["replay", "t", "--into", "timed"], "message.timestamp.type=LogAppendTime"),
     ] {
         let ran = cluster.run(args);
         assert_eq!(ran.status.code(), Some(2), "{args:?}");
@@ -172,6 +174,12 @@ fn a_file_that_was_begun_is_gone_on_with_and_produce_takes_it() {
     let dir = tempfile::tempdir().unwrap();
     let (job, file) = (path(dir.path(), "job"), path(dir.path(), "lines"));
     let command = ["replay", "t", "--file", &file, "--rate", "20/s", "--checkpoint", &job];
+    std::fs::write(&file, "somebody else's").unwrap();
+    let taken = cluster.refused(&command);
+    assert!(taken.contains("not replaced") && taken.contains("no checkpoint"), "{taken}");
+    assert!(!Path::new(&job).exists());
+    // What one leaves that is killed before its first checkpoint.
+    std::fs::write(&file, "").unwrap();
     let mut running = cluster.spawn(&command);
     // Without a word of how far it is, a file that is there is somebody else's.
     eventually("it has noted where it begins", || Path::new(&job).exists());
@@ -188,4 +196,22 @@ fn a_file_that_was_begun_is_gone_on_with_and_produce_takes_it() {
     assert_eq!(cluster.json(&["consume", "again"]).len(), 300);
     let taken = cluster.refused(&["replay", "t", "--file", &file]);
     assert!(taken.contains("not replaced"), "{taken}");
+}
+
+/// What was read stayed in the program up to a MiB, however slowly it came.
+#[test]
+fn a_file_has_what_is_older_than_a_moment() {
+    let cluster = Cluster::start();
+    fill(&cluster, 10);
+    let dir = tempfile::tempdir().unwrap();
+    let file = path(dir.path(), "lines");
+    // Nothing is due behind the first.
+    let mut running = cluster.spawn(&["replay", "t", "--file", &file, "--rate", "0.001/s"]);
+    eventually("a line is in the file", || std::fs::read(&file).is_ok_and(|lines| lines.ends_with(b"\n")));
+    running.signal("KILL");
+    assert!(!running.end().status.success());
+    // What nobody wants does not make it slower: there is one record with this key.
+    cluster.ok_with(&["produce", "t", "--key", "rare"], b"10\n");
+    let rare = cluster.json(&["replay", "t", "--key", "rare", "--rate", "0.001/s"]);
+    assert_eq!(values(&rare), [10]);
 }

@@ -23,6 +23,18 @@ fn samples_hold_topics_rates_groups_and_lag() {
     assert!(last["gaps"].is_null());
 }
 
+/// It waited for `--timeout` and said nothing.
+#[test]
+fn a_cluster_that_answers_no_more_is_told() {
+    let cluster = Cluster::start();
+    let mut top = cluster.spawn(&["top", "--output", "json", "--interval", "100ms", "--timeout", "5s"]);
+    while top.read(1) != b"\n" {}
+    drop(cluster);
+    let ran = top.end();
+    assert!(!ran.status.success());
+    assert_eq!(ran.stderr.matches("no answer for 1 s").count(), 1, "{}", ran.stderr);
+}
+
 /// A terminal of tmux's, on a server of its own.
 struct Terminal {
     socket: String,
@@ -98,4 +110,26 @@ fn a_terminal_shows_the_cluster_and_is_given_back() {
     terminal.press("q");
     eventually("it has ended well", || terminal.screen().contains("it ended with 0"));
     assert!(!terminal.screen().contains("topics: 1"), "{}", terminal.screen());
+}
+
+/// It was hidden wherever standard output was a terminal, though nothing goes there.
+#[test]
+fn a_replay_to_somewhere_else_shows_how_far_it_is() {
+    let cluster = Cluster::start();
+    for topic in ["t", "copy"] {
+        cluster.create(topic, "1");
+    }
+    cluster.ok_with(&["produce", "t"], "line\n".repeat(2_000).as_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("lines");
+    let program = env!("CARGO_BIN_EXE_floodmark");
+    for (name, target) in [("into", "--into copy".to_owned()), ("file", format!("--file {}", file.display()))]
+    {
+        let command = format!("{program} replay t --server {} --rate 20/s {target}", cluster.server());
+        let Some(terminal) = Terminal::start(name, &command) else {
+            eprintln!("skipped: tmux is not installed");
+            return;
+        };
+        eventually("a bar is on the screen", || terminal.screen().contains("/2000 offsets, "));
+    }
 }

@@ -8,7 +8,9 @@ mod dev;
 mod elections;
 #[path = "../../../broker/tests/free_ports/mod.rs"]
 mod free_ports;
+mod left_alone;
 mod members;
 mod moves;
 mod nodes;
 mod status;
+mod upgrades;

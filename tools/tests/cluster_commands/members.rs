@@ -27,8 +27,12 @@ fn a_fourth_broker_joins_takes_its_share_votes_and_leaves() {
     nodes.add(4, [port, port + 1, port + 2, port + 3]);
     let mut serve = floodmark();
     serve.args(["serve", "--config", &file, "--log-filter", "warn,openraft=error"]).stdout(Stdio::null());
+    let log = nodes.path().join("four.log");
+    serve.stderr(fs::File::create(&log).unwrap());
     nodes.spawn_with(4, serve);
     nodes.await_ready(4);
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(!log.contains("was refused"), "others call it before it is a member, as they must: {log}");
     assert_eq!((&nodes.broker(4)["replicas"], &nodes.broker(4)["rack"]), (&0.into(), &"d".into()));
     nodes.ok(&["cluster", "move", "--balance-onto", "4"]);
     assert!(nodes.broker(4)["replicas"].as_u64().unwrap() >= 6, "{}", nodes.broker(4));
@@ -67,6 +71,10 @@ fn a_fourth_broker_joins_takes_its_share_votes_and_leaves() {
 fn a_broker_whose_disk_is_lost_gets_everything_back_from_the_others() {
     let mut nodes = Nodes::start(3, &[]);
     nodes.fill("t", "4", "3", 400);
+    for lone in ["lone", "gone"] {
+        nodes.fill(lone, "1", "1", 1);
+        nodes.ok(&["cluster", "move", lone, "--to", "2"]);
+    }
     nodes.await_well();
     nodes.kill(2);
     eventually("broker 2 is fenced", || nodes.broker(2)["state"] == "fenced");
@@ -84,6 +92,19 @@ fn a_broker_whose_disk_is_lost_gets_everything_back_from_the_others() {
     assert!(nodes.refused(&["cluster", "remove", "2", "--keep-replicas"]).contains("voter"));
     nodes.ok(&["cluster", "voters", "set", "1"]);
     assert!(nodes.refused(&["cluster", "remove", "2"]).contains("holds"));
+    // It alone had these partitions. Nothing brings their records back: one topic is given up, the other begins again.
+    for mode in [&["--dry-run"][..], &[]] {
+        let told = nodes.refused(&[&["cluster", "remove", "2", "--keep-replicas"][..], mode].concat());
+        for words in ["2 alone is in sync", "gone-0", "lone-0"] {
+            assert!(told.contains(words), "{mode:?}: {told}");
+        }
+    }
+    nodes.ok(&["topic", "delete", "gone"]);
+    nodes.ok(&["cluster", "move", "lone", "--partition", "0", "--to", "1", "--no-wait"]);
+    nodes.ok(&["cluster", "elect", "lone", "--partition", "0", "--unclean", "--accept-data-loss"]);
+    nodes.write("lone", 0, 3);
+    nodes.check("lone", 3);
+    nodes.ok(&["cluster", "remove", "2", "--keep-replicas", "--dry-run"]);
     let removed = nodes.json(&["cluster", "remove", "2", "--keep-replicas"]);
     assert!(removed[0]["replicas"].as_u64().unwrap() >= 4, "{removed:?}");
     nodes.spawn(2);

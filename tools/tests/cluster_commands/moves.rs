@@ -38,7 +38,12 @@ fn a_broker_is_drained_and_gets_its_share_back() {
     assert!(nodes.metric("floodmark_leader_elections_total") > 0.0);
     assert_eq!(nodes.metric("floodmark_unclean_leader_elections_total"), 0.0);
     eventually("one decides", || nodes.metric("floodmark_active_controller") == 1.0);
-    assert!(nodes.refused(&["cluster", "move", "a", "--to", "1,9"]).contains("broker 9"));
+    let refused = nodes.refused(&["cluster", "move", "a", "--to", "1,9"]);
+    assert!(refused.contains("broker 9") && refused.contains("nothing has been done\n"), "{refused}");
+    let again = nodes.run(&["cluster", "move", "a", "--to", "1,2,3", "--copies", "1"]);
+    assert!(again.status.success() && again.stdout.contains("nothing moves"), "{}", again.stdout);
+    assert!(again.stderr.contains("of 6 partitions, 6 lie where they shall"), "{}", again.stderr);
+    assert!(!again.stderr.contains(" moved"), "{}", again.stderr);
     assert!(nodes.refused(&["cluster", "move", "a", "--partition", "77", "--to", "1"]).contains("77"));
     assert!(nodes.refused(&["cluster", "move", "b", "--to", "1"]).contains('b'));
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -14,13 +14,20 @@ use tempfile::TempDir;
 use crate::deadline::Deadline;
 use crate::free_ports::free_ports;
 
-/// How often something that must come true is looked at, and how many times before a test gives up.
+/// How often something that must come true is looked at, and for how long before a test gives up. A look that hangs is one of the last.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-const LOOKS: usize = 600;
+const LOOK_FOR: Duration = Duration::from_secs(90);
 
 /// The program, without what the environment of the test says about brokers and servers.
 pub(crate) fn floodmark() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
+    program(Path::new(OWN_PROGRAM))
+}
+
+/// This build's.
+pub(crate) const OWN_PROGRAM: &str = env!("CARGO_BIN_EXE_floodmark");
+
+fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("FLOODMARK_") {
             command.env_remove(variable);
@@ -59,7 +66,8 @@ pub(crate) fn objects(text: &str) -> Vec<Value> {
 
 /// Looks until it is so.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..LOOKS {
+    let since = Instant::now();
+    while since.elapsed() < LOOK_FOR {
         if is_so() {
             return;
         }
@@ -134,17 +142,25 @@ pub(crate) struct Nodes {
     nodes: BTreeMap<i32, Node>,
     voters: String,
     settings: Vec<String>,
+    /// What brokers that are started from now on run.
+    pub(crate) program: PathBuf,
     dir: TempDir,
 }
 
 impl Nodes {
     /// Starts brokers 1 to `count`, which vote, and returns once all are ready. `settings` are `KEY=VALUE`, for each of them.
     pub(crate) fn start(count: i32, settings: &[&str]) -> Nodes {
+        Nodes::start_as(Path::new(OWN_PROGRAM), count, settings)
+    }
+
+    /// The same with another program.
+    pub(crate) fn start_as(program: &Path, count: i32, settings: &[&str]) -> Nodes {
         let dir = TempDir::new().unwrap();
         let mut nodes = Nodes {
             nodes: BTreeMap::new(),
             voters: String::new(),
             settings: settings.iter().map(|setting| (*setting).to_owned()).collect(),
+            program: program.to_owned(),
             dir,
         };
         for id in 1..=count {
@@ -184,7 +200,7 @@ impl Nodes {
     pub(crate) fn serve(&self, id: i32) -> Command {
         let node = &self.nodes[&id];
         let address = |n: usize| format!("127.0.0.1:{}", node.ports[n]);
-        let mut command = floodmark();
+        let mut command = program(&self.program);
         command.args(["serve", "--node-id", &id.to_string(), "--log-filter", "warn,openraft=error"]);
         command.arg("--data-dir").arg(&node.dir).args(["--voters", &self.voters]);
         for (n, door) in ["kafka", "grpc", "http", "cluster"].into_iter().enumerate() {
@@ -318,8 +334,12 @@ impl Nodes {
         self.nodes.values().filter(|node| node.process.is_some()).map(value).sum()
     }
 
-    /// Waits until every partition has all its replicas in sync and nothing moves.
+    /// Waits until every broker that runs serves, every partition has all its replicas in sync and nothing moves. The cluster alone does not
+    /// tell: of a broker that is killed and started again within a session it has not heard either.
     pub(crate) fn await_well(&self) {
+        for node in self.nodes.values().filter(|node| node.process.is_some()) {
+            self.await_ready(node.id);
+        }
         eventually("the cluster is well", || {
             let ran = self.run(&["cluster", "status", "--check", "--output", "json"]);
             ran.status.success() && objects(&ran.stdout)[0]["partitions"]["moving"] == 0

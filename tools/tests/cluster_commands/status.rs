@@ -1,6 +1,14 @@
 //! How the cluster is: with everything in order, with a broker missing, and with that broker back.
 
-use crate::nodes::{Nodes, eventually, floodmark, run};
+use serde_json::Value;
+
+use crate::nodes::{Nodes, Ran, eventually, floodmark, objects, run};
+
+fn ready(nodes: &Nodes, id: i32) -> Ran {
+    let mut ready = floodmark();
+    ready.args(["cluster", "ready", "--http", &nodes.node(id).http()]);
+    run(ready, "")
+}
 
 #[test]
 fn a_broker_that_is_missing_is_told_and_forgotten_when_it_is_back() {
@@ -22,6 +30,8 @@ fn a_broker_that_is_missing_is_told_and_forgotten_when_it_is_back() {
             (&"serving".into(), &0.into()),
             "{broker}"
         );
+        // Each alone knows that, so whoever answers has asked the others.
+        assert_eq!(broker["replicas_failed"], 0, "{broker}");
         assert!(broker["leaders"].as_u64().unwrap() > 0, "{broker}");
     }
     assert!(nodes.ok(&["cluster", "status"]).contains("serving"));
@@ -29,6 +39,7 @@ fn a_broker_that_is_missing_is_told_and_forgotten_when_it_is_back() {
 
     nodes.kill(3);
     eventually("broker 3 is fenced", || nodes.broker(3)["state"] == "fenced");
+    assert_eq!(nodes.broker(3)["replicas_failed"], Value::Null);
     let ran = nodes.run(&["cluster", "status", "--check"]);
     assert_eq!(ran.status.code(), Some(1), "{}", ran.stdout);
     assert!(ran.stdout.contains("under-replicated") && ran.stdout.contains("fenced"), "{}", ran.stdout);
@@ -41,17 +52,78 @@ fn a_broker_that_is_missing_is_told_and_forgotten_when_it_is_back() {
     }
     let followers =
         described["partitions"].as_array().unwrap().iter().flat_map(|p| p["followers"].as_array().unwrap());
-    let lacks: Vec<_> = followers.filter(|f| f["lag_records"].as_i64().unwrap() > 0).collect();
+    let lacks: Vec<_> = followers.filter(|f| f["lag_records"] != 0).collect();
     assert!(!lacks.is_empty(), "{described}");
-    assert!(lacks.iter().all(|f| f["broker"] == 3 && f["lag_bytes"].as_u64().unwrap() > 0), "{described}");
+    for follower in lacks {
+        let is_known = follower["lag_records"].as_i64().is_some_and(|records| records > 0)
+            && follower["lag_bytes"].as_u64().is_some_and(|bytes| bytes > 0);
+        assert!(follower["broker"] == 3 && (is_known || follower["lag_records"].is_null()), "{described}");
+    }
     let table = nodes.ok(&["topic", "describe", "t"]);
     assert!(table.contains("4 under-replicated") && table.contains("3: "), "{table}");
-    let mut ready = floodmark();
-    ready.args(["cluster", "ready", "--http", &nodes.node(3).http()]);
-    assert_eq!(run(ready, "").status.code(), Some(2));
+    assert_eq!(ready(&nodes, 3).status.code(), Some(2));
+
+    // Who leads in its place has never heard of it: nobody knows what it lacks there.
+    let is_unheard = |partition: &Value| {
+        let followers = partition["followers"].as_array().unwrap().iter();
+        let mut dead = followers.filter(|follower| follower["broker"] == 3);
+        dead.any(|f| f["lag_records"].is_null() && f["lag_bytes"].is_null() && f["end"].is_null())
+    };
+    assert!(described["partitions"].as_array().unwrap().iter().any(is_unheard), "{described}");
+    let table = nodes.ok(&["topic", "describe", "t"]);
+    assert!(table.contains("3: unknown, "), "{table}");
 
     nodes.spawn(3);
     nodes.await_ready(3);
     nodes.await_well();
     nodes.check("t", 200);
+}
+
+/// Whoever is left, the controller or another, must not say that all is well.
+#[test]
+fn a_broker_without_a_majority_says_that_nobody_leads() {
+    let mut nodes = Nodes::start(3, &[]);
+    nodes.fill("t", "3", "3", 10);
+    nodes.await_well();
+    for led in [true, false] {
+        let controller = i32::try_from(nodes.status()["controller"].as_i64().unwrap()).unwrap();
+        let [one, other] = [controller % 3 + 1, (controller + 1) % 3 + 1];
+        let (survivor, dead) = if led { (controller, [one, other]) } else { (one, [controller, other]) };
+        for id in dead {
+            nodes.kill(id);
+        }
+        let status = || {
+            let ran = nodes.run(&["cluster", "status", "--check", "--output", "json"]);
+            // None where the machine was too busy for an answer.
+            (ran.status.code(), objects(&ran.stdout).pop().unwrap_or_default())
+        };
+        let mut told = (None, Value::Null);
+        eventually("nobody is said to lead", || {
+            told = status();
+            told.1.get("controller").is_some_and(Value::is_null)
+        });
+        let (code, said) = told;
+        assert_eq!(
+            (code, &said["is_well"], &said["is_current"]),
+            (Some(1), &false.into(), &false.into()),
+            "{said}"
+        );
+        let table = nodes.run(&["cluster", "status"]).stdout;
+        assert!(table.contains("nobody leads the metadata") && table.contains("last known: "), "{table}");
+        let unready = ready(&nodes, survivor);
+        assert!(!unready.status.success(), "{}", unready.stdout);
+        let said = unready.stdout + &unready.stderr;
+        assert!(said.contains("no leader of the metadata is heard"), "{said}");
+        assert_eq!(nodes.metric("floodmark_metadata_has_leader"), 0.0);
+        assert_eq!(nodes.metric("floodmark_quorum_leader"), -1.0);
+        for refused in [&["cluster", "elect"][..], &["cluster", "drain", "1", "--dry-run"]] {
+            let told = nodes.refused(&[refused, &["--timeout", "3s"]].concat());
+            assert!(told.contains("nobody leads the metadata quorum"), "{refused:?}: {told}");
+        }
+        for id in dead {
+            nodes.spawn(id);
+        }
+        nodes.await_well();
+        assert!(ready(&nodes, survivor).status.success());
+    }
 }

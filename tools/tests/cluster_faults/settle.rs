@@ -1,6 +1,7 @@
 //! What is looked at when the faults are over: every replica's records as a client reads them, the history, and the files on disk.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use floodmark_tools::history::{Op, Verdict, check_files};
 use crate::faults::Nemesis;
 use crate::ground::{tell, wait_until};
 use crate::kafka_client::{FetchOf, Kafka};
-use crate::load::{GROUPS, PARTITIONS, Routes, TOPIC, values_from};
+use crate::load::{GROUPS, PARTITIONS, Route, Routes, TOPIC, values_from};
 
 /// A follower knows the end of what is committed so long after its leader at the latest.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(60);
@@ -27,20 +28,13 @@ pub(crate) struct Read {
 impl Nemesis {
     /// Reads each partition to its end from each of its replicas, the leader first.
     pub(crate) fn read_all(&mut self) -> Result<Read, String> {
-        let routes = self.load.routes(&mut self.random).map_err(|e| e.to_string())?;
         let mut read = Read::default();
         for partition in 0..PARTITIONS {
-            let route = routes.partitions.get(&partition).ok_or("a partition is gone")?;
-            let mut leader = self.kafka_of(&routes, route.leader)?;
-            let ends = [-2, -1].map(|special| leader.offset_at(TOPIC, partition as i32, special));
-            let [Ok(start), Ok(end)] = ends else {
-                return Err(format!("no offsets of {partition}: {ends:?}"));
-            };
-            self.read_replica(&mut leader, (partition, route.leader), start..end)?;
+            let (route, routes, range) = self.read_leader(partition)?;
             read.leaders += 1;
             for follower in route.replicas.iter().filter(|id| **id != route.leader) {
                 let mut kafka = self.kafka_of(&routes, *follower)?;
-                match self.read_replica(&mut kafka, (partition, *follower), start..end)? {
+                match self.read_replica(&mut kafka, (partition, *follower), range.clone())? {
                     true => read.followers += 1,
                     false => read.followers_refused += 1,
                 }
@@ -50,6 +44,32 @@ impl Nemesis {
             self.ask_group(group)?;
         }
         Ok(read)
+    }
+
+    /// Reads a partition from its leader: where that was, and from where to where. Asks again while the lead moves, to the replica that it
+    /// belongs to.
+    fn read_leader(&mut self, partition: u32) -> Result<(Route, Routes, Range<i64>), String> {
+        let mut found = Ok(None);
+        wait_until(CAUGHT_UP_WITHIN, || {
+            let Ok(routes) = self.load.routes(&mut self.random) else { return false };
+            found = self.read_led(partition, routes);
+            !matches!(found, Ok(None))
+        });
+        found?.ok_or_else(|| format!("no broker reads partition {partition} as its leader"))
+    }
+
+    /// Nothing where its leader is not the one that was told.
+    fn read_led(
+        &self,
+        partition: u32,
+        routes: Routes,
+    ) -> Result<Option<(Route, Routes, Range<i64>)>, String> {
+        let route = routes.partitions.get(&partition).ok_or("a partition is gone")?.clone();
+        let Ok(mut leader) = self.kafka_of(&routes, route.leader) else { return Ok(None) };
+        let ends = [-2, -1].map(|special| leader.offset_at(TOPIC, partition as i32, special));
+        let [Ok(start), Ok(end)] = ends else { return Ok(None) };
+        let is_read = self.read_replica(&mut leader, (partition, route.leader), start..end)?;
+        Ok(is_read.then_some((route, routes, start..end)))
     }
 
     fn kafka_of(&self, routes: &Routes, id: i32) -> Result<Kafka, String> {
@@ -62,7 +82,7 @@ impl Nemesis {
         &self,
         kafka: &mut Kafka,
         (partition, id): (u32, i32),
-        range: std::ops::Range<i64>,
+        range: Range<i64>,
     ) -> Result<bool, String> {
         let (mut from, mut refused) = (range.start, None);
         let mut ends = false;

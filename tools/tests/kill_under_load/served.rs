@@ -53,7 +53,8 @@ impl Drop for Served {
 
 fn spawn(dir: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floodmark"));
-    command.args(["serve", "--kafka-listen", "127.0.0.1:0", "--http-listen", "off", "--data-dir"]);
+    command.args(["serve", "--kafka-listen", "127.0.0.1:0", "--grpc-listen", "off", "--http-listen", "off"]);
+    command.arg("--data-dir");
     command.arg(dir.join("data"));
     // Members join at once.
     command.args(["--set", "group.initial.rebalance.delay.ms=0", "--set", "offsets.topic.num.partitions=5"]);

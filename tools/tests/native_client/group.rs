@@ -249,3 +249,25 @@ async fn a_static_member_comes_back_to_its_partitions_and_nobody_else_notices() 
     assert_eq!(second.handle().assignment(), []);
     assert!(heard.lock().unwrap().is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_read_a_topic_that_is_deleted_is_told_and_closes() {
+    let served = Served::start().await;
+    for name in ["t", "other"] {
+        served.topic(name, 1).await;
+        served.write(name, 0, numbers(0, 1)).await;
+    }
+    let config = ConsumerConfig { topics: vec!["t".to_owned(), "other".to_owned()], ..member("g") };
+    let mut consumer = served.client.consumer(config).await.unwrap();
+    assert_eq!(receive(&mut consumer, 2).await.len(), 2);
+    served.client.admin().delete_topic("t").await.unwrap();
+    let handle = consumer.handle();
+    // The group learns of it at some time, and then there is nothing to be refused.
+    if let Err(error) = in_time(handle.commit()).await {
+        assert!(matches!(error, floodmark_client::Error::Refused(_)), "{error}");
+    }
+    in_time(consumer.close()).await.unwrap();
+    let other = TopicPartition::new("other", 0);
+    let committed = served.client.admin().committed("g", std::slice::from_ref(&other)).await.unwrap();
+    assert!(committed.iter().any(|of| of.partition == other && of.offset == Some(1)), "{committed:?}");
+}

@@ -1,5 +1,6 @@
 //! Ranges read again: exactly what was asked for, in the same order each time, at the speed asked for, and copied once.
 
+use floodmark_client::admin::NewTopic;
 use floodmark_client::replay::{COPY_HEADER, CopyConfig, CopyPoint, Rate, ReplayConfig, SOURCE_HEADER, Span};
 use floodmark_client::{Begin, Client, Error, NewRecord, ProducerConfig, Record};
 
@@ -14,7 +15,8 @@ async fn fill(served: &Served, topic: &str, count: i64) {
     for number in 0..count {
         let (value, key) = (number.to_string(), format!("k{}", number % 7));
         let record = NewRecord::to(topic).key(&key).value(&value).timestamp_ms(FIRST_MS + 100 * number);
-        let headers: [(&[u8], Option<&[u8]>); 2] = [(b"h", Some(b"1")), (b"h", None)];
+        // The last is no UTF-8.
+        let headers: [(&[u8], Option<&[u8]>); 3] = [(b"h", Some(b"1")), (b"h", None), (b"gr\xfcn", None)];
         drop(producer.send(record.partition((number % 3) as i32).headers(&headers)).await.unwrap());
     }
     producer.close().await.unwrap();
@@ -194,6 +196,66 @@ async fn a_copy_that_is_killed_anywhere_has_each_record_once_in_the_end() {
     }
     while in_time(copy.advance()).await.unwrap() {}
     is_whole(client, "t").await;
+    let copied = read(client, ReplayConfig::of("copy")).await;
+    assert!(copied.iter().all(|record| record.headers[2].name_bytes() == b"gr\xfcn"), "{:?}", copied[0]);
+}
+
+/// It was waited for as though it were to be copied again, so that a copy that was stopped again and again never came further.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_copied_before_is_not_waited_for() {
+    let served = Served::start().await;
+    fill(&served, "t", 600).await;
+    served.topic("copy", 3).await;
+    let client = &served.client;
+    let mut copy = client.copy(copy_of("t")).await.unwrap();
+    let point = copy.point().await.unwrap();
+    for _ in 0..500 {
+        assert!(in_time(copy.advance()).await.unwrap());
+    }
+    drop(copy);
+    // Each record but the first would be due after more time than there is.
+    let slow = ReplayConfig { rate: Rate::PerSecond(0.001), ..ReplayConfig::of("t") };
+    let config = CopyConfig { replay: slow.clone(), ..copy_of("t") };
+    let mut copy = in_time(client.resume_copy(config, point)).await.unwrap();
+    while copy.progress().records == 0 {
+        assert!(in_time(copy.advance()).await.unwrap());
+    }
+    assert!(copy.progress().offsets_done > 500, "{:?}", copy.progress());
+    // Nor is what nobody wants.
+    let mut replay = client.replay(slow).await.unwrap();
+    let last = in_time(replay.next_where(|record| text(record) == "599")).await.unwrap();
+    assert_eq!((last.map(|record| text(&record)), replay.progress().records), (Some("599".to_owned()), 1));
+    assert!(in_time(replay.next_where(|_record| true)).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_stores_are_copied_though_their_records_asked_something() {
+    let served = Served::start().await;
+    let client = &served.client;
+    for topic in ["t", "copy"] {
+        let store = NewTopic::new(topic).partitions(3).setting("floodmark.key.index", "true");
+        client.admin().create_topic(store).await.unwrap();
+    }
+    let producer = served.producer();
+    for (key, expected) in [("a", "no-stream"), ("a", "0"), ("b", "no-stream"), ("a", "stream-exists")] {
+        let headers: [(&[u8], Option<&[u8]>); 1] =
+            [(b"floodmark-expected-offset", Some(expected.as_bytes()))];
+        let record = NewRecord::to("t").key(key).value("v").headers(&headers).timestamp_ms(FIRST_MS);
+        producer.deliver(record).await.unwrap();
+    }
+    // The second copy meets the streams of the first.
+    for copies in 1..=2 {
+        let mut copy = client.copy(copy_of("t")).await.unwrap();
+        while in_time(copy.advance()).await.unwrap() {}
+        if copies == 1 {
+            is_whole(client, "t").await;
+        }
+    }
+    assert_eq!(read(client, ReplayConfig::of("copy")).await.len(), 8);
+    // Who does not say that it is a copy is asked.
+    let headers: [(&[u8], Option<&[u8]>); 1] = [(b"floodmark-expected-offset", Some(b"no-stream"))];
+    let refused = producer.deliver(NewRecord::to("copy").key("a").headers(&headers)).await.unwrap_err();
+    assert!(refused.to_string().contains("record 0 of the batch"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,6 +266,10 @@ async fn what_cannot_be_a_copy_is_refused() {
     let client = &served.client;
     let itself = CopyConfig { into: "t".to_owned(), ..copy_of("t") };
     assert!(matches!(client.copy(itself).await, Err(Error::Invalid(_))));
+    let timed = NewTopic::new("timed").partitions(3).setting("message.timestamp.type", "LogAppendTime");
+    client.admin().create_topic(timed).await.unwrap();
+    let error = client.copy(CopyConfig { into: "timed".to_owned(), ..copy_of("t") }).await.unwrap_err();
+    assert!(error.to_string().contains("message.timestamp.type=LogAppendTime"), "{error}");
     let point = CopyPoint {
         id: "x".to_owned(),
         left: vec![Span { partition: 0, from: 0, to: 1 }],

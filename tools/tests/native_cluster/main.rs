@@ -114,3 +114,40 @@ async fn a_client_goes_on_without_the_broker_that_it_was_given() {
     in_time(consumer.assign(&[(TopicPartition::new("t", 1), Begin::Start)])).await.unwrap();
     assert_eq!(text(&in_time(consumer.recv()).await.unwrap()), "v");
 }
+
+/// Nothing is committed for a partition that nobody leads, so that nobody can tell where it begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_reads_its_other_partitions_while_one_has_no_leader() {
+    let mut three = Three::start().await;
+    let client = three.client(&[1, 2]).await;
+    client.admin().create_topic(NewTopic::new("t").partitions(3).replication_factor(1)).await.unwrap();
+    // The group's own topic has three replicas and is made while all are there.
+    let commit = floodmark_client::admin::OffsetCommit::new(TopicPartition::new("t", 0), 0);
+    in_time(client.admin().commit_offsets("another", &[commit])).await.unwrap();
+    let producer = client.producer(ProducerConfig::default()).unwrap();
+    for partition in 0..3 {
+        let record = NewRecord::to("t").partition(partition).value("v");
+        in_time(in_time(producer.send(record)).await.unwrap()).await.unwrap();
+    }
+    let parts = in_time(client.admin().topic("t")).await.unwrap().partitions;
+    let gone = parts.iter().find(|part| part.leader == Some(3)).expect("spread over all brokers").partition;
+    three.drop_broker(3);
+    let config = ConsumerConfig::group("g", ["t"]).from_start();
+    let mut consumer = in_time(client.consumer(config)).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        // Less than an operation may take, after which all of them would begin again.
+        let within = std::time::Duration::from_secs(40);
+        let record = tokio::time::timeout(within, consumer.recv()).await.expect("the others are read");
+        seen.push(record.unwrap().partition);
+    }
+    assert!(!seen.contains(&gone) && seen[0] != seen[1], "{seen:?}");
+    let handle = consumer.handle();
+    assert_eq!(handle.assignment().len(), 3);
+    assert_eq!(handle.position(&TopicPartition::new("t", gone)), None);
+    in_time(handle.commit()).await.unwrap();
+    three.start_again(3).await;
+    assert_eq!(in_time(consumer.recv()).await.unwrap().partition, gone, "once its leader is back");
+    in_time(consumer.close()).await.unwrap();
+    in_time(producer.close()).await.unwrap();
+}

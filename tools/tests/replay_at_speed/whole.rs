@@ -115,10 +115,7 @@ fn each_way_in_which_a_copy_can_be_wrong_is_found() {
             let partition = partitions[(number % partitions.len() as u64) as usize];
             let offset = offsets[partition as usize];
             offsets[partition as usize] += 1;
-            let own = |(name, value): (&str, Option<Vec<u8>>)| Header {
-                name: name.to_owned(),
-                value: value.map(Into::into),
-            };
+            let own = |(name, value): (&str, Option<Vec<u8>>)| Header::of(name, value.map(Into::into));
             let mut headers: Vec<Header> = source::headers(number).into_iter().map(own).collect();
             headers.push(Header::new(SOURCE_HEADER, format!("{FROM}:{partition}:{offset}")));
             headers.push(Header::new(COPY_HEADER, "one"));

@@ -53,6 +53,7 @@ impl Args {
         let name = "empty directory: a topic made, a record in it synced";
         report.value(name, Aim::None, median(first), "ms from exec");
 
+        crate::layout::report(report, program)?;
         let broker = Server::floodmark(program, &scratch.path().join("idle"))?;
         thread::sleep(SETTLED_AFTER);
         report.value("idle: memory", Aim::AtMost(12.0), broker.resident_mib()?, "MiB resident");

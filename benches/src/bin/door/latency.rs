@@ -55,18 +55,20 @@ impl Args {
             let settings = [("floodmark.sync", sync)];
             wire::check_created(connection.ask(&wire::create_topic(topic, 1, &settings))?)?;
         }
-        let (mut plain, mut synced, mut end_to_end) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut plain, mut synced) = (Vec::new(), Vec::new());
+        let (mut end_to_end, mut watched) = (Vec::new(), Vec::new());
         for pair in 0..=self.common.setup.pairs {
             let trips = RoundTrips(self.round_trips);
             let echoed = trips.echo(echo.address, template.size_bytes())?;
             let answered = trips.produce(broker.address, "plain", 1, &template)?;
             let answered_synced = trips.produce(broker.address, "synced", -1, &template)?;
             let on_disk = trips.sync(&dir.join("bare"), &template)?;
-            let consumed = self.consume(broker, "plain", &template)?;
+            let (consumed, meanwhile) = self.consume(broker, "plain", &template)?;
             if pair > 0 {
                 plain.push((answered, echoed));
                 synced.push((answered_synced, (echoed.0 + on_disk.0, echoed.1 + on_disk.1)));
                 end_to_end.push((consumed, echoed));
+                watched.push((meanwhile, echoed));
             }
         }
         // Where nobody says who runs where, a side that happens to be placed better wins.
@@ -75,11 +77,12 @@ impl Args {
         row(report, &format!("{name}: produce, acks=1, over an echo"), aim(1.5), &plain);
         row(report, &format!("{name}: produce, synced, over fdatasync + echo"), aim(1.3), &synced);
         row(report, &format!("{name}: producer to consumer, over an echo"), aim(2.0), &end_to_end);
+        row(report, &format!("{name}: that producer's answer, over an echo"), Aim::None, &watched);
         Ok(())
     }
 
-    /// From the call that sends a record to the moment a consumer has it that had asked before.
-    fn consume(&self, broker: &Server, topic: &str, template: &Template) -> anyhow::Result<Times> {
+    /// From the call that sends a record to the moment a consumer has it that had asked before, and to the producer's answer.
+    fn consume(&self, broker: &Server, topic: &str, template: &Template) -> anyhow::Result<(Times, Times)> {
         let mut producer = wire::Connection::open(broker.address)?;
         let frame = wire::produce(topic, 0, 1, template.as_bytes());
         let mut from = wire::produced_at(topic, producer.ask(&frame)?)? + template.records();
@@ -99,17 +102,19 @@ impl Args {
                 }
                 Ok(())
             });
-            let mut histogram = Histogram::<u64>::new(3)?;
+            let (mut histogram, mut answered) = (Histogram::<u64>::new(3)?, Histogram::<u64>::new(3)?);
             for n in 0..count {
                 let sent = Instant::now();
                 producer.ask(&frame)?;
+                let answer_took = sent.elapsed();
                 let took = arrivals.recv_timeout(Duration::from_secs(10))?.duration_since(sent);
                 if n >= WARM_UP {
                     histogram.record(took.as_nanos() as u64)?;
+                    answered.record(answer_took.as_nanos() as u64)?;
                 }
             }
             reader.join().ok().context("the consumer panicked")??;
-            Ok(times_of(&histogram))
+            Ok((times_of(&histogram), times_of(&answered)))
         })
     }
 }

@@ -7,6 +7,8 @@
 mod bare;
 mod footprint;
 mod latency;
+mod layout;
+mod sustained;
 mod throughput;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +27,8 @@ struct Args {
 enum What {
     /// CPU per GiB produced and fetched, and what a sync before the answer costs
     Throughput(throughput::Args),
+    /// What a sync before the answer costs once the page cache has to let go; writes much
+    Sustained(sustained::Args),
     /// Round trips of one record at a time, and from producer to consumer
     Latency(latency::Args),
     /// Memory and time to start
@@ -48,6 +52,7 @@ fn main() -> anyhow::Result<()> {
     let mut report = Report::new("the Kafka door over bare servers");
     let (common, ran) = match &what {
         What::Throughput(args) => (&args.common, args.run(&mut report)),
+        What::Sustained(args) => (&args.common, args.run(&mut report)),
         What::Latency(args) => (&args.common, args.run(&mut report)),
         What::Footprint(args) => (&args.common, args.run(&mut report)),
         What::Bare(bare) => return bare.run(),

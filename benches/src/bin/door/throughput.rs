@@ -30,7 +30,7 @@ pub(crate) struct Args {
 
 const GIB: f64 = (1u64 << 30) as f64;
 /// Kafka's default `max.message.bytes` takes a batch of this size.
-const BATCH_BYTES: usize = 1 << 20;
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// Small enough that a run never sees a roll in its first segment only.
 const SEGMENT_BYTES: &str = "268435456";
 
@@ -40,7 +40,7 @@ const SPARE_BYTES: usize = 256 << 20;
 /// that comes, as it does ever after.
 const WARM_UP_BYTES: usize = 96 << 20;
 /// A topic's files are gone by then.
-const DELETED_AFTER: Duration = Duration::from_millis(300);
+pub(crate) const DELETED_AFTER: Duration = Duration::from_millis(300);
 
 struct Sides {
     broker: Server,
@@ -52,7 +52,7 @@ struct Sides {
 }
 
 /// The two sizes of records that must cost the same by the byte.
-const LARGE: usize = 1 << 10;
+pub(crate) const LARGE: usize = 1 << 10;
 const SMALL: usize = 100;
 
 impl Args {
@@ -145,9 +145,8 @@ impl Args {
         template: &Template,
         sync: &str,
     ) -> anyhow::Result<(f64, f64)> {
-        let measured = self.fill(broker, topic, template, sync)?;
-        let mut connection = wire::Connection::open(broker.address)?;
-        wire::check_deleted(connection.ask(&wire::delete_topic(topic))?)?;
+        let (measured, topic) = self.fill(broker, topic, template, sync)?;
+        topic.delete()?;
         Ok(measured)
     }
 
@@ -158,32 +157,17 @@ impl Args {
         topic: &str,
         template: &Template,
         sync: &str,
-    ) -> anyhow::Result<(f64, f64)> {
-        let mut connection = wire::Connection::open(broker.address)?;
-        let settings = [("floodmark.sync", sync), ("segment.bytes", SEGMENT_BYTES)];
-        wire::check_created(connection.ask(&wire::create_topic(topic, 1, &settings))?)?;
-        let acks = if sync == "ack" { -1 } else { 1 };
-        let frame = wire::produce(topic, 0, acks, template.as_bytes());
+    ) -> anyhow::Result<((f64, f64), Topic)> {
+        let mut topic = Topic::create(broker, topic, template, sync)?;
         let requests = template.count_in((self.mib << 20) as u64);
-        let mut send = |requests| -> anyhow::Result<()> {
-            let mut waiting = 0;
-            for _ in 0..requests {
-                connection.send(&frame)?;
-                waiting += 1;
-                if waiting == self.in_flight {
-                    wire::produced_at(topic, connection.receive()?)?;
-                    waiting -= 1;
-                }
-            }
-            (0..waiting).try_for_each(|_| wire::produced_at(topic, connection.receive()?).map(|_| ()))
-        };
         self.renew_memory();
-        send(template.count_in(WARM_UP_BYTES as u64))?;
+        topic.send(template.count_in(WARM_UP_BYTES as u64), self.in_flight)?;
         let (cpu, started) = (broker.cpu()?, Instant::now());
-        send(requests)?;
+        topic.send(requests, self.in_flight)?;
         let seconds = started.elapsed().as_secs_f64();
         let bytes = (requests * template.size_bytes()) as f64;
-        Ok((per_gib(broker.cpu()? - cpu, bytes), bytes / f64::from(1 << 20) / seconds))
+        let measured = (per_gib(broker.cpu()? - cpu, bytes), bytes / f64::from(1 << 20) / seconds);
+        Ok((measured, topic))
     }
 
     fn sink(&self, sink: &Server, sunk: &Path, frame: &[u8]) -> anyhow::Result<f64> {
@@ -245,6 +229,47 @@ impl Args {
             stream.read_exact(&mut piece)?;
         }
         Ok(per_gib(source.cpu()? - cpu, (self.mib * SOURCE_BYTES) as f64))
+    }
+}
+
+/// A new topic of one partition, and who sends to it.
+pub(crate) struct Topic {
+    name: String,
+    connection: wire::Connection,
+    frame: Vec<u8>,
+}
+
+impl Topic {
+    pub(crate) fn create(
+        broker: &Server,
+        name: &str,
+        template: &Template,
+        sync: &str,
+    ) -> anyhow::Result<Topic> {
+        let mut connection = wire::Connection::open(broker.address)?;
+        let settings = [("floodmark.sync", sync), ("segment.bytes", SEGMENT_BYTES)];
+        wire::check_created(connection.ask(&wire::create_topic(name, 1, &settings))?)?;
+        let acks = if sync == "ack" { -1 } else { 1 };
+        let frame = wire::produce(name, 0, acks, template.as_bytes());
+        Ok(Topic { name: name.to_owned(), connection, frame })
+    }
+
+    /// Sends so many requests, of which so many are on their way at once; returns when all are answered.
+    pub(crate) fn send(&mut self, requests: usize, in_flight: usize) -> anyhow::Result<()> {
+        let mut waiting = 0;
+        for _ in 0..requests {
+            self.connection.send(&self.frame)?;
+            waiting += 1;
+            if waiting == in_flight {
+                wire::produced_at(&self.name, self.connection.receive()?)?;
+                waiting -= 1;
+            }
+        }
+        (0..waiting).try_for_each(|_| wire::produced_at(&self.name, self.connection.receive()?).map(|_| ()))
+    }
+
+    pub(crate) fn delete(mut self) -> anyhow::Result<()> {
+        wire::check_deleted(self.connection.ask(&wire::delete_topic(&self.name))?)
     }
 }
 

@@ -84,6 +84,10 @@ impl DiskFile for GroupsFile {
         self.file.read_at(into, at)
     }
 
+    fn read_at_hand(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at_hand(into, at)
+    }
+
     fn write_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         let written = self.file.write_at(from, at)?;
         // Zeros written ahead are not what a caller waits for; batches begin with an offset and a length that is none.

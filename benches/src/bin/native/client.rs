@@ -1,5 +1,5 @@
 //! Our client over the gRPC door beside librdkafka over the Kafka door of the same broker: records per second, and CPU of the client's
-//! process for each record.
+//! process and of the broker's for each record.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -41,6 +41,7 @@ pub(crate) struct Args {
 struct Ran {
     records_per_s: f64,
     cpu_ns: f64,
+    broker_cpu_ns: f64,
 }
 
 /// A run by either side.
@@ -95,6 +96,8 @@ impl Args {
             let alone = "ours alone: no rdkafka_performance was given to compare with";
             report.value(format!("{name}: records per second"), Aim::None, of(|r| r.records_per_s), alone);
             report.value(format!("{name}: client CPU, ns a record"), Aim::None, of(|r| r.cpu_ns), alone);
+            let broker = of(|r| r.broker_cpu_ns);
+            report.value(format!("{name}: broker CPU, ns a record"), Aim::None, broker, alone);
             return Ok(());
         }
         let ran =
@@ -103,6 +106,8 @@ impl Args {
         report.compared(format!("{name}: records per second"), Aim::AtLeast(1.0), &rate, "records/s");
         let cpu = Compared::of_parts(&ran, |ran| ran.cpu_ns);
         report.compared(format!("{name}: client CPU a record"), Aim::AtMost(1.0), &cpu, "ns");
+        let broker = Compared::of_parts(&ran, |ran| ran.broker_cpu_ns);
+        report.compared(format!("{name}: broker CPU a record"), Aim::None, &broker, "ns");
         Ok(())
     }
 
@@ -144,7 +149,7 @@ impl Args {
         if self.one_thread {
             command.arg("--one-thread");
         }
-        self.ran(command, bytes, " records/s")
+        self.ran(broker, command, bytes, " records/s")
     }
 
     fn rdkafka(&self, broker: &Server, arguments: &[&str], bytes: u64) -> anyhow::Result<Ran> {
@@ -152,19 +157,26 @@ impl Args {
         let mut command = Command::new(program);
         command.args(["-b", &broker.address.to_string(), "-q", "-t", TOPIC]).args(arguments);
         command.args(["-c", &self.records(bytes).to_string()]);
-        self.ran(command, bytes, " msgs/s")
+        self.ran(broker, command, bytes, " msgs/s")
     }
 
-    fn ran(&self, mut command: Command, bytes: u64, unit: &str) -> anyhow::Result<Ran> {
+    fn ran(&self, broker: &Server, mut command: Command, bytes: u64, unit: &str) -> anyhow::Result<Ran> {
+        let broker_before = broker.cpu_ticked()?;
         let before = children_cpu_ns()?;
         let done = command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))?;
         let cpu_ns = (children_cpu_ns()? - before) / self.records(bytes) as f64;
+        let broker_cpu = broker.cpu_ticked()?.saturating_sub(broker_before);
+        let broker_cpu_ns = broker_cpu.as_nanos() as f64 / self.records(bytes) as f64;
         let text = [&done.stdout[..], &done.stderr[..]].concat();
         let text = String::from_utf8_lossy(&text);
         ensure!(done.status.success(), "{command:?}: {}\n{text}", done.status);
         let line = text.lines().rfind(|line| line.contains(unit));
         let rate = line.and_then(|line| number_before(line, unit));
-        Ok(Ran { records_per_s: rate.with_context(|| format!("no rate in {text:?}"))?, cpu_ns })
+        Ok(Ran {
+            records_per_s: rate.with_context(|| format!("no rate in {text:?}"))?,
+            cpu_ns,
+            broker_cpu_ns,
+        })
     }
 }
 

@@ -1,28 +1,28 @@
 //! What copying costs: `acks=all` over three brokers beside the same bytes in three brokers that know nothing of each other, and a follower that
-//! was down beside a bare copy of the files that it lacks.
-#![allow(clippy::disallowed_methods, reason = "the bare copy reads and writes files itself")]
+//! was down beside bare copies of the files that it lacks.
 
+mod bare_copy;
 mod brokers;
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
 use std::thread;
 
-use anyhow::Context as _;
 use clap::Parser;
 use floodmark_benches::kafka::Kafka;
 use floodmark_benches::measure::{Compared, take_turns};
 use floodmark_benches::report::{Aim, Report};
-use floodmark_benches::workload::{Setup, Template};
+use floodmark_benches::workload::{Setup, Template, renew_cache_memory};
 use floodmark_storage::clock::Stopwatch;
 
 use brokers::{Brokers, TOPIC};
 
+/// The one that the `floodmark` binary has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Partitions of the topic: one for each broker to lead.
 const PARTITIONS: i32 = 3;
-/// Bytes read and written at a time by the bare copy.
-const COPY_BYTES: usize = 1 << 20;
+/// Memory that is touched and given back before a side of catching up runs, beyond what the side writes.
+const RENEWED_BYTES: u64 = 512 << 20;
 
 /// Throughput of acks=all over three brokers, and the rate at which a follower that was down catches up.
 #[derive(Debug, Parser)]
@@ -110,7 +110,22 @@ fn produce(
     })
 }
 
-/// A start costs what has nothing to do with bytes. So a follower starts once lacking much and once lacking little, and the difference counts.
+/// What is caught up with, or copied, and how.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Follower,
+    Files,
+    Connection,
+}
+
+/// In which order the sides run, pair after pair: each is first, second and last as often as the others.
+const ORDERS: [[Side; 3]; 3] = [
+    [Side::Follower, Side::Files, Side::Connection],
+    [Side::Files, Side::Connection, Side::Follower],
+    [Side::Connection, Side::Follower, Side::Files],
+];
+
+/// A follower that was down beside two bare copies of as many bytes.
 fn compare_catch_up(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let template = Template::of_bytes(args.batch_kib << 10)?;
     let scratch = args.setup.scratch()?;
@@ -118,22 +133,61 @@ fn compare_catch_up(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let mut cluster = Brokers::cluster(&folder)?;
     cluster.create(1)?;
     let away = cluster.follower()?;
-    let mut pairs = Vec::new();
+    let (mut over_files, mut over_connection) = (Vec::new(), Vec::new());
+    // The first round makes the files that the others copy, and does not count.
     for turn in 0..=args.setup.pairs.max(1) {
-        let little = lack(&mut cluster, away, &template, 16 << 20, args.under_way)?;
-        let much = lack(&mut cluster, away, &template, args.lacks_mib << 20, args.under_way)?;
-        let bytes = much.bytes.saturating_sub(little.bytes) as f64 / f64::from(1 << 20);
-        let seconds = much.seconds - little.seconds;
-        let copied = copy(&cluster.folder_of_leader(&folder)?, &folder.join("copy"), args.lacks_mib << 20)?;
+        let (mut ours, mut files, mut connection) = (None, 0.0, 0.0);
+        for side in ORDERS[turn % ORDERS.len()] {
+            match side {
+                Side::Follower => ours = catch_up(&mut cluster, away, &template, args)?,
+                Side::Files | Side::Connection => {
+                    renew(args)?;
+                    let from = bare_copy::newest(&cluster.folder_of_leader(&folder)?, args.lacks_mib << 20)?;
+                    let to = folder.join("copy");
+                    match side {
+                        Side::Files => files = bare_copy::of_files(&from, &to)?,
+                        _ => connection = bare_copy::over_a_connection(&from, &to)?,
+                    }
+                }
+            }
+        }
         // Of a start that took longer than one with more to copy nothing can be told.
-        if turn > 0 && seconds > 0.0 {
-            pairs.push((bytes / seconds, copied));
+        if let Some(ours) = ours.filter(|_| turn > 0) {
+            over_files.push((ours, files));
+            over_connection.push((ours, connection));
         }
     }
-    let compared = Compared::of_pairs(&pairs);
-    report.compared("a follower catches up / bare copy", Aim::AtLeast(0.8), &compared, "MiB/s");
+    let aim = Aim::AtLeast(0.8);
+    let over_files = Compared::of_pairs(&over_files);
+    report.compared("a follower catches up / bare copy of the files", aim, &over_files, "MiB/s");
+    let over_connection = Compared::of_pairs(&over_connection);
+    report.compared(
+        "a follower catches up / bare copy over a loopback connection",
+        aim,
+        &over_connection,
+        "MiB/s",
+    );
     cluster.stop();
     Ok(())
+}
+
+fn renew(args: &Args) -> anyhow::Result<()> {
+    renew_cache_memory(((args.lacks_mib << 20) + RENEWED_BYTES) as usize)
+}
+
+/// A start costs what has nothing to do with bytes. So a follower starts once lacking much and once lacking little, and the difference counts:
+/// MiB per second.
+fn catch_up(
+    cluster: &mut Brokers,
+    away: usize,
+    template: &Template,
+    args: &Args,
+) -> anyhow::Result<Option<f64>> {
+    let little = lack(cluster, away, template, 16 << 20, args)?;
+    let much = lack(cluster, away, template, args.lacks_mib << 20, args)?;
+    let mib = much.bytes.saturating_sub(little.bytes) as f64 / f64::from(1 << 20);
+    let seconds = much.seconds - little.seconds;
+    Ok((seconds > 0.0).then(|| mib / seconds))
 }
 
 struct Lacked {
@@ -147,44 +201,15 @@ fn lack(
     away: usize,
     template: &Template,
     bytes: u64,
-    under_way: usize,
+    args: &Args,
 ) -> anyhow::Result<Lacked> {
     cluster.stop_one(away);
     let batches = template.count_in(bytes);
-    produce(&cluster.leaders()?, template, batches, under_way)?;
+    produce(&cluster.leaders()?, template, batches, args.under_way)?;
+    renew(args)?;
     let begun = Stopwatch::start();
     cluster.start_one(away)?;
     cluster.wait_in_sync(3)?;
     let seconds = begun.elapsed().as_secs_f64();
     Ok(Lacked { bytes: (batches * template.size_bytes()) as u64, seconds })
-}
-
-/// Reads the newest segments and writes them elsewhere, synced, up to `bytes`; MiB per second.
-fn copy(from: &Path, to: &Path, bytes: u64) -> anyhow::Result<f64> {
-    let mut segments: Vec<PathBuf> = fs::read_dir(from)
-        .with_context(|| format!("list {}", from.display()))?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    segments.retain(|path| path.extension().is_some_and(|ending| ending == "log"));
-    segments.sort();
-    fs::create_dir_all(to)?;
-    let mut buffer = vec![0; COPY_BYTES];
-    let mut copied = 0;
-    let begun = Stopwatch::start();
-    for segment in segments.iter().rev() {
-        let mut read = File::open(segment)?;
-        let mut write = File::create(to.join(segment.file_name().unwrap_or_default()))?;
-        while copied < bytes {
-            let count = read.read(&mut buffer)?;
-            if count == 0 {
-                break;
-            }
-            write.write_all(&buffer[..count])?;
-            copied += count as u64;
-        }
-        write.sync_data()?;
-    }
-    let rate = copied as f64 / f64::from(1 << 20) / begun.elapsed().as_secs_f64();
-    fs::remove_dir_all(to)?;
-    Ok(rate)
 }

@@ -9,12 +9,17 @@ use floodmark_proto::ids::LeaderEpoch;
 use proptest::prelude::*;
 
 use super::*;
+use crate::groups::budget::Shared;
 use crate::groups::group::CommitFrom;
+use crate::groups::member::Protocol;
 use crate::groups::replay::Replay;
+use crate::groups::settings::{NEW_MEMBER_JOIN_TIMEOUT_MS, PENDING_JOIN_MS_MAX};
 use crate::groups::shard_offsets::{OffsetCommit, OffsetToCommit};
 use crate::groups::shard_task::encode;
 use crate::groups::sync::Sync;
 use crate::groups::tests::{consumer, plain_sync, settings, static_consumer};
+
+mod deletions;
 
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -142,7 +147,7 @@ impl Desk {
     /// Whether anything that was committed is to be forgotten by now.
     fn expires(&mut self) -> bool {
         self.shard.expire(self.now);
-        self.shard.outbox.iter().any(|write| matches!(write.then, Then::Deleted { .. }))
+        self.shard.outbox.iter().any(|write| matches!(write.then, Then::Deleted(_)))
     }
 
     fn replayed(&self) -> HashMap<Arc<str>, Entry> {
@@ -248,7 +253,8 @@ fn trap_26_a_deletion_covers_commits_on_their_way_and_survives_a_restart() {
     let mut late = desk.commit("g", 1, 8);
     let (accepted, mut told) = desk.delete("g");
     assert_eq!(accepted, Ok(()));
-    assert_eq!(desk.delete("g").0, Err(GroupError::GroupNotFound));
+    // It may fail yet.
+    assert_eq!(desk.delete("g").0, Err(GroupError::CoordinatorNotAvailable));
     desk.write_all();
     assert_eq!((late.try_recv(), told.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
     assert!(desk.shard.groups.is_empty());
@@ -325,10 +331,62 @@ fn groups_are_bounded_over_all_shards() {
     let mut desk = Desk::with(GroupSettings { groups_max: 1, ..settings() });
     desk.member("g");
     let (reply, _) = oneshot::channel();
-    let refused = desk.shard.join("h", consumer("c"), desk.now, reply);
-    assert_eq!(refused, Err(GroupError::TooManyGroups));
+    let join = Join { needs_known_member_id: false, ..consumer("c") };
+    assert_eq!(desk.shard.join("h", join, desk.now, reply), Err(GroupError::TooManyGroups));
     desk.shard.unload(Status::Gone, GroupError::NotCoordinator, desk.now);
-    assert_eq!(desk.shard.groups_in_all.load(Ordering::Relaxed), 0);
+    assert_eq!(desk.shard.budget.groups(), 0);
+    assert_eq!(desk.shard.budget.shared(), Shared { bytes: 0, groups_refused: 1, bytes_refused: 0 });
+}
+
+/// The id that a process is told to come back with.
+fn asks(desk: &mut Desk, group: &str) -> Arc<str> {
+    let (reply, mut told) = oneshot::channel();
+    let join = Join { fresh: uuid::Uuid::from_u128(7), session_timeout_ms: 1_800_000, ..consumer("c") };
+    desk.shard.join(group, join, desk.now, reply).expect("an id is told");
+    told.try_recv().expect("an answer").expect_err("an id alone").member_id
+}
+
+/// Fails when whoever asks for ids and never joins takes the places of others.
+#[test]
+fn a_group_that_nobody_has_joined_takes_nobodys_place() {
+    let mut desk = Desk::with(GroupSettings { groups_max: 1, ..settings() });
+    for n in 0..3 * PENDING_GROUPS_MAX {
+        asks(&mut desk, &format!("g{n}"));
+    }
+    assert_eq!((desk.shard.groups.len(), desk.shard.budget.groups()), (PENDING_GROUPS_MAX, 0));
+    // The newest may still come, and counts from then on; for the next there is no place.
+    for (n, taken) in [(1, Ok(())), (2, Err(GroupError::TooManyGroups))] {
+        let group = format!("g{}", 3 * PENDING_GROUPS_MAX - n);
+        let member_id = asks(&mut desk, &group);
+        let (reply, _) = oneshot::channel();
+        assert_eq!(desk.shard.join(&group, Join { member_id, ..consumer("c") }, desk.now, reply), taken);
+    }
+    assert_eq!(desk.shard.budget.groups(), 1);
+    // Nobody's session is so long that an id is kept for it.
+    desk.pass(PENDING_JOIN_MS_MAX);
+    assert!(desk.shard.groups.values().all(|entry| entry.is_counted));
+}
+
+#[test]
+fn bytes_of_members_are_bounded_over_all_groups() {
+    let mut desk = Desk::with(GroupSettings { groups_bytes_max: 1_000, ..settings() });
+    let large = |name: &str| {
+        let protocols = vec![Protocol { name: "range".into(), metadata: vec![0; 700].into() }];
+        Join { protocols, instance_id: Some(name.into()), ..consumer("c") }
+    };
+    let join = |desk: &mut Desk, group: &str, name: &str| {
+        let (reply, _) = oneshot::channel();
+        desk.shard.join(group, large(name), desk.now, reply)
+    };
+    assert_eq!(join(&mut desk, "g", "a"), Ok(()));
+    assert_eq!(join(&mut desk, "h", "b"), Err(GroupError::GroupFull));
+    // It has brought that before.
+    assert_eq!(join(&mut desk, "g", "a"), Ok(()));
+    desk.pass(NEW_MEMBER_JOIN_TIMEOUT_MS + 60_000);
+    desk.write_all();
+    desk.pass(3_600_000);
+    assert_eq!(desk.shard.budget.shared().bytes, 0);
+    assert_eq!(join(&mut desk, "h", "b"), Ok(()));
 }
 
 #[test]
@@ -538,7 +596,10 @@ fn holds(ops: Vec<Op>) {
             let deadline = entry.group.deadline();
             assert!(deadline.is_none_or(|at| entry.scheduled_at.is_some_and(|scheduled| scheduled <= at)));
         }
-        assert_eq!(desk.shard.groups_in_all.load(Ordering::Relaxed), desk.shard.groups.len());
+        let counted = desk.shard.groups.values().filter(|entry| entry.is_counted).count();
+        assert_eq!(desk.shard.budget.groups(), counted);
+        let bytes: usize = desk.shard.groups.values().map(|entry| entry.group.members_bytes()).sum();
+        assert_eq!(desk.shard.budget.shared().bytes, bytes);
     }
     desk.write_all();
     let replayed = desk.replayed();

@@ -8,6 +8,7 @@ use floodmark_proto::ids::{BrokerId, ProducerId, TopicId};
 use floodmark_replication::cluster::settings::{Layers, TopicSettings};
 use floodmark_replication::lease::Lease;
 use floodmark_replication::partition::{Duty, PartitionId, Role};
+use floodmark_replication::vital::Vitals;
 use floodmark_storage::fs::SimDisk;
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
 use floodmark_storage::group_commit::DiskThreads;
@@ -45,7 +46,8 @@ fn start_with(disk: &SimDisk, epoch: i32, settings: GroupSettings) -> Broker {
 
 fn start_on(disk: &SimDisk, partition: PartitionHandle, clock: Clock, settings: GroupSettings) -> Broker {
     let lease = held();
-    let coordinator = Coordinator::new(settings, clock.clone(), Random::seeded(7), lease.clone());
+    let coordinator =
+        Coordinator::new(settings, clock.clone(), Random::seeded(7), lease.clone(), Vitals::default());
     coordinator.set_partition_count(1);
     coordinator.follow(&partition);
     Broker { disk: disk.clone(), clock, lease, partition, coordinator }
@@ -241,6 +243,22 @@ fn r30_a_leader_of_the_past_is_not_listened_to() {
     });
 }
 
+/// Whoever carries images to the coordinator waits for partitions, and they for disks.
+#[test]
+fn a_coordinator_whose_successor_is_known_answers_nobody_before_it_is_told_to_resign() {
+    run(async {
+        let broker = start(&SimDisk::new(), 5);
+        broker.ready().await;
+        assert_eq!(broker.commit("g", 1).await, Ok(()));
+        broker.partition.hear_of_leader(LeaderEpoch(5));
+        assert_eq!(broker.fetch("g"), Ok(Some(1)));
+        broker.partition.hear_of_leader(LeaderEpoch(6));
+        assert_eq!(broker.fetch("g"), Err(GroupError::NotCoordinator));
+        assert_eq!(broker.commit("g", 2).await, Err(GroupError::NotCoordinator));
+        assert!(broker.coordinator.list_groups().unwrap().is_empty());
+    });
+}
+
 #[test]
 fn with_too_few_replicas_for_new_commits_the_old_ones_are_told() {
     run(async {
@@ -261,6 +279,41 @@ fn with_too_few_replicas_for_new_commits_the_old_ones_are_told() {
         assert_eq!(broker.fetch("g"), Ok(Some(7)));
         assert_eq!(broker.commit("g", 8).await, Err(GroupError::CoordinatorNotAvailable));
         assert_eq!(broker.fetch("g"), Ok(Some(7)));
+    });
+}
+
+/// As with a disk that hangs: nothing fails, and nothing comes of it.
+#[test]
+fn whoever_commits_or_deletes_into_a_log_that_does_not_answer_is_told_in_time_to_come_back() {
+    run(async {
+        let settings = GroupSettings { commit_timeout: Duration::from_millis(50), ..settings() };
+        let broker = start_with(&SimDisk::new(), 1, settings);
+        broker.ready().await;
+        // On a machine that stands still these may be told to come back as well.
+        for group in ["g", "h"] {
+            let _ = broker.commit(group, 7).await;
+            while broker.fetch(group) != Ok(Some(7)) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        // In sync, and never heard of.
+        let silent = Arc::new([BrokerId(1), BrokerId(2)]);
+        let duty = Duty::clone(&broker.partition.duty());
+        broker.partition.take_up(Duty { replicas: silent.clone(), isr: silent, partition_epoch: 1, ..duty });
+        let late = Err(GroupError::CoordinatorNotAvailable);
+        assert_eq!(broker.commit("g", 8).await, late);
+        assert_eq!(broker.coordinator.delete_offsets("g", &[("t", 0)]).await, Ok(vec![late]));
+        assert_eq!(broker.coordinator.delete_group("h").await, late);
+        let end = TransactionEnd { producer: ProducerId(1), epoch: 0, coordinator_epoch: 0, is_commit: true };
+        assert_eq!(broker.coordinator.end_transaction(0, end).await, late);
+        assert_eq!(broker.fetch("g"), Ok(Some(7)), "and others are answered");
+        // What was decided happens once the log goes on.
+        let alone = Arc::new([BrokerId(1)]);
+        let duty = Duty::clone(&broker.partition.duty());
+        broker.partition.take_up(Duty { isr: alone, partition_epoch: 2, ..duty });
+        while broker.fetch("g") != Ok(None) || broker.fetch("h") != Ok(None) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
 }
 
@@ -346,7 +399,8 @@ fn r30_groups_follow_the_newest_leader_epoch_in_whatever_order_they_are_told() {
 
 #[test]
 fn without_an_offsets_topic_there_is_no_coordinator() {
-    let coordinator = Coordinator::new(settings(), Clock::System, Random::seeded(1), held());
+    let coordinator =
+        Coordinator::new(settings(), Clock::System, Random::seeded(1), held(), Vitals::default());
     assert_eq!(coordinator.find("g"), Err(GroupError::CoordinatorNotAvailable));
     coordinator.set_partition_count(50);
     assert_eq!(coordinator.find("a"), Ok(97 % 50));
@@ -419,6 +473,45 @@ fn a_group_that_does_not_fit_a_record_is_refused_and_rebalances() {
         assert_eq!(broker.coordinator.sync("g", sync).await, Err(GroupError::RecordTooLarge));
         let state = broker.coordinator.describe_group("g").expect("a group").state;
         assert_eq!(state, GroupState::PreparingRebalance);
+    });
+}
+
+/// As many as one batch of this log has no room for (`segment_bytes`).
+#[test]
+fn a_group_with_more_offsets_than_a_batch_has_room_for_can_be_deleted_and_expires() {
+    let partitions: Vec<i32> = (0..10_000).collect();
+    let disk = SimDisk::new();
+    run(async {
+        let broker = start(&disk, 1);
+        broker.ready().await;
+        let from = CommitFrom { member_id: "", instance_id: None, generation: -1, is_transactional: false };
+        for group in ["deleted", "left"] {
+            for some in partitions.chunks(500) {
+                let offset = |partition: &i32| OffsetToCommit {
+                    topic: "t",
+                    topic_id: [0; 16],
+                    partition: *partition,
+                    offset: 1,
+                    leader_epoch: -1,
+                    metadata: "",
+                };
+                let offsets: Vec<_> = some.iter().map(offset).collect();
+                let commit = OffsetCommit { from, retention_ms: None, offsets: &offsets, transaction: None };
+                assert!(broker.coordinator.commit_offsets(group, &commit).await.is_ok());
+            }
+        }
+        assert_eq!(broker.coordinator.delete_group("deleted").await, Ok(()));
+        assert_eq!(broker.coordinator.list_groups().map(|groups| groups.len()), Ok(1));
+        broker.clock.advance_ms(8 * 24 * 60 * 60 * 1000);
+        broker.coordinator.wake();
+        while broker.coordinator.list_groups() != Ok(Vec::new()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    run(async {
+        let broker = start(&disk.image().power_cut(1), 2);
+        broker.ready().await;
+        assert_eq!(broker.coordinator.list_groups(), Ok(Vec::new()));
     });
 }
 

@@ -305,7 +305,7 @@ fn ids_given_out_are_bounded() {
 
 #[test]
 fn metadata_of_a_group_is_bounded() {
-    let mut table = Table::with(GroupSettings { group_bytes_max: 100, ..settings() });
+    let mut table = Table::with(GroupSettings { group_bytes_max: 111, ..settings() });
     let join_with = |len: usize| Join {
         protocols: protocols(&[("range", &"x".repeat(len))]),
         needs_known_member_id: false,

@@ -103,7 +103,7 @@ fn trap_26_a_group_with_members_is_not_deleted() {
     assert_eq!(table.group.on_delete(), Err(GroupError::NonEmptyGroup));
     table.leave(&[(&joined[0].member_id, None)]);
     assert_eq!(table.group.on_delete(), Ok(()));
-    assert_eq!(table.group.on_delete(), Err(GroupError::GroupNotFound));
+    assert_eq!(table.group.on_delete(), Err(GroupError::CoordinatorNotAvailable));
 }
 
 #[test]

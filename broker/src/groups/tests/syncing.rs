@@ -97,7 +97,7 @@ fn who_is_left_out_gets_nothing_and_strangers_are_not_assigned_to() {
 
 #[test]
 fn an_assignment_larger_than_a_group_may_be_is_refused() {
-    let mut table = Table::with(GroupSettings { group_bytes_max: 200, ..settings() });
+    let mut table = Table::with(GroupSettings { group_bytes_max: 400, ..settings() });
     let joined = joined_two(&mut table);
     let large = vec![(Arc::clone(&joined[1].member_id), Bytes::from(vec![0; 300]))];
     let leader = table.sync_with(Sync { assignments: large, ..plain_sync(&joined[0].member_id, 2) });

@@ -1,6 +1,9 @@
 //! Changes of the cluster: partitions moved, leaders elected, voters changed, brokers removed.
 
+use std::sync::Arc;
+
 use floodmark_proto::ids::BrokerId;
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use pb::move_partitions_request::Goal;
 use tokio::time::Instant;
@@ -21,6 +24,7 @@ pub(super) async fn move_partitions(
     call: &Call,
     request: pb::MovePartitionsRequest,
 ) -> Result<pb::MovePartitionsReply, Refused> {
+    call.shared.cluster.check_decides()?;
     let image = call.shared.cluster.image();
     let targets = match request.goal {
         Some(Goal::To(to)) => to.targets.into_iter().map(target).collect(),
@@ -35,24 +39,34 @@ pub(super) async fn move_partitions(
 
 fn target(target: pb::Target) -> Target {
     let replicas = target.replicas.into_iter().map(BrokerId).collect();
-    Target { topic: target.topic, partition: target.partition, replicas }
+    Target { topic: target.topic.into(), partition: target.partition, replicas }
 }
 
 fn moved(call: &Call, moves: Vec<(Move, Result<(), OpError>)>) -> Vec<pb::Moved> {
     let told = moves.into_iter().map(|(moved, outcome)| pb::Moved {
-        topic: moved.topic,
+        error: outcome.err().map(|e| call.refuse_part(placed(&moved.topic, moved.partition, e))),
+        topic: moved.topic.to_string(),
         partition: moved.partition,
         from: ids(&moved.from),
         to: ids(&moved.to),
-        error: outcome.err().map(|e| call.refuse_part(e)),
     });
     told.collect()
+}
+
+/// With the name of what there is not: who asked for one partition may show the reason alone.
+fn placed(topic: &str, partition: i32, error: OpError) -> OpError {
+    let message = match error.code {
+        ErrorCode::UnknownTopicOrPartition => format!("{topic}-{partition}: {}", error.message),
+        _ => return error,
+    };
+    OpError::new(error.code, message)
 }
 
 pub(super) async fn cancel_moves(
     call: &Call,
     request: pb::CancelMovesRequest,
 ) -> Result<pb::CancelMovesReply, Refused> {
+    call.shared.cluster.check_decides()?;
     let named = names(request.partitions);
     let away_from = request.away_from.map(BrokerId);
     let deadline = deadline(call, request.timeout_ms);
@@ -60,8 +74,8 @@ pub(super) async fn cancel_moves(
     Ok(pb::CancelMovesReply { moves: moved(call, cancelled) })
 }
 
-fn names(partitions: Vec<pb::TopicPartition>) -> Vec<(String, i32)> {
-    partitions.into_iter().map(|partition| (partition.topic, partition.partition)).collect()
+fn names(partitions: Vec<pb::TopicPartition>) -> Vec<(Arc<str>, i32)> {
+    partitions.into_iter().map(|partition| (partition.topic.into(), partition.partition)).collect()
 }
 
 pub(super) async fn elect_leaders(
@@ -74,7 +88,7 @@ pub(super) async fn elect_leaders(
     let named = names(request.partitions);
     let elected = match kind {
         pb::ElectionKind::ElectionPreferred => {
-            elections::preferred(&call.shared, &named, request.validate_only, deadline).await
+            elections::preferred(&call.shared, &named, request.validate_only, deadline).await?
         }
         pb::ElectionKind::ElectionUnclean => {
             let accept = request.accept_data_loss && !request.validate_only;
@@ -82,12 +96,12 @@ pub(super) async fn elect_leaders(
         }
     };
     let told = |elected: Elected| pb::ElectedLeader {
-        topic: elected.topic,
+        error: elected.error.map(|e| call.refuse_part(placed(&elected.topic, elected.partition, e))),
+        topic: elected.topic.to_string(),
         partition: elected.partition,
         before: elected.before.map(|id| id.0),
         leader: elected.leader.map(|id| id.0),
         in_sync: ids(&elected.in_sync),
-        error: elected.error.map(|e| call.refuse_part(e)),
     };
     Ok(pb::ElectLeadersReply { elections: elected.into_iter().map(told).collect() })
 }

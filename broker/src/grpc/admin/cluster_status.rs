@@ -1,26 +1,39 @@
 //! How the cluster is: brokers, quorum, partitions, and moves that are under way.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::pb::v1 as pb;
 use floodmark_replication::quorum::LocalStatus;
+use floodmark_replication::registry::OutOfOrder;
 use floodmark_replication::rpc::BROKER_LISTENER;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::cluster::brokers;
-use crate::grpc::call::Call;
+use crate::grpc::call::{Api, Call};
+use crate::grpc::forward;
 use crate::grpc::refused::Refused;
 use crate::ops::cluster::{self, Status, moves};
+
+/// Each looks at nothing but its memory.
+const OTHERS_ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) async fn status(
     call: &Call,
     _request: pb::ClusterStatusRequest,
 ) -> Result<pb::ClusterStatusReply, Refused> {
-    let status = cluster::status(&call.shared, Instant::now() + call.within(0)).await;
+    // Whoever passes the question on has asked the quorum itself.
+    let within = if call.forwarded.is_some() { Duration::ZERO } else { call.within(0) };
+    let asked = cluster::status(&call.shared, Instant::now() + within);
+    let (status, mut failed) = tokio::join!(asked, failed_elsewhere(call));
+    failed.insert(call.shared.cluster.node_id(), call.shared.cluster.registry().out_of_order());
     Ok(pb::ClusterStatusReply {
         cluster_id: status.image.cluster_id().to_string(),
         feature_level: u32::from(status.image.feature_level()),
         metadata_version: status.image.version(),
-        brokers: broker_statuses(&status),
+        brokers: broker_statuses(&status, &failed),
         quorum: Some(quorum(&status.quorum)),
         partitions: Some(pb::PartitionCounts {
             all: status.health.partitions,
@@ -34,11 +47,36 @@ pub(super) async fn status(
     })
 }
 
-fn broker_statuses(status: &Status) -> Vec<pb::BrokerStatus> {
+/// What the others, each of which knows its own disks alone, say of them. Who does not answer in time is left out.
+async fn failed_elsewhere(call: &Call) -> BTreeMap<BrokerId, OutOfOrder> {
+    let deadline = Instant::now() + OTHERS_ANSWER_WITHIN;
+    let mut asked = JoinSet::new();
+    for broker in forward::all_others(call) {
+        let call = call.clone();
+        asked.spawn(async move {
+            let told = timeout_at(deadline, failed_there(&call, broker)).await;
+            Some((broker, told.ok()??))
+        });
+    }
+    asked.join_all().await.into_iter().flatten().collect()
+}
+
+async fn failed_there(call: &Call, broker: BrokerId) -> Option<OutOfOrder> {
+    let question = pb::ClusterStatusRequest {};
+    let told: pb::ClusterStatusReply =
+        forward::unary(call, broker, Api::ClusterStatus, question).await.ok()?;
+    let own =
+        told.brokers.into_iter().find(|of| of.broker.as_ref().is_some_and(|b| b.broker_id == broker.0))?;
+    let count = usize::try_from(own.replicas_failed?).unwrap_or(usize::MAX);
+    Some(OutOfOrder { count, first: own.failure })
+}
+
+fn broker_statuses(status: &Status, failed: &BTreeMap<BrokerId, OutOfOrder>) -> Vec<pb::BrokerStatus> {
     let told = status.image.brokers().zip(brokers(&status.image)).map(|(broker, told)| {
         let load = status.load.get(&broker.id).copied().unwrap_or_default();
         let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener == BROKER_LISTENER);
         let (lowest, highest) = broker.feature_levels;
+        let failed = failed.get(&broker.id);
         pb::BrokerStatus {
             broker: Some(told),
             is_stopping: broker.stopping,
@@ -49,6 +87,8 @@ fn broker_statuses(status: &Status) -> Vec<pb::BrokerStatus> {
             cluster_port: endpoint.map_or(0, |endpoint| u32::from(endpoint.port)),
             lowest_level: u32::from(lowest),
             highest_level: u32::from(highest),
+            replicas_failed: failed.map(|found| u32::try_from(found.count).unwrap_or(u32::MAX)),
+            failure: failed.map_or_else(String::new, |found| found.first.clone()),
         }
     });
     told.collect()
@@ -75,7 +115,7 @@ pub(super) async fn moves(
 ) -> Result<pb::ListMovesReply, Refused> {
     let image = call.shared.cluster.image();
     let moves = moves::under_way(&image).map(|(moved, partition)| pb::MoveUnderWay {
-        topic: moved.topic,
+        topic: moved.topic.to_string(),
         partition: moved.partition,
         from: ids(&moved.from),
         to: ids(&moved.to),

@@ -48,7 +48,7 @@ fn change(change: &pb::ConfigChange) -> Result<(&str, Change<'_>), Refused> {
     use pb::config_change::Change as C;
     let wanted = match &change.change {
         Some(C::Set(value)) => Change::Set(value),
-        Some(C::Remove(true)) => Change::Delete,
+        Some(C::Remove(true)) => Change::Unset,
         Some(C::Append(value)) => Change::Append(value),
         Some(C::Subtract(value)) => Change::Subtract(value),
         Some(C::Remove(false)) | None => {

@@ -7,10 +7,12 @@ use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
 use floodmark_replication::partition::{Isolation, PartitionHandle, ReplicaProgress};
 use floodmark_storage::producers;
+use prost::Message;
 use tokio::time::Instant;
 
 use crate::grpc::call::{Api, Call};
 use crate::grpc::forward;
+use crate::grpc::limits;
 use crate::grpc::refused::Refused;
 use crate::ops::error::code_of_partition;
 use crate::ops::offsets::{self, Sought};
@@ -19,13 +21,26 @@ use crate::ops::topics::TopicKey;
 
 /// The partition that this broker leads.
 fn partition(call: &Call, topic: &str, index: i32) -> Result<PartitionHandle, Refused> {
-    Ok(call.shared.cluster.led(TopicKey::Name(topic), index)?)
+    call.shared.cluster.led(TopicKey::Name(topic), index).map_err(|code| match unusable(call, topic, index) {
+        Some(reason) => Refused::new(code, reason),
+        None => code.into(),
+    })
 }
+
+/// What keeps this broker from holding a partition, in words.
+fn unusable(call: &Call, topic: &str, index: i32) -> Option<String> {
+    let cluster = &call.shared.cluster;
+    let id = cluster.image().topic(topic)?.id;
+    cluster.registry().unusable(id, index).map(|found| format!("it cannot use {found}"))
+}
+
+/// Partitions after which others have their turn: each may be told of without a wait.
+const TURN: usize = 64;
 
 /// A question about partitions that their leaders answer.
 trait OfPartitions: Sync {
     type Asked: Clone + Send + Sync;
-    type Told: Send;
+    type Told: Message;
 
     fn name(asked: &Self::Asked) -> (&str, i32);
 
@@ -48,32 +63,50 @@ trait OfPartitions: Sync {
     }
 }
 
-/// Answers for partitions wherever they are led, in the order of the question: each broker that leads some is asked once.
+/// Answers for partitions wherever they are led, in the order of the question: each broker that leads some is asked once, or again where
+/// they are more than one request may name.
 async fn at_leaders<P: OfPartitions>(call: &Call, question: P, asked: Vec<P::Asked>) -> Vec<P::Told> {
     let by_leader = forward::by_leader(call, asked.iter().map(P::name));
-    let mut answers: BTreeMap<usize, P::Told> = BTreeMap::new();
+    let (mut answers, mut bytes): (BTreeMap<usize, P::Told>, usize) = Default::default();
     for (broker, places) in by_leader {
-        let Some(broker) = broker else {
-            for place in places {
-                answers.insert(place, question.here(call, &asked[place]).await);
+        // A partition that is named costs its asker a few bytes, and may have thousands of producers to tell of.
+        let is_full = |bytes: usize| bytes >= limits::ANSWER_BYTES_MAX;
+        for (n, place) in places.iter().filter(|_| broker.is_none()).enumerate() {
+            if n % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
             }
-            continue;
-        };
-        let theirs: Vec<P::Asked> = places.iter().map(|place| asked[*place].clone()).collect();
-        let told = question.there(call, broker, theirs).await;
-        let told = told.and_then(|told| {
-            let missing = || Refused::new(ErrorCode::UnknownServerError, "a broker left partitions out");
-            if told.len() == places.len() { Ok(told) } else { Err(missing()) }
-        });
-        match told {
-            Ok(told) => answers.extend(places.into_iter().zip(told)),
-            Err(e) => {
-                let failed = |place: usize| (place, P::failed(call, &asked[place], e.clone()));
-                answers.extend(places.into_iter().map(failed));
-            }
+            let told = if is_full(bytes) {
+                P::failed(call, &asked[*place], full())
+            } else {
+                question.here(call, &asked[*place]).await
+            };
+            bytes += told.encoded_len();
+            answers.insert(*place, told);
+        }
+        let Some(broker) = broker else { continue };
+        for places in places.chunks(limits::LIST_ENTRIES_MAX) {
+            let theirs: Vec<P::Asked> = places.iter().map(|place| asked[*place].clone()).collect();
+            let told = if is_full(bytes) { Err(full()) } else { question.there(call, broker, theirs).await };
+            let told = told.and_then(|told| {
+                let missing = || Refused::new(ErrorCode::UnknownServerError, "a broker left partitions out");
+                if told.len() == places.len() { Ok(told) } else { Err(missing()) }
+            });
+            let told = told.unwrap_or_else(|e| {
+                places.iter().map(|place| P::failed(call, &asked[*place], e.clone())).collect()
+            });
+            bytes += told.iter().map(Message::encoded_len).sum::<usize>();
+            answers.extend(places.iter().copied().zip(told));
         }
     }
     answers.into_values().collect()
+}
+
+fn full() -> Refused {
+    let message = format!(
+        "the answer has {} MiB without this partition; ask for fewer at a time",
+        limits::ANSWER_BYTES_MAX >> 20
+    );
+    Refused::new(ErrorCode::PolicyViolation, message)
 }
 
 /// Where partitions begin and end.
@@ -305,12 +338,14 @@ fn producer(state: &producers::ProducerState) -> pb::ProducerInfo {
 
 /// Looks into the log for what the replica lacks.
 fn replica_state(partition: &PartitionHandle, replica: &ReplicaProgress) -> pb::ReplicaState {
-    let lag = partition.log_end().0.saturating_sub(replica.log_end.0).max(0);
+    let end = replica.log_end.unwrap_or(Offset::ZERO);
+    let lag = partition.log_end().0.saturating_sub(end.0).max(0);
     pb::ReplicaState {
         broker_id: replica.broker.0,
-        end: replica.log_end.0,
+        end: end.0,
         lag_records: lag,
-        lag_bytes: if lag > 0 { partition.reader().bytes_from(replica.log_end) } else { 0 },
+        lag_bytes: if lag > 0 { partition.reader().bytes_from(end) } else { 0 },
         behind_for_ms: replica.caught_up_ms_ago,
+        is_unknown: replica.log_end.is_none(),
     }
 }

@@ -1,5 +1,6 @@
 //! Topics: told, made, extended, removed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
@@ -31,7 +32,8 @@ pub(super) async fn describe(
                 ..Default::default()
             },
         };
-        request.topics.iter().map(one).collect()
+        let mut seen = BTreeSet::new();
+        request.topics.iter().filter(|name| seen.insert(&***name)).map(one).collect()
     };
     Ok(pb::DescribeTopicsReply { topics, brokers: brokers(&image) })
 }

@@ -27,12 +27,10 @@ use crate::grpc::forward;
 use crate::grpc::limits;
 use crate::grpc::memory::Taken;
 use crate::grpc::refused::Refused;
+use crate::ops::deadline::Deadline;
 use crate::ops::intake::SentWith;
-use crate::ops::produce::{self, Acks, Durability, NotProduced, Part, Produced};
+use crate::ops::produce::{self, Acks, Durability, NotProduced, Part, Produced, Until};
 use crate::ops::topics::{TopicKey, find, is_internal};
-
-/// Over gRPC every codec may come, and no transaction.
-const SENT: SentWith = SentWith { may_use_zstd: true, in_transaction: false };
 
 /// Appends what requests of one call ask for.
 pub(super) struct Producer {
@@ -49,6 +47,7 @@ struct Planned {
     partitions: Vec<Places>,
     parts: Vec<Part>,
     acks: Acks,
+    are_copies: bool,
     within: Duration,
     now_ms: TimestampMs,
 }
@@ -133,7 +132,8 @@ impl Producer {
             _ => return Err(Refused::invalid("a request has records or a batch")),
         };
         let within = self.call.within(request.timeout_ms);
-        Ok(Planned { topic: request.topic, partitions, parts, acks, within, now_ms })
+        let are_copies = request.are_copies;
+        Ok(Planned { topic: request.topic, partitions, parts, acks, are_copies, within, now_ms })
     }
 
     fn cut(
@@ -221,6 +221,7 @@ impl Planned {
                             Acks::Leader => pb::Acks::Leader.into(),
                         },
                         timeout_ms: u32::try_from(self.within.as_millis()).unwrap_or(u32::MAX),
+                        are_copies: self.are_copies,
                         ..Default::default()
                     };
                     elsewhere.push(Elsewhere { broker, places, request });
@@ -236,7 +237,11 @@ impl Planned {
 
     /// What this call does not do, the answer does.
     fn begin(self) -> impl Future<Output = Outcomes> + Send + 'static {
-        let appending = produce::produce(self.parts, self.acks, SENT, self.within, self.now_ms);
+        // Over gRPC every codec may come, and no transaction.
+        let sent = SentWith { may_use_zstd: true, in_transaction: false, are_copies: self.are_copies };
+        let deadline = Deadline::after(self.within);
+        let until = Until { here: deadline.clone(), elsewhere: deadline };
+        let appending = produce::produce(self.parts, self.acks, sent, until, self.now_ms);
         let (topic, partitions) = (self.topic, self.partitions);
         async move { Outcomes { topic, partitions, outcomes: appending.await, elsewhere: Vec::new() } }
     }

@@ -25,6 +25,8 @@ pub(crate) struct ProduceRequest {
     pub(crate) batch: Option<Bytes>,
     #[prost(uint32, tag = "7")]
     pub(crate) timeout_ms: u32,
+    #[prost(bool, tag = "8")]
+    pub(crate) are_copies: bool,
 }
 
 /// One record of `Records`, borrowed from it. An offset means nothing in what a producer sends.
@@ -108,9 +110,10 @@ fn read_header(bytes: &[u8]) -> Result<WireHeader<'_>, &'static str> {
 }
 
 /// The fields of a message, one after the other.
-struct Fields<'a>(&'a [u8]);
+pub(in crate::grpc) struct Fields<'a>(&'a [u8]);
 
-enum Value<'a> {
+/// What one of them is.
+pub(in crate::grpc) enum Value<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
     /// Of a type that no field here has.
@@ -118,6 +121,10 @@ enum Value<'a> {
 }
 
 impl<'a> Fields<'a> {
+    pub(in crate::grpc) fn of(message: &'a [u8]) -> Fields<'a> {
+        Fields(message)
+    }
+
     fn read(&mut self) -> Result<(u32, Value<'a>), &'static str> {
         let (tag, wire_type) = decode_key(&mut self.0).map_err(|_| "a field has no valid key")?;
         let value = match wire_type {
@@ -225,14 +232,15 @@ mod tests {
             partition: Some(0),
             acks: 1,
             timeout_ms: 9,
+            are_copies: true,
             payload: Some(pb::produce_request::Payload::Records(pb::Records {
                 records: vec![pb::Record { value: Some("v".into()), ..Default::default() }],
             })),
         };
         let ours = ProduceRequest::decode(&public.encode_to_vec()[..]).unwrap();
         assert_eq!(
-            (ours.id, &*ours.topic, ours.partition, ours.acks, ours.timeout_ms),
-            (7, "t", Some(0), 1, 9)
+            (ours.id, &*ours.topic, ours.partition, ours.acks, ours.timeout_ms, ours.are_copies),
+            (7, "t", Some(0), 1, 9, true)
         );
         assert_eq!(read(&ours.records.unwrap()).unwrap().records[0].value.as_deref(), Some(&b"v"[..]));
         let batch = pb::ProduceRequest {

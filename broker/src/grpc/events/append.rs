@@ -1,5 +1,6 @@
 //! AppendIf: events for one stream, under a condition on where it ends.
 
+use floodmark_proto::batch::event_headers::{APPEND_ID, EXPECTED_OFFSET};
 use floodmark_proto::ids::Offset;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::pb::v1 as pb;
@@ -19,6 +20,10 @@ use crate::ops::topics::TopicKey;
 
 /// Events of one append.
 const EVENTS_MAX: usize = 10_000;
+
+/// Headers that mean something to the broker where a producer sends them. An event that was read has those with which it came; of an append
+/// the request says what it expects and by which id it is known, so they are left out.
+const OWN_HEADERS: [&[u8]; 2] = [EXPECTED_OFFSET, APPEND_ID];
 
 /// The tag of each record in a request.
 const RECORD_TAG: u32 = 5;
@@ -143,9 +148,10 @@ fn events(records: &[u8], stream: &[u8]) -> Result<Vec<NewEvent>, Refused> {
             return Err(NotTaken::Key(place));
         }
         let owned = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+        let kept = headers.iter().filter(|(key, _)| !OWN_HEADERS.contains(key));
         events.push(NewEvent {
             value: record.value.map(owned),
-            headers: headers.iter().map(|(key, value)| (owned(key), value.map(owned))).collect(),
+            headers: kept.map(|(key, value)| (owned(key), value.map(owned))).collect(),
             timestamp: record.timestamp_ms,
         });
         Ok(())

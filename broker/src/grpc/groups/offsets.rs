@@ -25,7 +25,13 @@ pub(super) async fn commit(
         .offsets
         .iter()
         .map(|asked| {
-            locate(&image, Ok(TopicKey::Name(&asked.topic)), asked.partition).map(|found| (found, asked))
+            // Kafka's door takes what its clients send, as Kafka does; nothing is ever read from there.
+            if asked.offset < 0 {
+                let message = format!("a group cannot go on at offset {}; the first is 0", asked.offset);
+                return Err(Refused::invalid(message));
+            }
+            let found = locate(&image, Ok(TopicKey::Name(&asked.topic)), asked.partition);
+            found.map(|found| (found, asked)).map_err(Refused::from)
         })
         .collect();
     let known = located.iter().filter_map(|found| found.as_ref().ok());
@@ -51,10 +57,10 @@ pub(super) async fn commit(
         transaction: None,
     };
     let mut verdicts = call.shared.groups.commit_offsets(&request.group, &commit).await?.into_iter();
-    let outcome = |found: &Result<_, ErrorCode>| {
+    let outcome = |found: &Result<_, Refused>| {
         let error = match found {
             Ok(_) => verdicts.next().unwrap_or(Ok(())).err().map(not_committed),
-            Err(code) => Some((*code).into()),
+            Err(refused) => Some(refused.clone()),
         };
         pb::CommitOutcome { error: error.map(|refused| call.refuse_part(refused)) }
     };

@@ -1,6 +1,6 @@
 //! Order, pipelining, backpressure and endings, with handlers that answer when the test says so.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,12 +18,16 @@ const PRODUCE: u8 = 0;
 const FETCH: u8 = 1;
 const COMMIT: u8 = 8;
 const AT_ONCE: u8 = 12;
+/// Answered at once, with many bytes.
+const LARGE: u8 = 13;
+const LARGE_BYTES: usize = 300 << 10;
 const BAD: u8 = 99;
 
 type Promise = oneshot::Sender<Result<Reply, Refusal>>;
 
 thread_local! {
     /// What the handlers of this test's thread were asked, in order, and where their replies are given.
+    static LARGE_BEGUN: Cell<usize> = const { Cell::new(0) };
     static ASKED: RefCell<Vec<(u8, Promise)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -33,6 +37,10 @@ fn scripted(_: &mut Option<Arc<str>>, frame: BytesMut) -> Result<Begun, Refusal>
     let begun = |answer| Begun { answer, served: 0, is_produce: key == PRODUCE, waits: key == FETCH };
     match key {
         BAD => Err(Refusal::NotServed { key: 99, version: 0 }),
+        LARGE => {
+            LARGE_BEGUN.set(LARGE_BEGUN.get() + 1);
+            Ok(begun(Answer::Ready(reply(number, LARGE_BYTES))))
+        }
         AT_ONCE => Ok(begun(Answer::Ready(reply(number, 1)))),
         _ => {
             let (promise, promised) = oneshot::channel();
@@ -103,7 +111,8 @@ impl Pair {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
         let (socket, _) = listener.accept().await.unwrap();
-        let connection = Connection::new(socket, ground.clone(), limits, Box::new(scripted));
+        let alarm = Arc::new(Alarm::new());
+        let connection = Connection::new(socket, ground.clone(), limits, alarm, Box::new(scripted));
         let server = tokio::spawn(async move {
             let mut connection = connection;
             connection.run().await
@@ -339,6 +348,38 @@ fn a_client_that_does_not_read_gets_no_more_begun() {
     });
 }
 
+/// Whoever else has something to do on the same core waits for no more than a megabyte at a time.
+#[test]
+fn a_reader_of_large_replies_lets_others_have_their_turn() {
+    const REQUESTS: usize = 64;
+    run(async {
+        let mut pair = Pair::of(&[]).await;
+        pair.send(&[(LARGE, 7); REQUESTS]).await;
+        let mut client = pair.client.into_std().unwrap();
+        client.set_nonblocking(false).unwrap();
+        let reads = std::thread::spawn(move || {
+            std::io::copy(
+                &mut std::io::Read::take(&mut client, (REQUESTS * LARGE_BYTES) as u64),
+                &mut std::io::sink(),
+            )
+        });
+        let (mut most, mut before) = (0, 0);
+        let beside = async {
+            while before < REQUESTS {
+                yield_now().await;
+                let begun = LARGE_BEGUN.get();
+                most = most.max(begun - before);
+                before = begun;
+            }
+        };
+        tokio::time::timeout(PATIENCE, beside).await.unwrap();
+        assert!(most <= BYTES_A_TURN.div_ceil(LARGE_BYTES), "{most} in one turn");
+        let read = tokio::task::spawn_blocking(move || reads.join().unwrap().unwrap()).await.unwrap();
+        assert_eq!(read, (REQUESTS * LARGE_BYTES) as u64);
+        drop(pair.server);
+    });
+}
+
 #[test]
 fn a_reader_that_is_slow_but_steady_is_served() {
     run(async {
@@ -465,4 +506,26 @@ fn time_grows_with_bytes() {
     assert_eq!(transfer_time(timeout, 0), timeout);
     assert_eq!(transfer_time(timeout, 16 << 10), timeout + Duration::from_secs(1));
     assert_eq!(transfer_time(timeout, 100 << 20), timeout + Duration::from_secs(6400));
+}
+
+/// A turn that has done all that a task may do at a time waits for the deadlines of what it has begun all the same.
+#[tokio::test]
+async fn a_timer_that_is_set_at_the_end_of_a_long_turn_rings() {
+    let soon = Duration::from_millis(20);
+    let mut timer = Timer { sleep: Box::pin(sleep(soon * 1000)), at: Duration::ZERO };
+    let mut polls = 0;
+    let rings = poll_fn(|cx| {
+        polls += 1;
+        if polls > 1 {
+            // The second turn is owed to the first one's length, and finds the timer set.
+            timer.set_for(soon, soon / 2, cx);
+            return if polls > 2 { Poll::Ready(()) } else { Poll::Pending };
+        }
+        while let Poll::Ready(step) = tokio::task::coop::poll_proceed(cx) {
+            step.made_progress();
+        }
+        timer.set_for(soon, Duration::ZERO, cx);
+        Poll::Pending
+    });
+    tokio::time::timeout(soon * 500, rings).await.unwrap();
 }

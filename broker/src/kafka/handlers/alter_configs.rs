@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
 };
@@ -10,14 +11,20 @@ use super::configs::resource;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::configs::replace;
 use crate::ops::error::OpError;
+use crate::ops::topics::doubled;
 
 /// The request has no deadline of its own.
 pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest<'_>) -> Result<Reply, Refusal> {
     let mut outcomes = Vec::with_capacity(request.resources.len());
+    let doubled = doubled(request.resources.iter().map(|r| (r.resource_type, r.resource_name)));
     for asked in &request.resources {
-        outcomes.push(alter(ctx, asked, request.validate_only).await);
+        outcomes.push(if doubled.contains(&(asked.resource_type, asked.resource_name)) {
+            Err(OpError::new(ErrorCode::InvalidRequest, "each resource must appear at most once"))
+        } else {
+            alter(ctx, asked, request.validate_only).await
+        });
     }
     let responses = request.resources.iter().zip(&outcomes).map(|(asked, outcome)| {
         let error = outcome.as_ref().err();

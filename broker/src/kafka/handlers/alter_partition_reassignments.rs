@@ -1,6 +1,6 @@
 //! AlterPartitionReassignments (45): partitions go to other brokers, or, where no replicas are given, stay where they were.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
@@ -10,32 +10,34 @@ use floodmark_proto::kafka::messages::alter_partition_reassignments::{
 };
 use tokio::time::Instant;
 
+use super::given_here;
+use super::named::partitions_once;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
-use crate::ops::cluster::moves::{self, Target};
+use crate::ops::cluster::moves::{self, Target, partition_of};
 use crate::ops::error::OpError;
-use crate::ops::topics::{TopicKey, find};
 
 /// What became of a partition, by its number.
 type Outcome = (i32, Result<(), OpError>);
 
 pub(crate) async fn handle(
     ctx: &RequestContext,
-    request: AlterPartitionReassignmentsRequest<'_>,
+    mut request: AlterPartitionReassignmentsRequest<'_>,
 ) -> Result<Reply, Refusal> {
-    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deadline = Instant::now() + within;
+    partitions_once(&mut request.topics, |t| t.name, |t| &mut t.partitions, |p| p.partition_index);
+    let deadline = Instant::now() + given_here(request.timeout_ms);
     let mut outcomes: Vec<(&str, Vec<Outcome>)> = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
+        let name: Arc<str> = Arc::from(topic.name);
         let mut of_topic = Vec::with_capacity(topic.partitions.len());
         for asked in &topic.partitions {
             let index = asked.partition_index;
             let outcome = match &asked.replicas {
-                None => cancel(ctx, topic.name, index, deadline).await,
+                None => cancel(ctx, &name, index, deadline).await,
                 Some(replicas) => {
                     let replicas: Vec<BrokerId> = replicas.iter().map(|id| BrokerId(*id)).collect();
                     let may_differ = request.allow_replication_factor_change;
                     match check_count(ctx, topic.name, index, replicas.len(), may_differ) {
-                        Ok(()) => begin(ctx, topic.name, index, replicas, deadline).await,
+                        Ok(()) => begin(ctx, &name, index, replicas, deadline).await,
                         Err(e) => Err(e),
                     }
                 }
@@ -57,18 +59,23 @@ pub(crate) async fn handle(
 
 async fn begin(
     ctx: &RequestContext,
-    topic: &str,
+    topic: &Arc<str>,
     partition: i32,
     replicas: Vec<BrokerId>,
     deadline: Instant,
 ) -> Result<(), OpError> {
-    let target = Target { topic: topic.to_owned(), partition, replicas };
+    let target = Target { topic: Arc::clone(topic), partition, replicas };
     let begun = moves::begin(ctx.shared(), &[target], false, deadline).await;
     begun.into_iter().next().map_or(Ok(()), |(_, outcome)| outcome)
 }
 
-async fn cancel(ctx: &RequestContext, topic: &str, partition: i32, deadline: Instant) -> Result<(), OpError> {
-    let named = [(topic.to_owned(), partition)];
+async fn cancel(
+    ctx: &RequestContext,
+    topic: &Arc<str>,
+    partition: i32,
+    deadline: Instant,
+) -> Result<(), OpError> {
+    let named = [(Arc::clone(topic), partition)];
     let cancelled = moves::cancel(ctx.shared(), &named, None, false, deadline).await;
     cancelled.into_iter().next().map_or(Ok(()), |(_, outcome)| outcome)
 }
@@ -85,15 +92,13 @@ fn check_count(
         return Ok(());
     }
     let image = ctx.shared().cluster.image();
-    let topic = find(&image, TopicKey::Name(topic))?;
-    let partition = u32::try_from(index).ok().and_then(|index| topic.partition(index));
-    match partition.map(|partition| partition.target().count()) {
-        Some(now) if now != wanted => {
-            let message = format!("the partition has {now} replicas, and {wanted} are given");
-            Err(OpError::new(ErrorCode::InvalidReplicationFactor, message))
-        }
-        _ => Ok(()),
+    let (.., partition) = partition_of(&image, topic, index)?;
+    let now = partition.target().count();
+    if now == wanted {
+        return Ok(());
     }
+    let message = format!("the partition has {now} replicas, and {wanted} are given");
+    Err(OpError::new(ErrorCode::InvalidReplicationFactor, message))
 }
 
 fn response<'a>(

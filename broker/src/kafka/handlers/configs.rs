@@ -22,9 +22,10 @@ pub(super) fn resource(kind: i8, name: &str) -> Result<Resource<'_>, OpError> {
             Err(reason) => Err(OpError::new(ErrorCode::InvalidTopicException, reason)),
         },
         BROKER if name.is_empty() => Ok(Resource::Cluster),
-        BROKER => match name.parse() {
-            Ok(id) => Ok(Resource::Broker(BrokerId(id))),
-            Err(_) => invalid(format!("broker id must be an integer, but it is: {name}")),
+        // In one way only: under each of its names all would be told again.
+        BROKER => match name.parse::<i32>() {
+            Ok(id) if id.to_string() == name => Ok(Resource::Broker(BrokerId(id))),
+            _ => invalid(format!("broker id must be an integer, but it is: {name}")),
         },
         BROKER_LOGGER => invalid("log levels are set with the broker's log filter, not here".to_owned()),
         CLIENT_METRICS => invalid("client metrics are not collected, so they have no settings".to_owned()),

@@ -1,11 +1,10 @@
 //! CreatePartitions: a topic gets more of them; fewer it never has.
 
-use std::time::Duration;
-
 use floodmark_proto::kafka::messages::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreatePartitionsTopicResult,
 };
 
+use super::given_here;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::topics::{self, MorePartitions};
 
@@ -25,7 +24,7 @@ pub(crate) async fn handle(
                 .map(|all| all.iter().map(|a| a.broker_ids.clone()).collect()),
         })
         .collect();
-    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let within = given_here(request.timeout_ms);
     let outcomes = topics::extend(ctx.shared(), &wanted, request.validate_only, within).await;
     let results = request.topics.iter().zip(&outcomes).map(|(topic, outcome)| {
         let error = outcome.as_ref().err();

@@ -1,12 +1,11 @@
 //! CreateTopics: -1 and an empty list become "as the broker has it", and what was made is told with all its settings.
 
-use std::time::Duration;
-
 use floodmark_proto::kafka::messages::create_topics::{
     CreatableTopic, CreatableTopicConfigs, CreatableTopicResult, CreateTopicsRequest, CreateTopicsResponse,
 };
 
 use super::configs::source_code;
+use super::given_here;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::configs::{self, Entry};
 use crate::ops::error::OpError;
@@ -14,14 +13,15 @@ use crate::ops::topics::{self, CreatedTopic, NewTopic};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest<'_>) -> Result<Reply, Refusal> {
     let wanted: Vec<NewTopic<'_>> = request.topics.iter().map(wanted).collect();
-    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let within = given_here(request.timeout_ms);
     let outcomes = topics::create(ctx.shared(), &wanted, request.validate_only, within).await;
-    let described: Vec<_> = outcomes
-        .iter()
-        .map(|outcome| {
-            outcome.as_ref().map(|created| (created, configs::describe_new(ctx.shared(), &created.settings)))
-        })
-        .collect();
+    let mut described = Vec::with_capacity(outcomes.len());
+    for outcome in &outcomes {
+        let of_created = |created: &CreatedTopic| configs::describe_new(ctx.shared(), &created.settings);
+        described.push(outcome.as_ref().map(|created| (created, of_created(created))));
+        // Those that are only tried may be thousands.
+        tokio::task::yield_now().await;
+    }
     let results =
         request.topics.iter().zip(&described).map(|(topic, outcome)| result(ctx, topic.name, outcome));
     let response = CreateTopicsResponse { topics: results.collect(), ..Default::default() };

@@ -5,9 +5,14 @@ use floodmark_proto::kafka::messages::delete_groups::{
 };
 
 use super::code_of;
+use super::named::once;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 
-pub(crate) async fn handle(ctx: &RequestContext, request: DeleteGroupsRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    mut request: DeleteGroupsRequest<'_>,
+) -> Result<Reply, Refusal> {
+    once(&mut request.groups_names, |name| *name);
     let mut results = Vec::with_capacity(request.groups_names.len());
     for &group_id in &request.groups_names {
         let outcome = ctx.shared().groups.delete_group(group_id).await;

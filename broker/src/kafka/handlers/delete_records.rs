@@ -1,26 +1,22 @@
 //! DeleteRecords: a partition begins later.
 
-use std::time::Duration;
-
 use floodmark_proto::ids::Offset;
 use floodmark_proto::kafka::messages::delete_records::{
     DeleteRecordsPartitionResult, DeleteRecordsRequest, DeleteRecordsResponse, DeleteRecordsTopicResult,
 };
 
-use super::topic_key;
+use super::named::partitions_once;
+use super::{given_here, topic_key};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::records::delete_before;
 
-/// Longest wait for this broker's own disk.
-const HERE_WITHIN: Duration = Duration::from_secs(5);
-
 pub(crate) async fn handle(
     ctx: &RequestContext,
-    request: DeleteRecordsRequest<'_>,
+    mut request: DeleteRecordsRequest<'_>,
 ) -> Result<Reply, Refusal> {
-    // The client's time is for replicas elsewhere. What this broker does by itself it finishes, as Kafka does: librdkafka asks with 0.
-    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).max(HERE_WITHIN);
-    let deadline = tokio::time::Instant::now() + within;
+    partitions_once(&mut request.topics, |t| t.name, |t| &mut t.partitions, |p| p.partition_index);
+    // librdkafka asks with 0.
+    let deadline = tokio::time::Instant::now() + given_here(request.timeout_ms);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());

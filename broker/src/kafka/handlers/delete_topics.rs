@@ -1,14 +1,12 @@
 //! DeleteTopics: by name, and by id from version 6 on.
 
-use std::time::Duration;
-
 use floodmark_proto::ids::TopicId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::delete_topics::{
     DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
-use super::topic_key;
+use super::{given_here, topic_key};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::error::OpError;
 use crate::ops::topics::{self, TopicKey};
@@ -19,7 +17,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest<'_
         by_name.chain(request.topics.iter().map(|t| (t.name, t.topic_id))).collect();
     let keys: Vec<Result<TopicKey<'_>, OpError>> = named.iter().map(|(name, id)| key(*name, *id)).collect();
     let good: Vec<TopicKey<'_>> = keys.iter().filter_map(|key| key.as_ref().ok().copied()).collect();
-    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let within = given_here(request.timeout_ms);
     let mut deleted = topics::delete(ctx.shared(), &good, within).await.into_iter();
     let outcomes: Vec<Result<(String, TopicId), OpError>> = keys
         .into_iter()

@@ -4,6 +4,7 @@ use floodmark_proto::kafka::messages::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };
 
+use super::named::once;
 use super::{GROUP_OPERATIONS, code_of};
 use crate::groups::GroupError;
 use crate::groups::coordinator;
@@ -12,7 +13,8 @@ use crate::kafka::request::{Refusal, Reply, RequestContext};
 
 const FIRST_WITH_UNKNOWN_GROUP: i16 = 6;
 
-pub(crate) fn handle(ctx: &RequestContext, request: DescribeGroupsRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) fn handle(ctx: &RequestContext, mut request: DescribeGroupsRequest<'_>) -> Result<Reply, Refusal> {
+    once(&mut request.groups, |name| *name);
     let described: Vec<_> =
         request.groups.iter().map(|group| (*group, ctx.shared().groups.describe_group(group))).collect();
     let mut groups: Vec<DescribedGroup<'_>> = described

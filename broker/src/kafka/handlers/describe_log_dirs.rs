@@ -7,18 +7,15 @@ use floodmark_proto::kafka::messages::describe_log_dirs::{
     DescribeLogDirsTopic,
 };
 
+use super::named::by_topic;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 
 pub(crate) async fn handle(
     ctx: &RequestContext,
     request: DescribeLogDirsRequest<'_>,
 ) -> Result<Reply, Refusal> {
-    let is_wanted = |topic: &str, partition: i32| {
-        request
-            .topics
-            .as_ref()
-            .is_none_or(|topics| topics.iter().any(|t| t.topic == topic && t.partitions.contains(&partition)))
-    };
+    let wanted =
+        request.topics.as_ref().map(|topics| by_topic(topics.iter().map(|t| (t.topic, &*t.partitions))));
     let dirs = ctx.shared().cluster.log_dirs();
     let mut topics: Vec<BTreeMap<&str, Vec<DescribeLogDirsPartition>>> = vec![BTreeMap::new(); dirs.len()];
     let partitions = ctx.shared().cluster.registry().all();
@@ -27,7 +24,10 @@ pub(crate) async fn handle(
         let Some(place) = dirs.iter().position(|dir| partition.dir().starts_with(&dir.path)) else {
             continue;
         };
-        if is_wanted(name, index) {
+        if wanted
+            .as_ref()
+            .is_none_or(|wanted| wanted.get(name).is_some_and(|indexes| indexes.contains(&index)))
+        {
             topics[place].entry(name).or_default().push(DescribeLogDirsPartition {
                 partition_index: index,
                 partition_size: i64::try_from(partition.size_bytes()).unwrap_or(i64::MAX),

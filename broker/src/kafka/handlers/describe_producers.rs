@@ -6,14 +6,16 @@ use floodmark_proto::kafka::messages::describe_producers::{
 
 use floodmark_storage::producers;
 
+use super::named::partitions_once;
 use super::topic_key;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::error::code_of_partition;
 
 pub(crate) async fn handle(
     ctx: &RequestContext,
-    request: DescribeProducersRequest<'_>,
+    mut request: DescribeProducersRequest<'_>,
 ) -> Result<Reply, Refusal> {
+    partitions_once(&mut request.topics, |t| t.name, |t| &mut t.partition_indexes, |index| *index);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());

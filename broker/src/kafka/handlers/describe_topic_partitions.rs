@@ -22,6 +22,9 @@ pub(crate) fn handle(
     request: DescribeTopicPartitionsRequest<'_>,
 ) -> Result<Reply, Refusal> {
     let image = ctx.shared().cluster.image();
+    if request.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
+        return refused(ctx, &request, ErrorCode::InvalidRequest);
+    }
     let (first_topic, first_partition) = request
         .cursor
         .as_ref()
@@ -51,6 +54,21 @@ pub(crate) fn handle(
     }
     let response = DescribeTopicPartitionsResponse { topics, next_cursor, ..Default::default() };
     ctx.reply(&response)
+}
+
+/// There is no room for an error of the whole, so each topic has it.
+fn refused(
+    ctx: &RequestContext,
+    request: &DescribeTopicPartitionsRequest<'_>,
+    code: ErrorCode,
+) -> Result<Reply, Refusal> {
+    ctx.count_error(code);
+    let topics = request.topics.iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: code.code(),
+        name: Some(topic.name),
+        ..Default::default()
+    });
+    ctx.reply(&DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() })
 }
 
 fn page_of<'a>(

@@ -12,7 +12,8 @@ use floodmark_proto::kafka::messages::fetch::{
 use floodmark_replication::partition::{Isolation, PartitionHandle, Role};
 
 use super::leader_hints::LeaderHints;
-use super::topic_key;
+use super::named::partitions_once;
+use super::{topic_key, topic_key_of_id};
 use crate::KAFKA_LISTENER;
 use crate::kafka::fetch_sessions::{
     PartitionRef, SessionError, SessionRequest, Told, TopicRef, Wanted as WantedOfPartition,
@@ -29,7 +30,8 @@ const FROM_FOLLOWERS_SINCE: i16 = 11;
 /// A long poll that asks for more than this is answered after it.
 const MAX_WAIT: Duration = Duration::from_secs(600);
 
-pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) async fn handle(ctx: &RequestContext, mut request: FetchRequest<'_>) -> Result<Reply, Refusal> {
+    partitions_once(&mut request.topics, |t| (t.topic, t.topic_id), |t| &mut t.partitions, |p| p.partition);
     let asked = SessionRequest {
         session_id: request.session_id,
         epoch: request.session_epoch,
@@ -47,14 +49,18 @@ pub(crate) async fn handle(ctx: &RequestContext, request: FetchRequest<'_>) -> R
         .iter()
         .map(|(partition, wanted)| position(ctx, &reader, partition, wanted))
         .collect();
+    let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT);
     let limit = ctx.shared().config.fetch_bytes_max.as_usize();
     let wanted = Wanted {
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(limit),
-        max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(MAX_WAIT),
         isolation: isolation(request.isolation_level),
     };
-    let parts = if session.partitions.is_empty() { Vec::new() } else { fetch(positions, wanted).await };
+    let parts = if session.partitions.is_empty() {
+        Vec::new()
+    } else {
+        fetch(positions, wanted, &ctx.deadline(max_wait), &ctx.shared().answer_memory).await
+    };
     let told: Vec<Told> = parts.iter().map(told_of).collect();
     // Where to read instead, and from where to read again, is told each time: who does not hear of it asks the same again at once.
     let is_told_always = |part: &Part| part.nearer.is_some() || part.diverges_at.is_some();
@@ -158,7 +164,7 @@ impl<'a> Reader<'a> {
 fn key_of(topic: &TopicRef) -> Result<TopicKey<'_>, ErrorCode> {
     match topic {
         TopicRef::Name(name) => topic_key(name, [0; 16]),
-        TopicRef::Id(id) => topic_key("", *id),
+        TopicRef::Id(id) => topic_key_of_id(*id),
     }
 }
 
@@ -174,7 +180,7 @@ fn position(
         let cluster = &ctx.shared().cluster;
         key_of(topic).and_then(|key| cluster.partition(key, *partition)).and_then(|found| {
             // A leader that others may have replaced would give nothing new, and its readers would wait for it.
-            let leads = matches!(found.duty().role, Role::Leader { .. });
+            let leads = matches!(found.role(), Role::Leader { .. });
             if leads { cluster.check_leads(&found).map(|()| found) } else { Ok(found) }
         })
     };

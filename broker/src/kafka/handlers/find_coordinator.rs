@@ -6,6 +6,7 @@ use floodmark_proto::kafka::messages::find_coordinator::{
 };
 
 use super::address_of;
+use super::named::once;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::error::OpError;
 use crate::ops::groups;
@@ -19,7 +20,7 @@ type Found = Result<(i32, String, i32), OpError>;
 
 pub(crate) async fn handle(
     ctx: &RequestContext,
-    request: FindCoordinatorRequest<'_>,
+    mut request: FindCoordinatorRequest<'_>,
 ) -> Result<Reply, Refusal> {
     if ctx.version() < FIRST_WITH_LIST {
         let found = find(ctx, request.key_type, request.key).await;
@@ -33,6 +34,7 @@ pub(crate) async fn handle(
             ..Default::default()
         });
     }
+    once(&mut request.coordinator_keys, |key| *key);
     let mut found = Vec::with_capacity(request.coordinator_keys.len());
     for key in &request.coordinator_keys {
         found.push(find(ctx, request.key_type, key).await);

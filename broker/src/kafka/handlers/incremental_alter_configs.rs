@@ -11,17 +11,16 @@ use super::configs::resource;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::configs::{Change, change, null_value};
 use crate::ops::error::OpError;
+use crate::ops::topics::doubled;
 
 pub(crate) async fn handle(
     ctx: &RequestContext,
     request: IncrementalAlterConfigsRequest<'_>,
 ) -> Result<Reply, Refusal> {
     let mut outcomes = Vec::with_capacity(request.resources.len());
+    let doubled = doubled(request.resources.iter().map(|r| (r.resource_type, r.resource_name)));
     for asked in &request.resources {
-        let key = |r: &AlterConfigsResource<'_>| {
-            r.resource_type == asked.resource_type && r.resource_name == asked.resource_name
-        };
-        outcomes.push(if request.resources.iter().filter(|r| key(r)).count() > 1 {
+        outcomes.push(if doubled.contains(&(asked.resource_type, asked.resource_name)) {
             Err(OpError::new(ErrorCode::InvalidRequest, "each resource must appear at most once"))
         } else {
             alter(ctx, asked, request.validate_only).await

@@ -12,6 +12,9 @@ pub(crate) async fn handle(
     let outcome = if request.transactional_id.is_some() {
         // A retriable code would have the client ask for ever.
         Err(ErrorCode::TransactionalIdAuthorizationFailed)
+    } else if (request.producer_id == -1) != (request.producer_epoch == -1) {
+        // Half of an identity is none.
+        Err(ErrorCode::InvalidRequest)
     } else {
         ctx.shared().producer_ids.next(ctx.shared()).await
     };

@@ -23,6 +23,11 @@ pub(crate) fn handle(ctx: &RequestContext, request: LeaveGroupRequest<'_>) -> Re
         .map(|m| Leaving { member_id: m.member_id, instance_id: m.group_instance_id })
         .collect();
     match groups.leave(request.group_id, &leaving) {
+        // Of a group that is not there nobody is a member.
+        Err(error @ GroupError::UnknownMemberId) => ctx.reply(&LeaveGroupResponse {
+            members: leaving.iter().map(|one| left(ctx, one, Err(error))).collect(),
+            ..Default::default()
+        }),
         Err(error) => {
             ctx.reply(&LeaveGroupResponse { error_code: code_of(ctx, Err(error)), ..Default::default() })
         }

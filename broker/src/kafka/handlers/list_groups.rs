@@ -1,5 +1,7 @@
 //! ListGroups (16). Version 4 filters by state, 5 by kind of group.
 
+use std::collections::BTreeMap;
+
 use floodmark_proto::kafka::messages::list_groups::{ListGroupsRequest, ListGroupsResponse, ListedGroup};
 
 use super::code_of;
@@ -19,10 +21,13 @@ pub(crate) fn handle(ctx: &RequestContext, request: ListGroupsRequest<'_>) -> Re
     };
     let passes =
         |filter: &[&str], is: &str| filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(is));
-    let is_wanted = |group: &&coordinator::ListedGroup| {
-        passes(&request.states_filter, group.state.name()) && passes(&request.types_filter, CLASSIC)
+    // Once for each state, not for each group.
+    let (mut passing, is_kind) = (BTreeMap::new(), passes(&request.types_filter, CLASSIC));
+    let mut is_wanted = |group: &&coordinator::ListedGroup| {
+        let state = group.state.name();
+        is_kind && *passing.entry(state).or_insert_with(|| passes(&request.states_filter, state))
     };
-    let listed = groups.iter().filter(is_wanted).map(|group| ListedGroup {
+    let listed = groups.iter().filter(&mut is_wanted).map(|group| ListedGroup {
         group_id: &group.id,
         protocol_type: &group.protocol_type,
         group_state: group.state.name(),

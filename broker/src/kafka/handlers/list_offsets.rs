@@ -8,6 +8,7 @@ use floodmark_proto::kafka::messages::list_offsets::{
 use floodmark_replication::partition::Isolation;
 
 use super::fetch::{isolation, known_epoch};
+use super::named::doubled;
 use super::topic_key;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::offsets::{Found, Sought, find};
@@ -18,12 +19,13 @@ const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest<'_>) -> Result<Reply, Refusal> {
     let isolation = isolation(request.isolation_level);
     let mut topics = Vec::with_capacity(request.topics.len());
+    let named = request.topics.iter().map(|t| (t.name, t.partitions.iter().map(|p| p.partition_index)));
+    let doubled = doubled(named);
     for topic in &request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let doubled = doubled.get(topic.name);
         for asked in &topic.partitions {
-            let is_double =
-                topic.partitions.iter().filter(|p| p.partition_index == asked.partition_index).count() > 1;
-            let found = if is_double {
+            let found = if doubled.is_some_and(|doubled| doubled.contains(&asked.partition_index)) {
                 Err(ErrorCode::InvalidRequest)
             } else {
                 look_up(ctx, topic.name, asked, isolation).await

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use floodmark_proto::ids::BrokerId;
+use floodmark_proto::ids::{BrokerId, TopicId};
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
@@ -12,6 +12,7 @@ use floodmark_proto::kafka::messages::metadata::{
 };
 use floodmark_replication::cluster::{ClusterImage, Partition, Topic};
 
+use super::named::once;
 use super::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, addresses, topic_key};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::topics::{self, NewTopic, find, is_internal};
@@ -19,7 +20,11 @@ use crate::ops::topics::{self, NewTopic, find, is_internal};
 /// A topic that is made in passing is waited for no longer; the client asks again anyway.
 const CREATED_WITHIN: Duration = Duration::from_secs(5);
 
-pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) async fn handle(ctx: &RequestContext, mut request: MetadataRequest<'_>) -> Result<Reply, Refusal> {
+    // By id where there is one: under another name it is the same topic.
+    if let Some(topics) = &mut request.topics {
+        once(topics, |t| (t.name.filter(|_| t.topic_id == [0; 16]), t.topic_id));
+    }
     // Version 0 had no null, and asked for all topics with an empty list.
     let asked = request.topics.as_ref().filter(|topics| ctx.version() > 0 || !topics.is_empty());
     if let Some(asked) = asked
@@ -31,13 +36,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest<'_>) -
         create_missing(ctx, &names).await;
     }
     let image = ctx.shared().cluster.image();
+    let here = Here::look(ctx);
     let mut topics: Vec<MetadataResponseTopic<'_>> = match asked {
-        None => image.topics().map(|topic| described(&image, topic)).collect(),
-        Some(asked) => {
-            let mut seen = BTreeSet::new();
-            let once = asked.iter().filter(|t| seen.insert((t.name, t.topic_id)));
-            once.map(|t| one(ctx, &image, t.name, t.topic_id)).collect()
-        }
+        None => image.topics().map(|topic| described(&image, topic, &here)).collect(),
+        Some(asked) => asked.iter().map(|t| one(ctx, &image, &here, t.name, t.topic_id)).collect(),
     };
     if request.include_topic_authorized_operations {
         topics.iter_mut().for_each(|topic| topic.topic_authorized_operations = TOPIC_OPERATIONS);
@@ -89,6 +91,7 @@ async fn create_missing(ctx: &RequestContext, names: &[&str]) {
 fn one<'a>(
     ctx: &RequestContext,
     image: &'a ClusterImage,
+    here: &Here,
     name: Option<&'a str>,
     id: [u8; 16],
 ) -> MetadataResponseTopic<'a> {
@@ -98,7 +101,7 @@ fn one<'a>(
     let is_bad_name = id == [0; 16]
         && name.is_none_or(|name| floodmark_storage::data_dir::PartitionName::new(name, 0).is_err());
     match found {
-        Ok(topic) => described(image, topic),
+        Ok(topic) => described(image, topic, here),
         Err(code) => {
             let code = if is_bad_name { ErrorCode::InvalidTopicException } else { code };
             ctx.count_error(code);
@@ -109,31 +112,52 @@ fn one<'a>(
     }
 }
 
-fn described<'a>(image: &ClusterImage, topic: &'a Topic) -> MetadataResponseTopic<'a> {
+/// What this broker cannot have on its disks, which no image tells: it leads none of it, whatever the image says.
+struct Here {
+    broker: BrokerId,
+    unusable: BTreeSet<(TopicId, i32)>,
+}
+
+impl Here {
+    fn look(ctx: &RequestContext) -> Here {
+        let cluster = &ctx.shared().cluster;
+        let unusable = cluster.registry().all_unusable().into_keys().map(|id| (id.topic_id, id.index));
+        Here { broker: cluster.node_id(), unusable: unusable.collect() }
+    }
+}
+
+fn described<'a>(image: &ClusterImage, topic: &'a Topic, here: &Here) -> MetadataResponseTopic<'a> {
+    let lacks = |index: u32| here.unusable.contains(&(topic.id, index as i32)).then_some(here.broker);
     MetadataResponseTopic {
         error_code: 0,
         name: Some(&topic.name),
         topic_id: topic.id.to_bytes(),
         is_internal: is_internal(&topic.name),
-        partitions: topic.partitions.iter().map(|(index, p)| partition(image, *index, p)).collect(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|(index, p)| partition(image, *index, p, lacks(*index)))
+            .collect(),
         ..Default::default()
     }
 }
 
-fn partition(image: &ClusterImage, index: u32, partition: &Partition) -> MetadataResponsePartition {
+fn partition(
+    image: &ClusterImage,
+    index: u32,
+    partition: &Partition,
+    lacks: Option<BrokerId>,
+) -> MetadataResponsePartition {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
+    let leader = partition.leader.filter(|leader| Some(*leader) != lacks);
+    let is_offline = |id: &&BrokerId| !image.is_live(**id) || Some(**id) == lacks;
     MetadataResponsePartition {
-        error_code: if partition.leader.is_some() { 0 } else { ErrorCode::LeaderNotAvailable.code() },
+        error_code: if leader.is_some() { 0 } else { ErrorCode::LeaderNotAvailable.code() },
         partition_index: index as i32,
-        leader_id: partition.leader.map_or(-1, |id| id.0),
+        leader_id: leader.map_or(-1, |id| id.0),
         leader_epoch: partition.leader_epoch.0,
         replica_nodes: ids(&partition.replicas),
         isr_nodes: ids(&partition.isr),
-        offline_replicas: partition
-            .replicas
-            .iter()
-            .filter(|id| !image.is_live(**id))
-            .map(|id| id.0)
-            .collect(),
+        offline_replicas: partition.replicas.iter().filter(is_offline).map(|id| id.0).collect(),
     }
 }

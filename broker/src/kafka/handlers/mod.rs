@@ -29,6 +29,7 @@ pub(crate) mod list_groups;
 pub(crate) mod list_offsets;
 pub(crate) mod list_partition_reassignments;
 pub(crate) mod metadata;
+mod named;
 pub(crate) mod offset_commit;
 pub(crate) mod offset_delete;
 pub(crate) mod offset_fetch;
@@ -36,6 +37,8 @@ pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
 pub(crate) mod sync_group;
 pub(crate) mod unregister_broker;
+
+use std::time::Duration;
 
 use floodmark_proto::ids::TopicId;
 use floodmark_proto::kafka::ErrorCode;
@@ -45,6 +48,7 @@ use floodmark_replication::cluster::image::Broker;
 use super::request::RequestContext;
 use crate::KAFKA_LISTENER;
 use crate::groups::GroupError;
+use crate::ops::deadline::HERE_WITHIN;
 use crate::ops::leaders::endpoint;
 use crate::ops::topics::TopicKey;
 
@@ -66,11 +70,26 @@ const fn bits(operations: &[u8]) -> i32 {
     field
 }
 
+/// The time that a client gives; below 0 is none.
+pub(crate) fn given(timeout_ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0))
+}
+
+/// The same, for what needs no replica elsewhere.
+pub(crate) fn given_here(timeout_ms: i32) -> Duration {
+    given(timeout_ms).max(HERE_WITHIN)
+}
+
 /// The topic that a request means: by id where it gives one, otherwise by name.
 pub(crate) fn topic_key(name: &str, id: [u8; 16]) -> Result<TopicKey<'_>, ErrorCode> {
     if id == [0; 16] {
         return Ok(TopicKey::Name(name));
     }
+    topic_key_of_id(id)
+}
+
+/// The same of a version that names topics by their id alone.
+pub(crate) fn topic_key_of_id(id: [u8; 16]) -> Result<TopicKey<'static>, ErrorCode> {
     TopicId::from_bytes(id).map(TopicKey::Id).map_err(|_| ErrorCode::UnknownTopicId)
 }
 

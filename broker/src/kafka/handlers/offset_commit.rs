@@ -2,26 +2,31 @@
 
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::offset_commit::{
-    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitResponse, OffsetCommitResponsePartition,
-    OffsetCommitResponseTopic,
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic, OffsetCommitResponse,
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 
-use super::topic_key;
+use super::named::partitions_once;
+use super::{topic_key, topic_key_of_id};
 use crate::groups::GroupError;
 use crate::groups::group::CommitFrom;
 use crate::groups::shard_offsets::{OffsetCommit, OffsetToCommit};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::groups::locate;
+use crate::ops::topics::TopicKey;
 
 /// Later clients know that a group may not be there.
 const FIRST_WITH_UNKNOWN_GROUP: i16 = 9;
+const FIRST_WITH_IDS: i16 = 10;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    mut request: OffsetCommitRequest<'_>,
+) -> Result<Reply, Refusal> {
+    last_of_each(&mut request.topics);
     let image = ctx.shared().cluster.image();
-    let asked = request
-        .topics
-        .iter()
-        .flat_map(|topic| topic.partitions.iter().map(move |p| (topic_key(topic.name, topic.topic_id), p)));
+    let asked =
+        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |p| (key(ctx, topic), p)));
     let located: Vec<_> =
         asked.map(|(key, p)| locate(&image, key, p.partition_index).map(|topic| (topic, p))).collect();
     let known = located.iter().filter_map(|found| found.as_ref().ok());
@@ -63,6 +68,25 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest<'_
             .collect(),
     });
     ctx.reply(&OffsetCommitResponse { topics: topics.collect(), ..Default::default() })
+}
+
+fn key<'a>(ctx: &RequestContext, topic: &OffsetCommitRequestTopic<'a>) -> Result<TopicKey<'a>, ErrorCode> {
+    if ctx.version() >= FIRST_WITH_IDS {
+        topic_key_of_id(topic.topic_id)
+    } else {
+        topic_key(topic.name, topic.topic_id)
+    }
+}
+
+/// Of several offsets of a partition the last counts, as in Kafka; a record is written of that one.
+fn last_of_each(topics: &mut Vec<OffsetCommitRequestTopic<'_>>) {
+    let turn = |topics: &mut Vec<OffsetCommitRequestTopic<'_>>| {
+        topics.reverse();
+        topics.iter_mut().for_each(|topic| topic.partitions.reverse());
+    };
+    turn(topics);
+    partitions_once(topics, |t| (t.name, t.topic_id), |t| &mut t.partitions, |p| p.partition_index);
+    turn(topics);
 }
 
 fn to_commit<'a>(

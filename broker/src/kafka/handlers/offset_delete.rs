@@ -6,12 +6,17 @@ use floodmark_proto::kafka::messages::offset_delete::{
 };
 
 use super::code_of;
+use super::named::partitions_once;
 use crate::groups::GroupError;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::groups::locate;
 use crate::ops::topics::TopicKey;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) async fn handle(
+    ctx: &RequestContext,
+    mut request: OffsetDeleteRequest<'_>,
+) -> Result<Reply, Refusal> {
+    partitions_once(&mut request.topics, |t| t.name, |t| &mut t.partitions, |p| p.partition_index);
     let image = ctx.shared().cluster.image();
     let asked = request.topics.iter().flat_map(|t| t.partitions.iter().map(|p| (t.name, p.partition_index)));
     let known: Vec<Result<(&str, i32), ErrorCode>> = asked

@@ -11,6 +11,7 @@ use floodmark_proto::kafka::messages::offset_fetch::{
 };
 use floodmark_replication::cluster::ClusterImage;
 
+use super::named::{once, partitions_once};
 use super::{code_of, topic_key};
 use crate::groups::GroupError;
 use crate::groups::coordinator::{FetchedOffset, WhichOffsets};
@@ -33,9 +34,12 @@ struct Answered {
     partitions: Vec<(i32, Result<Option<CommittedOffset>, ErrorCode>)>,
 }
 
-pub(crate) fn handle(ctx: &RequestContext, request: OffsetFetchRequest<'_>) -> Result<Reply, Refusal> {
+pub(crate) fn handle(ctx: &RequestContext, mut request: OffsetFetchRequest<'_>) -> Result<Reply, Refusal> {
     if ctx.version() >= FIRST_WITH_GROUPS {
-        return handle_groups(ctx, &request);
+        return handle_groups(ctx, request);
+    }
+    if let Some(topics) = &mut request.topics {
+        partitions_once(topics, |t| t.name, |t| &mut t.partition_indexes, |index| *index);
     }
     let asked: Option<Vec<Asked<'_>>> =
         request.topics.as_ref().map(|t| t.iter().map(|t| (t.name, [0; 16], &*t.partition_indexes)).collect());
@@ -52,7 +56,11 @@ pub(crate) fn handle(ctx: &RequestContext, request: OffsetFetchRequest<'_>) -> R
     ctx.reply(&OffsetFetchResponse { topics: topics.collect(), error_code, ..Default::default() })
 }
 
-fn handle_groups(ctx: &RequestContext, request: &OffsetFetchRequest<'_>) -> Result<Reply, Refusal> {
+fn handle_groups(ctx: &RequestContext, mut request: OffsetFetchRequest<'_>) -> Result<Reply, Refusal> {
+    once(&mut request.groups, |group| group.group_id);
+    for topics in request.groups.iter_mut().filter_map(|group| group.topics.as_mut()) {
+        partitions_once(topics, |t| (t.name, t.topic_id), |t| &mut t.partition_indexes, |index| *index);
+    }
     let fetched: Vec<_> = request
         .groups
         .iter()

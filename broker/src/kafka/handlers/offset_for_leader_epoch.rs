@@ -7,14 +7,16 @@ use floodmark_proto::kafka::messages::offset_for_leader_epoch::{
 };
 
 use super::fetch::known_epoch;
+use super::named::partitions_once;
 use super::topic_key;
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::offsets::end_of_epoch;
 
 pub(crate) fn handle(
     ctx: &RequestContext,
-    request: OffsetForLeaderEpochRequest<'_>,
+    mut request: OffsetForLeaderEpochRequest<'_>,
 ) -> Result<Reply, Refusal> {
+    partitions_once(&mut request.topics, |t| t.topic, |t| &mut t.partitions, |p| p.partition);
     let topics = request
         .topics
         .iter()

@@ -12,14 +12,19 @@ use floodmark_proto::kafka::{Decoder, ErrorCode, Message as _};
 use floodmark_replication::partition::PartitionHandle;
 
 use super::leader_hints::LeaderHints;
-use super::topic_key;
+use super::{given, topic_key, topic_key_of_id};
 use crate::kafka::request::{Answer, Refusal, Reply, RequestContext};
+use crate::ops::deadline::HERE_WITHIN;
 use crate::ops::intake::SentWith;
-use crate::ops::produce::{Acks, NotProduced, Part, Produced, produce};
+use crate::ops::produce::{Acks, NotProduced, Part, Produced, Until, produce};
 use crate::ops::topics::is_internal;
 
 /// Version that brought zstd.
 const ZSTD_SINCE: i16 = 7;
+/// How long a write may take that no other replica is waited for with: as long as most clients wait for an answer.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
+/// First version that names topics by id.
+const TOPIC_IDS_SINCE: i16 = 13;
 /// What Kafka's tools call themselves where they write to topics of brokers.
 const ADMIN_CLIENT: &str = "__admin_client";
 
@@ -49,9 +54,10 @@ pub(crate) fn handle(ctx: RequestContext, frame: BytesMut, body_at: usize) -> Re
     if let Some(code) = refused {
         parts.iter_mut().for_each(|part| part.partition = Err(code));
     }
-    let sent = SentWith { may_use_zstd: ctx.version() >= ZSTD_SINCE, in_transaction };
+    let sent = SentWith { may_use_zstd: ctx.version() >= ZSTD_SINCE, in_transaction, are_copies: false };
     let wanted = if acks == -1 { Acks::All } else { Acks::Leader };
-    let outcomes = produce(parts, wanted, sent, timeout, ctx.shared().clock.now_ms());
+    let until = until(&ctx, wanted, timeout);
+    let outcomes = produce(parts, wanted, sent, until, ctx.shared().clock.now_ms());
     Ok(Answer::later(async move {
         let outcomes = outcomes.await;
         if acks == 0 {
@@ -65,6 +71,12 @@ pub(crate) fn handle(ctx: RequestContext, frame: BytesMut, body_at: usize) -> Re
     }))
 }
 
+/// The client's time is for other replicas; without those it is not asked.
+fn until(ctx: &RequestContext, acks: Acks, timeout: Duration) -> Until {
+    let least = if acks == Acks::All { HERE_WITHIN } else { WRITTEN_WITHIN };
+    Until { here: ctx.deadline(timeout.max(least)), elsewhere: ctx.deadline(timeout) }
+}
+
 /// Takes the request apart without copying a record.
 fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, Refusal> {
     body.advance(body_at);
@@ -73,7 +85,11 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
     let mut decoder = Decoder::new(&body);
     let request = ProduceRequest::decode(&mut decoder, ctx.version())?;
     for topic in &request.topic_data {
-        let key = topic_key(topic.name, topic.topic_id);
+        let key = if ctx.version() >= TOPIC_IDS_SINCE {
+            topic_key_of_id(topic.topic_id)
+        } else {
+            topic_key(topic.name, topic.topic_id)
+        };
         for part in &topic.partition_data {
             ranges.push(part.records.and_then(|records| decoder.range_of(records)));
             let found = key.and_then(|key| ctx.shared().cluster.led(key, part.index));
@@ -85,7 +101,7 @@ fn cut(ctx: &RequestContext, mut body: BytesMut, body_at: usize) -> Result<Cut, 
             partitions: topic.partition_data.iter().map(|p| p.index).collect(),
         });
     }
-    let timeout = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let timeout = given(request.timeout_ms);
     let (acks, in_transaction) = (request.acks, request.transactional_id.is_some());
     // Fields come one behind the other, so their ranges only rise.
     let mut at = 0;

@@ -9,8 +9,8 @@ use floodmark_replication::cluster::{ClusterImage, Command, Output, Partition, T
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::moves::partition_of;
 use crate::ops::error::OpError;
-use crate::ops::topics::{TopicKey, find};
 use crate::shared::Shared;
 
 const ELECTED_AT_ONCE: usize = 64;
@@ -18,7 +18,7 @@ const ELECTED_AT_ONCE: usize = 64;
 /// What became of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Elected {
-    pub(crate) topic: String,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) before: Option<BrokerId>,
     /// Who leads now, or would.
@@ -31,12 +31,13 @@ pub(crate) struct Elected {
 /// Has the first replica lead, of the partitions that are named, or of all where it could and does not.
 pub(crate) async fn preferred(
     shared: &Arc<Shared>,
-    named: &[(String, i32)],
+    named: &[(Arc<str>, i32)],
     validate_only: bool,
     deadline: Instant,
-) -> Vec<Elected> {
+) -> Result<Vec<Elected>, OpError> {
+    shared.cluster.check_decides()?;
     let image = shared.cluster.image();
-    let wanted: Vec<(String, i32)> =
+    let wanted: Vec<(Arc<str>, i32)> =
         if named.is_empty() { where_preferred_could_lead(&image) } else { named.to_vec() };
     let mut elected = Vec::with_capacity(wanted.len());
     // Several at a time: they share entries of the metadata's log.
@@ -52,14 +53,14 @@ pub(crate) async fn preferred(
         done.sort_by_key(|(n, _)| *n);
         elected.extend(done.into_iter().map(|(_, elected)| elected));
     }
-    elected
+    Ok(elected)
 }
 
 /// Has a live replica lead a partition whose replicas in sync are gone. What it lacks is lost, so it is done for one partition by name, and
 /// only where that is accepted; else it is told what would be.
 pub(crate) async fn unclean(
     shared: &Arc<Shared>,
-    named: &[(String, i32)],
+    named: &[(Arc<str>, i32)],
     accept_data_loss: bool,
     deadline: Instant,
 ) -> Result<Elected, OpError> {
@@ -67,12 +68,13 @@ pub(crate) async fn unclean(
         let message = "an unclean election loses records; it is ordered for one partition, by name";
         return Err(OpError::new(ErrorCode::InvalidRequest, message));
     };
+    shared.cluster.check_decides()?;
     let image = shared.cluster.image();
-    let which = (topic.clone(), *partition);
+    let which = (Arc::clone(topic), *partition);
     Ok(elect(shared, &image, which, Election::Unclean, !accept_data_loss, deadline).await)
 }
 
-fn where_preferred_could_lead(image: &ClusterImage) -> Vec<(String, i32)> {
+fn where_preferred_could_lead(image: &ClusterImage) -> Vec<(Arc<str>, i32)> {
     let could = |p: &Partition| {
         let preferred = p.target().next();
         preferred
@@ -81,7 +83,7 @@ fn where_preferred_could_lead(image: &ClusterImage) -> Vec<(String, i32)> {
     let of_topic = |topic: &Arc<Topic>| {
         let found = topic.partitions.iter().filter(|(_, p)| could(p));
         let name =
-            |(index, _): (&u32, &Partition)| Some((topic.name.to_string(), i32::try_from(*index).ok()?));
+            |(index, _): (&u32, &Partition)| Some((Arc::clone(&topic.name), i32::try_from(*index).ok()?));
         found.filter_map(name).collect::<Vec<_>>()
     };
     image.topics().flat_map(of_topic).collect()
@@ -90,7 +92,7 @@ fn where_preferred_could_lead(image: &ClusterImage) -> Vec<(String, i32)> {
 async fn elect(
     shared: &Arc<Shared>,
     image: &ClusterImage,
-    (name, index): (String, i32),
+    (name, index): (Arc<str>, i32),
     election: Election,
     validate_only: bool,
     deadline: Instant,
@@ -103,17 +105,8 @@ async fn elect(
         in_sync: Vec::new(),
         error: None,
     };
-    let found = find(image, TopicKey::Name(&elected.topic)).and_then(|topic| {
-        let index = u32::try_from(index).ok();
-        let partition = index.and_then(|index| Some((index, topic.partition(index)?)));
-        let missing = || {
-            let message = format!("topic '{}' has no partition {}", topic.name, elected.partition);
-            OpError::new(ErrorCode::UnknownTopicOrPartition, message)
-        };
-        partition.map(|(index, partition)| (topic.id, index, partition)).ok_or_else(missing)
-    });
-    let (topic, partition, now) = match found {
-        Ok(found) => found,
+    let (topic, partition, now) = match partition_of(image, &elected.topic, index) {
+        Ok((topic, index, partition)) => (topic.id, index, partition),
         Err(e) => return Elected { error: Some(e), ..elected },
     };
     (elected.before, elected.leader) = (now.leader, now.leader);
@@ -130,7 +123,7 @@ async fn elect(
             if election == Election::Unclean && !validate_only {
                 shared.ground.metrics.changes.on_unclean_election();
                 tracing::warn!(
-                    topic = elected.topic,
+                    topic = &*elected.topic,
                     partition = elected.partition,
                     %leader,
                     "an operator had a leader elected that lacks something; that is lost"

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
-use floodmark_replication::cluster::{Broker, ClusterImage, Command};
-use floodmark_replication::quorum::{LocalStatus, MembershipError};
+use floodmark_replication::cluster::{Broker, ClusterImage, Command, CommandError, apply};
+use floodmark_replication::quorum::{FEATURE_LEVELS, LocalStatus, MembershipError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::metrics::{ClusterHealth, cluster_health};
@@ -22,6 +22,9 @@ use crate::shared::Shared;
 
 /// How many voters a quorum may have: of an even number one is for nothing.
 const VOTERS: [usize; 3] = [1, 3, 5];
+
+/// Partitions that a refusal names; of more it gives the number.
+const PARTITIONS_NAMED_MAX: usize = 5;
 
 /// A leader that is there answers at once; whoever asks how a cluster is, asks because something is wrong.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -88,6 +91,7 @@ pub(crate) async fn change_voters(
     validate_only: bool,
     deadline: Instant,
 ) -> Result<(Vec<BrokerId>, Vec<BrokerId>), OpError> {
+    shared.cluster.check_decides()?;
     let quorum = shared.cluster.quorum();
     let before: Vec<BrokerId> = quorum.membership().voters.iter().map(|(broker, _)| *broker).collect();
     check_voters(&shared.cluster.image(), &before, &wanted)?;
@@ -130,6 +134,7 @@ pub(crate) async fn remove_broker(
     validate_only: bool,
     deadline: Instant,
 ) -> Result<u32, OpError> {
+    shared.cluster.check_decides()?;
     let image = shared.cluster.image();
     let quorum = shared.cluster.quorum();
     let members = quorum.membership();
@@ -146,9 +151,13 @@ pub(crate) async fn remove_broker(
         is_voter,
         (!keeps_replicas).then_some(replicas),
     )?;
+    let command = Command::RemoveBroker { broker, keeps_replicas };
+    if image.broker(broker).is_some() {
+        check_leaves_copies(&image, broker, &command)?;
+    }
     if !validate_only {
         if image.broker(broker).is_some() {
-            shared.cluster.propose(Command::RemoveBroker { broker, keeps_replicas }, deadline).await?;
+            shared.cluster.propose(command, deadline).await?;
         }
         // Behind the registration: a broker that is gone from here asks to be let in again, and is refused above as long as it has one.
         let removed = timeout_at(deadline, quorum.remove_node(broker)).await;
@@ -159,6 +168,25 @@ pub(crate) async fn remove_broker(
         removed.map_err(|_| not_in_time())?.map_err(of_membership)?;
     }
     Ok(replicas)
+}
+
+/// Tries the removal on the image, as every broker will carry it out, and says of which partitions nobody else has everything.
+fn check_leaves_copies(image: &ClusterImage, broker: BrokerId, command: &Command) -> Result<(), OpError> {
+    let refused = match apply(image, command).1 {
+        Ok(_) => return Ok(()),
+        Err(CommandError::LosesInSync { .. }) => CommandError::LosesInSync { broker },
+        Err(e) => return Err(e.into()),
+    };
+    let in_sync = image.topics().flat_map(|topic| {
+        let held = topic.partitions.iter().filter(|(_, partition)| partition.isr.contains(&broker));
+        held.map(|(index, _)| format!("{}-{index}", topic.name))
+    });
+    let mut names: Vec<String> = in_sync.collect();
+    let more = names.len().saturating_sub(PARTITIONS_NAMED_MAX);
+    names.truncate(PARTITIONS_NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let OpError { code, message } = refused.into();
+    Err(OpError { code, message: format!("{message}. It is so in {}{more}", names.join(", ")) })
 }
 
 fn of_membership(error: MembershipError) -> OpError {
@@ -194,8 +222,12 @@ fn check_removal(
 
 /// Lets the cluster use what brokers of this level know.
 pub(crate) async fn set_feature_level(shared: &Shared, level: u32, deadline: Instant) -> Result<(), OpError> {
-    let level = u16::try_from(level).map_err(|_| {
-        OpError::new(ErrorCode::InvalidRequest, format!("no program knows feature level {level}"))
+    let level = u16::try_from(level).ok().filter(|level| *level <= FEATURE_LEVELS.1).ok_or_else(|| {
+        let message = format!(
+            "feature level {level} is above {}, the highest that this program knows",
+            FEATURE_LEVELS.1
+        );
+        OpError::new(ErrorCode::InvalidUpdateVersion, message)
     })?;
     shared.cluster.propose(Command::SetFeatureLevel { level }, deadline).await.map(|_done| ())
 }

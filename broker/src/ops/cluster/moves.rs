@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use std::sync::Arc;
 
 use crate::ops::error::OpError;
-use crate::ops::topics::{TopicKey, find};
 use crate::shared::Shared;
 
 /// Commands under way at one time: they share entries of the metadata's log.
@@ -21,7 +20,7 @@ const PROPOSED_AT_ONCE: usize = 64;
 /// Where a partition shall lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    pub(crate) topic: String,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     /// Preferred leader first.
     pub(crate) replicas: Vec<BrokerId>,
@@ -30,7 +29,7 @@ pub(crate) struct Target {
 /// A partition, and where it lies without and with a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Move {
-    pub(crate) topic: String,
+    pub(crate) topic: Arc<str>,
     pub(crate) partition: i32,
     pub(crate) from: Vec<BrokerId>,
     pub(crate) to: Vec<BrokerId>,
@@ -68,7 +67,7 @@ fn known(image: &ClusterImage, broker: BrokerId) -> Result<(), OpError> {
 fn named(image: &ClusterImage, planned: Vec<Command>) -> Vec<Target> {
     let target = |command: Command| match command {
         Command::MovePartition { topic, partition, replicas } => {
-            let topic = image.topic_by_id(topic)?.name.to_string();
+            let topic = Arc::clone(&image.topic_by_id(topic)?.name);
             Some(Target { topic, partition: i32::try_from(partition).ok()?, replicas })
         }
         _ => None,
@@ -86,12 +85,12 @@ pub(crate) async fn begin(
     let image = shared.cluster.image();
     let planned = targets.iter().map(|target| {
         let moved = |from| Move {
-            topic: target.topic.clone(),
+            topic: Arc::clone(&target.topic),
             partition: target.partition,
             from,
             to: target.replicas.clone(),
         };
-        match partition(&image, &target.topic, target.partition) {
+        match partition_of(&image, &target.topic, target.partition) {
             Ok((topic, index, partition)) => {
                 let replicas = target.replicas.clone();
                 let command = Command::MovePartition { topic: topic.id, partition: index, replicas };
@@ -106,7 +105,7 @@ pub(crate) async fn begin(
 /// Takes partitions back to where they were before their moves. Without names all that move, or all that leave `away_from`.
 pub(crate) async fn cancel(
     shared: &Arc<Shared>,
-    named: &[(String, i32)],
+    named: &[(Arc<str>, i32)],
     away_from: Option<BrokerId>,
     validate_only: bool,
     deadline: Instant,
@@ -116,7 +115,7 @@ pub(crate) async fn cancel(
         let partition = i32::try_from(index).unwrap_or(i32::MAX);
         let (from, to) = (p.target().collect(), p.origin().collect());
         let command = Command::CancelMove { topic: topic.id, partition: index };
-        (Move { topic: topic.name.to_string(), partition, from, to }, Ok(command))
+        (Move { topic: Arc::clone(&topic.name), partition, from, to }, Ok(command))
     };
     let planned = if named.is_empty() {
         let leaves = |p: &Partition| away_from.is_none_or(|broker| p.removing.contains(&broker));
@@ -127,11 +126,12 @@ pub(crate) async fn cancel(
         };
         image.topics().flat_map(of_topic).collect()
     } else {
-        let one = |(topic, index): &(String, i32)| match partition(&image, topic, *index) {
+        let one = |(topic, index): &(Arc<str>, i32)| match partition_of(&image, topic, *index) {
             Ok((topic, index, p)) => back(topic, index, p),
-            Err(e) => {
-                (Move { topic: topic.clone(), partition: *index, from: Vec::new(), to: Vec::new() }, Err(e))
-            }
+            Err(e) => (
+                Move { topic: Arc::clone(topic), partition: *index, from: Vec::new(), to: Vec::new() },
+                Err(e),
+            ),
         };
         named.iter().map(one).collect()
     };
@@ -145,24 +145,21 @@ pub(crate) fn under_way(image: &ClusterImage) -> impl Iterator<Item = (Move, &Pa
         moving.map(|(index, p)| {
             let partition = i32::try_from(*index).unwrap_or(i32::MAX);
             let (from, to) = (p.origin().collect(), p.target().collect());
-            (Move { topic: topic.name.to_string(), partition, from, to }, p)
+            (Move { topic: Arc::clone(&topic.name), partition, from, to }, p)
         })
     })
 }
 
-fn partition<'a>(
+/// A partition by the names of a request. The refusal leaves the topic's name to whoever tells it: one is made for each partition.
+pub(crate) fn partition_of<'a>(
     image: &'a ClusterImage,
     topic: &str,
     index: i32,
 ) -> Result<(&'a Topic, u32, &'a Partition), OpError> {
-    let topic = find(image, TopicKey::Name(topic))?;
+    let unknown = |message: String| OpError::new(ErrorCode::UnknownTopicOrPartition, message);
+    let topic = image.topic(topic).ok_or_else(|| unknown("there is no such topic".to_owned()))?;
     let found = u32::try_from(index).ok().and_then(|index| Some((index, topic.partition(index)?)));
-    let (index, partition) = found.ok_or_else(|| {
-        OpError::new(
-            ErrorCode::UnknownTopicOrPartition,
-            format!("topic '{}' has no partition {index}", topic.name),
-        )
-    })?;
+    let (index, partition) = found.ok_or_else(|| unknown(format!("the topic has no partition {index}")))?;
     Ok((topic, index, partition))
 }
 

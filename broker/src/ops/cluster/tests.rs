@@ -1,10 +1,9 @@
 //! What each broker carries, and what may not be done to voters and brokers.
 
 use floodmark_replication::cluster::Output;
-use floodmark_replication::cluster::apply;
 
 use super::*;
-use crate::test_cluster::{create, live};
+use crate::test_cluster::{create, done, live};
 
 fn moved(image: &ClusterImage, topic: &str, replicas: &[i32]) -> ClusterImage {
     let topic = image.topic(topic).unwrap().id;
@@ -66,4 +65,23 @@ fn a_broker_is_removed_when_nobody_needs_it() {
     assert_eq!(check(Some(&fenced), false, None), Ok(()));
     // Forgotten by the image already, and still a member of the quorum.
     assert_eq!(check(None, false, Some(0)), Ok(()));
+}
+
+#[test]
+fn a_removal_that_would_lose_records_names_their_partitions() {
+    let mut image = live(3);
+    let replicas: Vec<&[i32]> = vec![&[2]; 7];
+    create(&mut image, "lone", &replicas);
+    create(&mut image, "pair", &[&[2, 1]]);
+    let two = BrokerId(2);
+    let epoch = image.broker(two).unwrap().epoch;
+    done(&mut image, &Command::FenceBroker { broker: two, epoch });
+    let removal = |keeps_replicas| Command::RemoveBroker { broker: two, keeps_replicas };
+    let refused = check_leaves_copies(&image, two, &removal(true)).unwrap_err();
+    let named = "lone-0, lone-1, lone-2, lone-3, lone-4 and 2 more";
+    assert!(refused.message.ends_with(named) && refused.message.contains("alone is in sync"), "{refused}");
+    assert!(check_leaves_copies(&image, two, &removal(false)).unwrap_err().message.contains("holds 8"));
+    let lone = image.topic("lone").unwrap().id;
+    done(&mut image, &Command::DeleteTopic { topic: lone });
+    assert_eq!(check_leaves_copies(&image, two, &removal(true)), Ok(()));
 }

@@ -15,7 +15,8 @@ use floodmark_storage::random::Random;
 use floodmark_storage::{LogConfig, TailBudget};
 
 use super::*;
-use crate::ops::produce::{Part, produce};
+use crate::ops::deadline::Deadline;
+use crate::ops::produce::{Part, Until, produce};
 
 const NOW: TimestampMs = 1_700_000_000_000;
 
@@ -39,12 +40,20 @@ fn duty(set: &[(&str, &str)]) -> Duty {
 }
 
 fn open(disk: &SimDisk, set: &[(&str, &str)]) -> PartitionHandle {
+    open_with_tail(disk, set, 10_000)
+}
+
+pub(in crate::ops) fn open_with_tail(
+    disk: &SimDisk,
+    set: &[(&str, &str)],
+    tail_bytes: u64,
+) -> PartitionHandle {
     let duty = duty(set);
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::System,
         random: Random::seeded(1),
-        tail_budget: TailBudget::new(10_000),
+        tail_budget: TailBudget::new(tail_bytes),
     };
     let log = Log::open(context, Path::new("t-0"), duty.settings.log.clone()).unwrap().0;
     let topic_id = TopicId::from_bytes([7; 16]).unwrap();
@@ -58,14 +67,23 @@ fn store() -> PartitionHandle {
     open(&SimDisk::new(), STORE)
 }
 
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(in crate::ops) fn store_on(disk: &SimDisk) -> PartitionHandle {
+    open(disk, STORE)
+}
+
+/// One whose reads of what was just appended need no disk.
+pub(in crate::ops) fn store_in_memory() -> PartitionHandle {
+    open_with_tail(&SimDisk::new(), STORE, 16 << 20)
+}
+
+pub(in crate::ops) fn now<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         tokio::time::timeout(Duration::from_secs(30), future).await.expect("nobody was told in time")
     })
 }
 
-fn held() -> Lease {
+pub(in crate::ops) fn held() -> Lease {
     let lease = Lease::default();
     lease.hold();
     lease
@@ -87,7 +105,7 @@ fn events(stream: &str, expected: Expected, values: &[&str]) -> AppendEvents {
     }
 }
 
-fn append(
+pub(in crate::ops) fn append(
     partition: &PartitionHandle,
     stream: &str,
     expected: Expected,
@@ -98,6 +116,10 @@ fn append(
         Err(EventsError::Conflict { actual, .. }) => Err(actual.map(|actual| actual.0)),
         Err(other) => panic!("{other:?}"),
     }
+}
+
+pub(in crate::ops) fn append_in_vain(partition: &PartitionHandle, stream: &str, value: &str) {
+    now(append_if(partition.clone(), events(stream, Expected::Any, &[value]), NOW)).unwrap_err();
 }
 
 fn wanted(stream: &str, direction: Direction) -> ReadStream {
@@ -351,11 +373,16 @@ fn produced(
     sent(partition, builder)
 }
 
+/// As the other door has it, where the caller's time is for all.
+fn until(within: Duration) -> Until {
+    Until { here: Deadline::after(within), elsewhere: Deadline::after(within) }
+}
+
 fn sent(partition: &PartitionHandle, builder: BatchBuilder) -> Result<i64, NotProduced> {
     let records = Some(bytes::BytesMut::from(builder.build().unwrap().as_bytes()));
     let parts = vec![Part { partition: Ok(partition.clone()), records }];
-    let with = SentWith { may_use_zstd: true, in_transaction: false };
-    let outcome = now(produce(parts, Acks::All, with, Duration::from_secs(20), NOW)).remove(0);
+    let with = SentWith { may_use_zstd: true, in_transaction: false, are_copies: false };
+    let outcome = now(produce(parts, Acks::All, with, until(Duration::from_secs(20)), NOW)).remove(0);
     outcome.map(|produced| produced.base_offset.0)
 }
 
@@ -368,10 +395,10 @@ fn the_time_of_records_begins_with_their_call() {
     let mut batch = BatchBuilder::new();
     batch.push(&NewRecord { timestamp: NOW, key: Some(b"a"), ..NewRecord::default() }).unwrap();
     let records = Some(batch.build().unwrap().as_bytes().into());
-    let with = SentWith { may_use_zstd: true, in_transaction: false };
+    let with = SentWith { may_use_zstd: true, in_transaction: false, are_copies: false };
     now(async {
         let parts = vec![Part { partition: Ok(store.clone()), records }];
-        let mut answer = Box::pin(produce(parts, Acks::All, with, within, NOW));
+        let mut answer = Box::pin(produce(parts, Acks::All, with, until(within), NOW));
         tokio::time::sleep(within * 2).await;
         // The other replica has not got it.
         let at_once = std::future::poll_fn(|cx| std::task::Poll::Ready(answer.as_mut().poll(cx))).await;

@@ -83,3 +83,23 @@ fn what_makes_no_sense_is_refused_by_name() {
         assert_eq!(named.index, 1, "{refused:?}");
     }
 }
+
+#[test]
+fn a_batch_of_expectations_without_end_is_refused() {
+    let no_stream: [(&[u8], Option<&[u8]>); 1] = [(EXPECTED_OFFSET, Some(b"no-stream"))];
+    let keys: Vec<_> = (0..=EXPECTING_MAX).map(|n| n.to_string()).collect();
+    let of = |count: usize| {
+        // Others beside them do not count.
+        let plain = (Some(&b"0"[..]), &[][..]);
+        let expecting = keys[..count].iter().map(|key| (Some(key.as_bytes()), &no_stream[..]));
+        let records: Vec<_> = [plain; 500].into_iter().chain(expecting).collect();
+        condition(&records)
+    };
+    let taken = of(EXPECTING_MAX).unwrap().unwrap();
+    assert_eq!(taken.checks.len(), EXPECTING_MAX);
+    assert_eq!(taken.checks[0].earlier, Some(499));
+    assert!(taken.checks[1..].iter().all(|check| check.earlier.is_none()));
+    let refused = of(EXPECTING_MAX + 1).unwrap_err();
+    let Refusal::Expectation(named) = &refused else { panic!("{refused:?}") };
+    assert_eq!(named.index as usize, 500 + EXPECTING_MAX);
+}

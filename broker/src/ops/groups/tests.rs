@@ -7,6 +7,7 @@ use floodmark_replication::cluster::image::Settings;
 use floodmark_replication::cluster::{Command, Output};
 use floodmark_replication::quorum::{FEATURE_LEVELS, QuorumOptions, QuorumTiming, SnapshotRule};
 use floodmark_replication::registry::{Periods, RegistryOptions};
+use floodmark_replication::vital::Vitals;
 use floodmark_storage::data_dir::{DataDir, DirectoryId};
 use floodmark_storage::fs::SimDisk;
 use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
@@ -30,6 +31,7 @@ async fn quorum_of_one(context: LogContext) -> QuorumHandle {
         voters: Vec::new(),
         address: None,
         timing: QuorumTiming::default(),
+        vitals: Vitals::default(),
     };
     let quorum = QuorumHandle::start(options).await.unwrap();
     let register = Command::RegisterBroker {
@@ -80,12 +82,19 @@ fn groups_of_a_partition_that_is_opened_late_are_taken_over() {
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),
             periods: Periods::default(),
+            vitals: Vitals::default(),
         };
         let (registry, unusable) = Registry::open(options, &quorum.image()).unwrap();
         assert_eq!(unusable.len(), 1, "{unusable:?}");
         let lease = Lease::default();
         lease.hold();
-        let coordinator = Coordinator::new(GroupSettings::default(), Clock::System, Random::seeded(5), lease);
+        let coordinator = Coordinator::new(
+            GroupSettings::default(),
+            Clock::System,
+            Random::seeded(5),
+            lease,
+            Vitals::default(),
+        );
         let following = tokio::spawn(follow(coordinator.clone(), quorum.clone(), registry.clone()));
         let asked = || coordinator.fetch_offsets("g", WhichOffsets::Of(&[]), false);
         let begun = Instant::now();

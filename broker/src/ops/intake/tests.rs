@@ -6,7 +6,7 @@ use floodmark_proto::ids::ProducerId;
 use super::*;
 
 const NOW: TimestampMs = 1_700_000_000_000;
-const PLAIN: SentWith = SentWith { may_use_zstd: true, in_transaction: false };
+const PLAIN: SentWith = SentWith { may_use_zstd: true, in_transaction: false, are_copies: false };
 
 fn rules() -> IntakeRules {
     IntakeRules {

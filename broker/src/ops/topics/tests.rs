@@ -166,6 +166,20 @@ fn partitions_are_only_added() {
 }
 
 #[test]
+fn groups_find_their_offsets_where_they_were() {
+    let image = cluster(&["__consumer_offsets"]);
+    let topic = find(&image, TopicKey::Name("__consumer_offsets")).unwrap();
+    let more = MorePartitions { name: "__consumer_offsets", count: 5, assignments: None };
+    assert_eq!(plan_more(&image, topic, &more, 0).map_err(|e| e.code), Err(ErrorCode::InvalidTopicException));
+}
+
+#[test]
+fn what_is_named_twice_is_found_whatever_is_between() {
+    let found = doubled(["a", "b", "c", "a", "d", "b", "a"].into_iter());
+    assert_eq!(found, HashSet::from(["a", "b"]));
+}
+
+#[test]
 fn a_topic_that_is_not_there_is_unknown_by_the_name_that_was_given() {
     let image = cluster(&["there"]);
     let id = image.topic("there").unwrap().id;

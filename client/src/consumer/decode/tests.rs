@@ -69,10 +69,15 @@ fn markers_are_never_seen_and_aborted_records_only_by_those_who_ask_for_all() {
 
 #[test]
 fn damage_is_told() {
-    let mut bytes = batch(0, &["a"], |builder| builder).to_vec();
+    let mut bytes = [batch(3, &["a"], |builder| builder), batch(4, &["b"], |builder| builder)].concat();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
     let mut batches =
-        Batches::new(Arc::from("t"), 0, Bytes::from(bytes), 0, Isolation::Uncommitted, Vec::new(), 1 << 20);
-    assert!(matches!(batches.next(&mut VecDeque::new()), Err(Error::Batch(_))));
+        Batches::new(Arc::from("t"), 2, Bytes::from(bytes), 3, Isolation::Uncommitted, Vec::new(), 1 << 20);
+    assert!(batches.next(&mut VecDeque::new()).unwrap());
+    let damaged = batches.next(&mut VecDeque::new()).unwrap_err();
+    let text = damaged.to_string();
+    assert!(text.starts_with("t-2 is damaged at offset 4: checksum mismatch"), "{text}");
+    let Error::Damaged { reason, .. } = damaged else { panic!("{text}") };
+    assert!(matches!(*reason, Error::Batch(_)));
 }

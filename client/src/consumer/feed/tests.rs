@@ -111,3 +111,71 @@ fn a_leader_that_is_found_after_a_round_without_one_is_another_than_before() {
     assert!(positions.move_on(&first.partition, first.epoch));
     assert!(!round(Some(1)));
 }
+
+fn storage_error() -> pb::SubscribeFailure {
+    let error = pb::Error {
+        reason: ErrorCode::KafkaStorageError.name().to_owned(),
+        code: i32::from(ErrorCode::KafkaStorageError.code()),
+        message: "its disk".to_owned(),
+        retryable: true,
+        leader: None,
+    };
+    pb::SubscribeFailure { topic: "t".to_owned(), partition: Some(0), error: Some(error) }
+}
+
+fn wanted_now(shared: &Shared, at: &TopicPartition) -> Option<Wanted> {
+    let (all, _) = shared.positions.wanted(Instant::now());
+    all.into_iter().find(|wanted| wanted.partition == *at)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_its_leader_cannot_read_is_told_once_and_tried_on_and_nothing_fetched_is_dropped() {
+    let (shared, mut received) = shared();
+    let at = TopicPartition::new("t", 0);
+    shared.positions.add(&[(at.clone(), 5), (TopicPartition::new("t", 1), 0)]);
+    let credit = Arc::default();
+    let delivery =
+        |next_offset| pb::Delivery { topic: "t".to_owned(), next_offset, ..pb::Delivery::default() };
+    let begun = Instant::now();
+    let (mut told, mut tries) = (Vec::new(), 0);
+    let limit = shared.client.config().operation_timeout;
+    let mut fail = async |brings: Option<i64>, told: &mut Vec<i64>| {
+        let wanted = wanted_now(&shared, &at).expect("it is tried again");
+        let (parts, is_used) = (HashMap::from([(at.clone(), wanted.clone())]), HashMap::new());
+        let mut feed = Feed { shared: &shared, broker: 1, parts, is_used, has_answered: false };
+        if let Some(next_offset) = brings {
+            feed.on_delivery(delivery(next_offset), &credit).await;
+        }
+        feed.on_failure(&storage_error()).await;
+        assert!(feed.parts.is_empty());
+        assert_eq!(wanted_now(&shared, &at), None, "not at once");
+        let (_, again) = shared.positions.wanted(Instant::now());
+        while let Ok(fetched) = received.try_recv() {
+            match fetched {
+                Fetched::Delivery(delivered) => assert!(delivered.progress.is_current(delivered.epoch)),
+                Fetched::Failed(Error::Unreadable { partition: 0, offset, last, .. }) => {
+                    assert_eq!(last.code(), Some(ErrorCode::KafkaStorageError));
+                    told.push(offset);
+                }
+                Fetched::Failed(other) => panic!("{other}"),
+            }
+        }
+        tokio::time::sleep_until(again.unwrap()).await;
+        assert_ne!(Some(&wanted), wanted_now(&shared, &at).as_ref(), "else nobody would ask anew");
+    };
+    fail(Some(9), &mut told).await;
+    while begun.elapsed() < limit * 3 {
+        assert!(told.is_empty() || begun.elapsed() >= limit);
+        fail(None, &mut told).await;
+        tries += 1;
+    }
+    assert!(tries > 100);
+    assert_eq!(told, [9], "where it stands, though nothing was handed out yet");
+    // It can be read again, and then once more it cannot.
+    fail(Some(12), &mut told).await;
+    let begun = Instant::now();
+    while begun.elapsed() < limit * 2 {
+        fail(None, &mut told).await;
+    }
+    assert_eq!(told, [9, 12]);
+}

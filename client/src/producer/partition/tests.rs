@@ -307,3 +307,27 @@ async fn a_batch_grows_while_as_many_are_under_way_as_may_be() {
     let (_, header) = sent(&partition, &config);
     assert!(header.size_bytes() <= config.batch_bytes && header.size_bytes() > config.batch_bytes - LARGE);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_in_time_though_no_answer_comes_and_nothing_more_is_sent_meanwhile() {
+    let config = ProducerConfig { delivery_timeout: Duration::from_secs(10), ..config() };
+    let partition = partition();
+    let mut deliveries = fill(&partition, &config, 2);
+    let last = deliveries.pop().unwrap();
+    let first = sent(&partition, &config);
+    assert!(partition.tell_overdue(&config, Instant::now()));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!partition.tell_overdue(&config, Instant::now()), "nobody waits on");
+    for delivery in [deliveries.remove(0), last] {
+        let Err(Error::Deadline { last: Some(last), .. }) = delivery.await else { panic!("not told") };
+        assert!(last.to_string().contains("the leader of t-0"), "{last}");
+    }
+    assert!(buffered(&partition) > 0, "what is under way has its memory");
+    assert!(is_blocked(&partition, &config), "what has failed is not sent");
+    // The answer finds its batch, and what comes later goes on behind it.
+    partition.on_reply(&config, first.0, placed(0), Instant::now());
+    assert!(matches!(partition.next(&config, identity(), Instant::now()), Step::Idle));
+    assert_eq!(buffered(&partition), 0);
+    let _next = append(&partition, &config);
+    assert_eq!(sent(&partition, &config).1.base_sequence, first.1.record_count);
+}

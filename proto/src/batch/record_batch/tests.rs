@@ -89,3 +89,18 @@ fn constructors_check() {
     damaged[len - 1] ^= 1;
     assert!(matches!(RecordBatch::from_stored(damaged), Err(BatchError::CrcMismatch { .. })));
 }
+
+#[test]
+fn a_batch_within_something_larger_stays_there_until_it_is_changed() {
+    let (first, second) = (batch(CompressionType::None).freeze(), batch(CompressionType::None).freeze());
+    let whole = Bytes::from([&first[..], &second[..]].concat());
+    let at = whole.slice(first.len()..);
+    let within = RecordBatch::from_stored_within(at.clone()).unwrap();
+    assert_eq!(within, RecordBatch::from_stored(BytesMut::from(&at[..])).unwrap());
+    assert_eq!(within.freeze().as_ptr(), at.as_ptr(), "not copied");
+    assert!(RecordBatch::from_stored_within(whole).is_err(), "two are not one");
+    let mut changed = RecordBatch::from_stored_within(at.clone()).unwrap();
+    changed.stamp(Offset(77), LeaderEpoch(3));
+    assert_consistent(&changed);
+    assert_eq!(at, second, "what lies around it, and others have, is as it was");
+}

@@ -56,19 +56,39 @@ pub fn place_onto(image: &ClusterImage, broker: BrokerId) -> Result<Vec<Command>
         !target.contains(&broker) && topic.partition(*index).is_some_and(|p| !p.is_moving())
     };
     all.retain(free);
-    // Followers before leaders: a partition can be taken once, and one that has a leader alone gives nothing else.
+    // Followers before leaders: a partition can be taken once, and one that has a leader alone gives nothing else. A topic gives no more than
+    // its own part, or all leaders would be taken from those with a single copy; unless the share is not reached without.
     let followers = share.replicas.saturating_sub(share.leaders);
-    for (wants_leaders, up_to) in [(false, followers), (true, share.replicas), (false, share.replicas)] {
-        all.retain(|(topic, index, target)| {
-            if plan.loads.get(&broker).is_none_or(|own| own.replicas >= up_to) {
-                return true;
-            }
-            let Some(place) = plan.surplus(target, broker, share, wants_leaders) else { return true };
-            plan.replace(topic.id, *index, target, place, broker);
-            false
-        });
+    let mut parts = parts(image, broker, live);
+    for is_spread in [true, false] {
+        for (wants_leaders, up_to) in [(false, followers), (true, share.replicas), (false, share.replicas)] {
+            all.retain(|(topic, index, target)| {
+                let part = parts.entry(topic.id).or_default();
+                let is_full = is_spread && *part == 0;
+                if is_full || plan.loads.get(&broker).is_none_or(|own| own.replicas >= up_to) {
+                    return true;
+                }
+                let Some(place) = plan.surplus(target, broker, share, wants_leaders) else { return true };
+                *part = part.saturating_sub(1);
+                plan.replace(topic.id, *index, target, place, broker);
+                false
+            });
+        }
     }
     Ok(plan.moves)
+}
+
+/// How many replicas of each topic `broker` lacks to have as many as each of `live` brokers would have, rounded up.
+fn parts(image: &ClusterImage, broker: BrokerId, live: usize) -> BTreeMap<TopicId, usize> {
+    let (mut all, mut own) = (BTreeMap::<TopicId, usize>::new(), BTreeMap::<TopicId, usize>::new());
+    for (topic, _, target) in targets(image) {
+        *all.entry(topic.id).or_default() += target.len();
+        *own.entry(topic.id).or_default() += usize::from(target.contains(&broker));
+    }
+    let part = |(topic, count): (TopicId, usize)| {
+        (topic, count.div_ceil(live).saturating_sub(own.get(&topic).copied().unwrap_or_default()))
+    };
+    all.into_iter().map(part).collect()
 }
 
 impl<'a> Plan<'a> {

@@ -157,11 +157,7 @@ proptest! {
         count in 3usize..7,
         topics in vec((1u32..20, 1usize..4), 1..6),
     ) {
-        let mut image = with_topics(&image(&vec![(None, false); count]), &topics);
-        image.feature_level = 2;
-        let new = BrokerId(i32::try_from(count).unwrap());
-        let broker = Broker { id: new, ..Broker::clone(image.broker(BrokerId(0)).unwrap()) };
-        Arc::make_mut(&mut image.brokers).insert(new, Arc::new(broker));
+        let (mut image, new) = with_a_new_broker(count, &topics);
         let before = loads(&image);
         let moves = place_onto(&image, new).unwrap();
         for command in &moves {
@@ -176,6 +172,35 @@ proptest! {
             prop_assert!(after[id].1 <= load.1 && (after[id].1 == load.1 || after[id].1 >= share));
         }
         prop_assert!(place_onto(&image, new).unwrap().len() <= 2, "nothing that moves moves again");
+    }
+}
+
+/// So many brokers with these topics, and one more that has nothing.
+fn with_a_new_broker(count: usize, topics: &[(u32, usize)]) -> (ClusterImage, BrokerId) {
+    let mut image = with_topics(&image(&vec![(None, false); count]), topics);
+    image.feature_level = 2;
+    let new = BrokerId(i32::try_from(count).unwrap());
+    let broker = Broker { id: new, ..Broker::clone(image.broker(BrokerId(0)).unwrap()) };
+    Arc::make_mut(&mut image.brokers).insert(new, Arc::new(broker));
+    (image, new)
+}
+
+#[test]
+fn a_new_broker_gets_no_more_of_a_topic_than_its_part_of_it() {
+    for topics in
+        [&[(6, 3), (3, 1)][..], &[(3, 1), (6, 3)], &[(12, 3), (3, 1), (6, 2)], &[(4, 1), (12, 2)], &[(8, 1)]]
+    {
+        let (mut image, new) = with_a_new_broker(3, topics);
+        for command in place_onto(&image, new).unwrap() {
+            image = done(&image, &command);
+        }
+        for topic in image.topics() {
+            let targets = topic.partitions.values().map(|p| p.target().collect::<Vec<_>>());
+            let (all, own) = targets.fold((0, 0), |(all, own), target| {
+                (all + target.len(), own + usize::from(target.contains(&new)))
+            });
+            assert!(own <= all.div_ceil(4), "{topics:?}: {own} of {all} replicas of {}", topic.name);
+        }
     }
 }
 

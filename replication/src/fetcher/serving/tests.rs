@@ -107,7 +107,7 @@ fn a_reply_is_shared_and_the_next_one_begins_where_it_ended() {
     let mut firsts = Vec::new();
     for _ in 0..8 {
         gather(&mut serving, &logs, now);
-        let parts = serving.take_reply();
+        let parts = serving.take_reply(now);
         let bytes: usize = parts.iter().map(bytes_of).sum();
         assert!(bytes <= REPLY + (40 << 10) && bytes > REPLY / 2, "{bytes}");
         firsts.push(parts[0].slot);
@@ -125,7 +125,7 @@ fn one_partition_alone_fills_a_reply_and_the_next_one_goes_on_behind_it() {
     let mut next = 0;
     for _ in 0..3 {
         gather(&mut serving, &logs, now);
-        let parts = serving.take_reply();
+        let parts = serving.take_reply(now);
         for part in &parts {
             assert_eq!(part.fetch_offset, next);
             next += part.batches.len() as i64;
@@ -141,14 +141,14 @@ fn what_does_not_move_costs_nothing() {
     gather(&mut serving, &logs, now);
     // The follower does not know the watermarks yet.
     assert_eq!(serving.worth_a_reply_at(now), Some(now + LINGER));
-    assert_eq!(serving.take_reply().len(), 1000);
+    assert_eq!(serving.take_reply(now).len(), 1000);
     assert!(serving.next_turn().is_none() && serving.worth_a_reply_at(now).is_none());
-    assert!(serving.take_reply().is_empty());
+    assert!(serving.take_reply(now).is_empty());
     logs[7].end = 6;
     serving.mark(7);
     gather(&mut serving, &logs, now);
     assert_eq!(serving.worth_a_reply_at(now), Some(now));
-    assert_eq!(serving.take_reply().len(), 1);
+    assert_eq!(serving.take_reply(now).len(), 1);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_watermark_waits_for_batches_to_go_along_with_and_not_for_long() {
     let log = Log { end: 5, in_memory: 0, high_watermark: 4 };
     let (mut logs, mut serving, begun) = ([log; 2], serving([5, 5]), Instant::now());
     gather(&mut serving, &logs, begun);
-    serving.take_reply();
+    serving.take_reply(begun);
     let later = begun + Duration::from_secs(1);
     logs[0].high_watermark = 5;
     serving.mark(0);
@@ -169,7 +169,7 @@ fn a_watermark_waits_for_batches_to_go_along_with_and_not_for_long() {
     logs[1].end = 6;
     serving.mark(1);
     gather(&mut serving, &logs, later);
-    let parts = serving.take_reply();
+    let parts = serving.take_reply(later);
     let told: Vec<_> =
         parts.iter().map(|part| (part.slot, part.high_watermark, part.batches.len())).collect();
     assert_eq!(told, [(1, 4, 1), (0, 5, 0)]);
@@ -189,7 +189,7 @@ fn the_tail_is_served_beside_a_partition_far_behind() {
         assert!(read_disk(&mut serving, &logs, true, now));
         assert!(!read_disk(&mut serving, &logs, true, now), "one look at the disk for each reply");
         gather(&mut serving, &logs, now);
-        let reply = shape(&serving.take_reply());
+        let reply = shape(&serving.take_reply(now));
         let of = |slot| reply.iter().filter(|part| part.0 == slot).map(|part| part.1).sum::<usize>();
         assert!(of(1) > 4 * (32 << 10), "the tail in round {round}: {reply:?}");
         let allowed = if round == 0 { REPLY } else { REPLY / 2 };
@@ -199,7 +199,7 @@ fn the_tail_is_served_beside_a_partition_far_behind() {
     for round in 0..3 {
         gather(&mut serving, &logs, now);
         assert!(read_disk(&mut serving, &logs, true, now));
-        let reply = shape(&serving.take_reply());
+        let reply = shape(&serving.take_reply(now));
         assert!(round == 0 || reply[0].1 > REPLY / 2, "{reply:?}");
     }
 }
@@ -212,7 +212,7 @@ fn partitions_far_behind_take_turns() {
     for _ in 0..6 {
         gather(&mut serving, &logs, now);
         assert!(read_disk(&mut serving, &logs, false, now));
-        order.extend(serving.take_reply().iter().map(|part| part.slot));
+        order.extend(serving.take_reply(now).iter().map(|part| part.slot));
     }
     assert_eq!(order, [0, 1, 2, 0, 1, 2]);
 }
@@ -225,7 +225,7 @@ fn no_more_is_sent_for_catching_up_than_is_granted_and_replicas_in_sync_are_not_
     gather(&mut serving, &logs, now);
     assert!(!read_disk(&mut serving, &logs, false, now));
     assert!(read_disk(&mut serving, &logs, true, now), "in sync");
-    assert!(!serving.take_reply()[0].is_catchup);
+    assert!(!serving.take_reply(now)[0].is_catchup);
     let mut granted = 0;
     let mut sent = 0;
     for _ in 0..40 {
@@ -235,7 +235,7 @@ fn no_more_is_sent_for_catching_up_than_is_granted_and_replicas_in_sync_are_not_
         serving.grant(granted / 2);
         gather(&mut serving, &logs, now);
         while read_disk(&mut serving, &logs, false, now) {
-            let parts = serving.take_reply();
+            let parts = serving.take_reply(now);
             assert!(parts.iter().all(|part| part.is_catchup));
             sent += parts.iter().map(bytes_of).sum::<usize>() as u64;
             gather(&mut serving, &logs, now);
@@ -259,7 +259,7 @@ fn a_log_that_parts_or_begins_later_is_told_once_and_then_mentioned_anew() {
         let mut serving = serving([10]);
         let turn = serving.next_turn().unwrap();
         serving.on_found(&turn, Found::Read(read.clone()), now);
-        let parts = serving.take_reply();
+        let parts = serving.take_reply(now);
         assert_eq!(parts[0].diverging.is_some(), read.diverging.is_some());
         assert_eq!((parts[0].fetch_offset, parts[0].log_start), (10, read.log_start.0));
         assert!(serving.fetch_of(0).is_none());
@@ -278,7 +278,7 @@ fn a_partition_has_one_slot_and_what_a_disk_tells_of_another_is_dropped() {
     let turn = serving.next_from_disk(|_| true).unwrap();
     assert_eq!(serving.mention(5, key(0), fetch(50)), Some(0));
     serving.on_found_on_disk(&turn, Found::Read(log.read(&turn)), now);
-    assert!(serving.take_reply().is_empty());
+    assert!(serving.take_reply(now).is_empty());
     assert_eq!(serving.next_turn().unwrap().slot, 5);
     serving.forget(5);
     assert!(serving.slots.is_empty() && serving.by_key.is_empty());
@@ -292,7 +292,7 @@ fn a_refusal_is_told_and_ends_the_slot_and_what_is_not_known_yet_waits() {
     let turn = serving.next_turn().unwrap();
     serving.on_found(&turn, Found::Refused(Refusal::NotLeader), now);
     assert_eq!(serving.refusals(), 1);
-    let parts = serving.take_reply();
+    let parts = serving.take_reply(now);
     assert_eq!((parts.len(), parts[0].slot, parts[0].refusal()), (1, 1, Refusal::NotLeader));
     assert!(serving.next_turn().is_none());
     serving.mark(0);
@@ -310,6 +310,63 @@ fn what_comes_while_a_disk_is_read_is_not_missed_where_that_read_came_too_early(
     assert_eq!(serving.next_turn().map(|turn| turn.slot), Some(0));
     serving.on_found(&turn, Found::NotYet, now);
     assert!(serving.next_turn().is_none(), "it is looked at once more, not for ever");
+}
+
+#[test]
+fn who_lacks_more_is_read_for_before_it_asks_and_once() {
+    let log = Log { end: 100, in_memory: 90, high_watermark: 0 };
+    let (mut serving, now) = (serving([0]), Instant::now());
+    gather(&mut serving, &[log], now);
+    assert_eq!(serving.next_ahead(), None, "nothing was read yet");
+    assert!(read_disk(&mut serving, &[log], false, now));
+    let (slot, next) = serving.next_ahead().unwrap();
+    assert!(slot == 0 && next.fetch_offset > Offset(0));
+    serving.on_still_behind(slot);
+    assert!(!read_disk(&mut serving, &[log], false, now), "one reply ahead is enough");
+    assert!(!serving.take_reply(now).is_empty());
+    assert!(read_disk(&mut serving, &[log], false, now), "nobody has asked");
+    assert_eq!(serving.take_reply(now)[0].fetch_offset, next.fetch_offset.0);
+    // What memory has waits for its turn, and is not held against what was granted.
+    assert!(serving.next_ahead().is_some());
+    assert_eq!(serving.next_ahead(), None);
+    assert!(!read_disk(&mut serving, &[log], false, now));
+    assert_eq!(serving.next_turn().unwrap().slot, 0);
+    assert!(serving.next_turn().is_none());
+    serving.on_still_behind(0);
+    assert!(!read_disk(&mut serving, &[log], false, now), "it was looked at meanwhile");
+}
+
+/// Bytes of the replies to a follower that asks for the next one so long after each was sent.
+fn looks(serving: &mut Serving, logs: &[Log], after: Duration, now: &mut Instant) -> Vec<usize> {
+    let mut looks = Vec::new();
+    for _ in 0..5 {
+        gather(serving, logs, *now);
+        assert!(read_disk(serving, logs, false, *now));
+        looks.push(serving.take_reply(*now).iter().map(bytes_of).sum::<usize>() >> 20);
+        *now += after;
+        serving.on_asked(*now);
+    }
+    looks
+}
+
+#[test]
+fn who_is_far_away_is_read_more_for_at_a_time() {
+    let logs = [Log { end: 10_000, in_memory: 9_999, high_watermark: 0 }];
+    let (mut serving, mut now) = (Serving::new(10 << 20), Instant::now());
+    serving.mention(0, key(0), fetch(0));
+    let (near, far) = (FAR, FAR + Duration::from_millis(1));
+    assert_eq!(
+        looks(&mut serving, &logs, near, &mut now),
+        [1; 5],
+        "2 MiB but for the batch that does not fit"
+    );
+    assert_eq!(looks(&mut serving, &logs, far, &mut now), [1, 3, 7, 9, 9], "no more than a reply may have");
+    assert_eq!(looks(&mut serving, &logs, near, &mut now), [9, 4, 2, 1, 1]);
+    serving.on_asked(now + far * 9);
+    assert_eq!(serving.catchup_bytes, CATCHUP_BYTES, "no reply was sent before");
+    // A follower that takes less is not sent more.
+    let mut serving = self::serving([0]);
+    assert_eq!(looks(&mut serving, &logs, far, &mut now), [0; 5]);
 }
 
 proptest! {
@@ -336,7 +393,7 @@ proptest! {
             gather(&mut serving, &logs, now);
             let has_read = read_disk(&mut serving, &logs, appended.is_some(), now);
             gather(&mut serving, &logs, now);
-            let parts = serving.take_reply();
+            let parts = serving.take_reply(now);
             prop_assert!(parts.iter().map(bytes_of).sum::<usize>() <= 2 * REPLY);
             for part in &parts {
                 prop_assert_eq!(part.fetch_offset, at[part.slot as usize]);

@@ -226,6 +226,7 @@ impl Node {
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),
             periods: Periods::default(),
+            vitals: crate::vital::Vitals::default(),
         };
         let (registry, unusable) = Registry::open(options, &cluster.image()).unwrap();
         assert!(unusable.is_empty(), "{unusable:?}");

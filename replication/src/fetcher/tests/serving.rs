@@ -254,7 +254,7 @@ fn what_is_not_here_or_not_led_here_is_refused_and_what_is_not_known_yet_waits()
             }
         };
         assert_eq!((parts[0].slot, parts[0].batches.len()), (4, 1));
-        let heard = || leader.replicas_progress(0).iter().any(|replica| replica.log_end == Offset(1));
+        let heard = || leader.replicas_progress(0).iter().any(|replica| replica.log_end == Some(Offset(1)));
         until("what was said is heard", heard).await;
         // And now its own epoch is the older one.
         cluster.lead_anew(1);

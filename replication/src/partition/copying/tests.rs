@@ -466,3 +466,65 @@ fn answers_of_the_past_and_bad_bytes_change_nothing() {
     assert!(cluster.on(1).follower_position().is_none());
     assert_eq!(cluster.on(2).log_end(), Offset(2));
 }
+
+#[test]
+fn a_replica_that_is_far_behind_keeps_nothing_in_memory_and_syncs_when_it_has_come_up() {
+    let mut cluster = Cluster::new(3);
+    cluster.isr = vec![1, 2];
+    cluster.partition_epoch += 1;
+    cluster.tell(&[1, 2, 3]);
+    cluster.append((0..40).map(|n| record("k", &"x".repeat(n * 20))).collect());
+    cluster.catch_up(2);
+    cluster.until_committed(40);
+    let in_memory = |cluster: &Cluster, from| {
+        let limits = ReadLimits { max_bytes: 1, below: Offset::MAX };
+        cluster.on(3).reader().read_in_memory(Offset(from), limits).unwrap().is_some()
+    };
+    let wants_sync = |cluster: &Cluster| {
+        let replica = &cluster.on(3).0;
+        replica.log.with_log(|log| (log.is_behind(), replica.progress.on_moved(log)))
+    };
+    let position = cluster.fetch(3).unwrap();
+    assert!(position.fetch_offset > Offset(0) && position.fetch_offset < Offset(40), "{position:?}");
+    assert_eq!(wants_sync(&cluster), (true, false), "of a sync now nobody has anything");
+    assert!(!in_memory(&cluster, 0));
+    assert_eq!(cluster.said_by(3).synced_end, Offset(0), "what is not synced is not said to be (R39)");
+    cluster.catch_up(3);
+    assert!(!wants_sync(&cluster).0 && in_memory(&cluster, 39));
+    assert!(cluster.bytes(3) == cluster.bytes(1));
+    // One that the cluster has in sync has its leader wait for it, whatever that has told.
+    cluster.isr = vec![1, 2, 3];
+    cluster.partition_epoch += 1;
+    cluster.tell(&[1, 2, 3]);
+    let said = cluster.said_by(3);
+    cluster.append(vec![record("k", "v")]);
+    let mut read = cluster.on(1).replica_fetch(&said, 3_000).unwrap();
+    read.high_watermark = Offset(1_000);
+    cluster.runtime.block_on(cluster.on(3).on_fetched(fetched(1, &said, read))).unwrap();
+    assert!(!wants_sync(&cluster).0);
+}
+
+#[test]
+fn a_replica_that_is_far_behind_has_the_disk_work_while_more_comes() {
+    let mut cluster = Cluster::new(2);
+    cluster.isr = vec![1];
+    cluster.partition_epoch += 1;
+    cluster.tell(&[1, 2]);
+    let value = "x".repeat(1 << 20);
+    let pieces = BEHIND_SYNC_BYTES >> 20;
+    for n in 0..=pieces as i64 {
+        let said = cluster.said_by(2);
+        let mut batch = record("k", &value);
+        batch.stamp(Offset(n), LeaderEpoch(0));
+        let batches = vec![batch.freeze()];
+        let (high_watermark, log_end) = (Offset(1_000), Offset(1_000));
+        let read = ReplicaRead { batches, high_watermark, log_start: Offset(0), log_end, diverging: None };
+        cluster.runtime.block_on(cluster.on(2).on_fetched(fetched(1, &said, read))).unwrap();
+    }
+    let begun = Stopwatch::start();
+    while cluster.said_by(2).synced_end == Offset(0) {
+        assert!(begun.elapsed() < PATIENCE, "nothing is synced");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(cluster.on(2).0.log.with_log(|log| log.is_behind()));
+}

@@ -147,3 +147,12 @@ fn r39_a_position_tells_what_is_synced() {
     let nothing = LogView { start: Offset(30), ..log };
     assert_eq!(FOLLOWING.position(&nothing).last_fetched_epoch, None);
 }
+
+#[test]
+fn who_lacks_what_is_committed_is_behind() {
+    let own = epochs(&[(1, 0)]);
+    let fetched = Fetched { high_watermark: Offset(50), ..answer(&log(&own, 0, 30)) };
+    for (end, is_behind) in [(30, true), (49, true), (50, false), (51, false)] {
+        assert_eq!(Following::is_behind(&fetched, Offset(end)), is_behind, "{end}");
+    }
+}

@@ -237,7 +237,7 @@ fn what_comes_late_takes_nothing_back_and_another_start_of_a_broker_begins_anew(
     let empty =
         ReplicaFetch { broker_epoch: BrokerEpoch(21), last_fetched_epoch: None, ..office.fetch(2, 0, 0) };
     office.with(|leader, log| leader.on_position(&empty, log, 0)).unwrap();
-    assert_eq!(office.leader.progress(&office_view(&office), 0)[0].log_end, Offset(0));
+    assert_eq!(office.leader.progress(&office_view(&office), 0)[0].log_end, Some(Offset(0)));
     let before = office.fetch(2, 30, 30);
     let late = office.with(|leader, log| leader.on_position(&before, log, 0)).unwrap_err();
     assert!(matches!(late, PartitionError::UnknownReplica { .. }), "the start before it is over: {late:?}");
@@ -248,7 +248,7 @@ fn what_comes_late_takes_nothing_back_and_another_start_of_a_broker_begins_anew(
     office.with(|leader, log| leader.on_position(&again, log, 0)).unwrap();
     let older = ReplicaFetch { partition_epoch: 4, fetch_offset: Offset(25), ..again };
     assert_eq!(office.with(|leader, log| leader.on_position(&older, log, 0)).unwrap(), Heard::default());
-    assert_eq!(office.leader.progress(&office_view(&office), 0)[0].log_end, Offset(30));
+    assert_eq!(office.leader.progress(&office_view(&office), 0)[0].log_end, Some(Offset(30)));
 }
 
 fn office_view(office: &Office) -> LogView<'_> {
@@ -361,6 +361,9 @@ fn who_lacks_something_for_too_long_is_left_out_and_who_keeps_up_is_not() {
 #[test]
 fn a_leader_whose_followers_never_speak_leaves_them_out_in_time() {
     let mut office = Office::new(&[1, 2, 3], 20, 12);
+    for unheard in office.leader.progress(&office_view(&office), 0) {
+        assert_eq!((unheard.log_end, unheard.synced_end), (None, None), "nobody knows what it has");
+    }
     assert_eq!(office.proposes(50_000), None);
     assert_eq!(office.proposes(50_999), None);
     assert_eq!(office.proposes(51_000), Some(vec![1]));

@@ -39,6 +39,7 @@ fn seat(id: i32, wanted: Option<ClusterId>) -> Seat {
         voters: Vec::new(),
         address: Some(at(100)),
         timing: QuorumTiming::default(),
+        vitals: crate::vital::Vitals::default(),
     })
 }
 

@@ -13,6 +13,9 @@ use crate::rpc::gate::Gate;
 /// How long anything may take that has to happen at all.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What takes a machine that does not stand still is tried so often.
+pub(super) const TRIES: usize = 10;
+
 /// A broker as far as its quorum goes.
 pub(super) struct Member {
     pub(super) id: i32,

@@ -7,7 +7,7 @@ use crate::cluster::CommandError;
 fn the_first_start_makes_a_cluster_and_leads_it() {
     block_on(async {
         let quorum = start(&new_disk()).await;
-        assert_eq!(quorum.leader(), Some(BrokerId(1)));
+        assert_eq!((quorum.leader(), quorum.heard_leader()), (Some(BrokerId(1)), Some(BrokerId(1))));
         assert_eq!(quorum.image().topic_count(), 0);
         quorum.shutdown().await.unwrap();
     });

@@ -1,12 +1,14 @@
 //! Brokers that join, become voters, are removed and come back; and those that must not get in.
 
 use floodmark_proto::pb::quorum as pb;
+use floodmark_storage::fs::sim::{Fault, FaultKind, FaultOn};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 
 use super::cluster::*;
 use super::*;
+use crate::quorum::disk_pressure::DiskPressure;
 use crate::quorum::raft_log::{self, RaftLog};
 use crate::quorum::types::{log_id, vote_to_pb};
 use crate::rpc::identity::{CLUSTER, FROM, TO, VERSION};
@@ -480,6 +482,39 @@ fn a_newcomer_may_vote_with_an_empty_log_but_not_lose_one() {
         log.truncate(0).unwrap();
         log.close().unwrap();
         assert!(matches!(open(), Err(QuorumError::Lost { .. })), "what it had is gone");
+    });
+}
+
+#[test]
+fn a_newcomer_whose_first_entry_found_room_and_whose_state_did_not_goes_on_when_there_is_some() {
+    block_on_cluster(async {
+        let cluster =
+            Cluster { voters: Vec::new(), nodes: BTreeMap::new(), snapshots: SnapshotRule::default() };
+        let part = Part {
+            cluster_id: ClusterId::from_bytes([5; 16]),
+            node: 2,
+            founders: BTreeMap::new(),
+            is_newcomer: true,
+        };
+        let disk = begun(&cluster, 2, part).await;
+        let (listener, _) = listen().await;
+        let place = place(&cluster.options(2, &disk, &listener));
+        let mut log = RaftLog::open(&place, raft_log::find(&place).unwrap().unwrap()).unwrap();
+        let entries = [0, 1].map(|index| types::Entry {
+            log_id: log_id(1, 1, index),
+            payload: openraft::EntryPayload::Blank,
+        });
+        let full = FaultKind::NoSpace;
+        let path_ends = "node.state.tmp".to_owned();
+        disk.inject(Fault { on: FaultOn::Write, path_ends, after: 0, times: 3, kind: full });
+        let mut failures = 0;
+        DiskPressure::default()
+            .until_space(|| log.append(&entries).inspect_err(|_| failures += 1))
+            .expect("there is room by now");
+        assert!(failures > 0 && !log.state().is_newcomer);
+        let kept = log.read(0, u64::MAX, usize::MAX).unwrap();
+        assert_eq!(kept.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), [0, 1]);
+        log.close().unwrap();
     });
 }
 

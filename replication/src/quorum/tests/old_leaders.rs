@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use floodmark_proto::pb::quorum as pb;
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -43,6 +44,10 @@ impl Quorum for Voter {
         unasked()
     }
 
+    async fn canvass(&self, _: Request<pb::CanvassRequest>) -> Answer<pb::CanvassReply> {
+        unasked()
+    }
+
     async fn install_snapshot(&self, _: Request<Streaming<pb::SnapshotPart>>) -> Answer<pb::SnapshotReply> {
         unasked()
     }
@@ -66,6 +71,35 @@ impl Quorum for Voter {
     async fn status(&self, _: Request<pb::StatusRequest>) -> Answer<pb::StatusReply> {
         unasked()
     }
+}
+
+/// A program of before the question is asked for its vote itself, as one always was. One that refuses the question with a reason refuses the vote
+/// as well.
+#[test]
+fn a_voter_whose_program_does_not_know_the_question_is_taken_to_vote() {
+    block_on_cluster(async {
+        let voter = QuorumServer::new(Voter { takes_entries: Arc::default() });
+        let without_the_call = Routes::builder().routes();
+        let with_a_reason = Routes::new(voter);
+        for (routes, would_vote) in [(without_the_call, true), (with_a_reason, false)] {
+            let (listener, address) = listen().await;
+            let server = Server::builder().add_routes(routes);
+            let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+            let identity = PeerIdentity { cluster_id: ClusterId::from_bytes([5; 16]), broker: BrokerId(1) };
+            let network = Network {
+                peers: Peers::new(identity, [(BrokerId(2), address)].into()),
+                acks: Arc::default(),
+                silence: Arc::default(),
+                contact: Arc::new(Contact::new(Instant::now(), false, Duration::ZERO)),
+                lease: Duration::ZERO,
+                reach: Arc::default(),
+                random: Random::seeded(1),
+            };
+            let said = network.peer(2).canvass(None, PATIENCE).await;
+            assert_eq!(said.as_ref().is_ok_and(|yes| *yes), would_vote, "{said:?}");
+            serving.abort();
+        }
+    });
 }
 
 /// A leader is killed and comes back as the leader that it was, before anybody has elected another. All in its log may have been answered,
@@ -138,6 +172,59 @@ fn r37_a_leader_that_hears_no_majority_answers_no_read() {
         assert!(alone.is_err(), "another may have been elected and have answered somebody: {alone:?}");
         cluster.gate().heal();
         read(PATIENCE).await.unwrap();
+        cluster.stop().await;
+    });
+}
+
+/// Raft names the last leader for ever.
+#[test]
+fn who_is_left_without_a_majority_names_no_leader() {
+    for survivor_led in [true, false] {
+        block_on_cluster(async move {
+            let mut cluster = three().await;
+            join(cluster.any()).await;
+            let leader = cluster.leader().await;
+            let survivor = if survivor_led { leader } else { leader % 3 + 1 };
+            eventually("all know the leader", || {
+                let knows = |node: &Member| node.quorum.heard_leader().is_some();
+                cluster.nodes.values().all(knows).then_some(())
+            })
+            .await;
+            for gone in (1..=3).filter(|id| *id != survivor) {
+                cluster.kill(gone).await;
+            }
+            let quorum = cluster.at(survivor);
+            eventually("nobody is named", || quorum.heard_leader().is_none().then_some(())).await;
+            assert_eq!(quorum.local_status().leader, None);
+            // Also while it asks, after a silence, whether anybody follows it again.
+            let until = Instant::now() + quorum.leader_lease() * 6;
+            while Instant::now() < until {
+                assert_eq!(quorum.heard_leader(), None);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            cluster.stop().await;
+        });
+    }
+}
+
+/// Two of five follow a leader that the others do not hear: it may not decide, and neither names it.
+#[test]
+fn a_leader_without_a_majority_says_so_to_those_that_hear_it() {
+    block_on_cluster(async {
+        let mut cluster = Cluster::form(5, SnapshotRule::default()).await;
+        join(cluster.any()).await;
+        let leader = cluster.leader().await;
+        let follower = leader % 5 + 1;
+        for gone in (1..=5).filter(|id| ![leader, follower].contains(id)) {
+            cluster.kill(gone).await;
+        }
+        let nobody = || [leader, follower].iter().all(|id| cluster.at(*id).heard_leader().is_none());
+        eventually("nobody is named", || nobody().then_some(())).await;
+        let until = Instant::now() + cluster.any().leader_lease() * 8;
+        while Instant::now() < until {
+            assert!(nobody());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         cluster.stop().await;
     });
 }

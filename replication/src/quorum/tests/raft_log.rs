@@ -1,5 +1,8 @@
 //! The log and the vote against a list, with the power cut after every operation and at every change of a file within one.
 
+use std::path::PathBuf;
+
+use floodmark_proto::batch::BatchHeader;
 use floodmark_storage::fs::{SyncPoint, sim::DiskImage};
 use floodmark_storage::random::SplitMix;
 use openraft::EntryPayload;
@@ -248,5 +251,55 @@ fn every_sync_of_the_vote_that_is_left_out_is_missed() {
             Err(e) => Some(e.to_string()),
         });
         assert!(missed.is_some(), "nobody misses {point:?}");
+    }
+}
+
+/// Ten calls of three entries each, then the process is killed. The log's file, and where its batches begin.
+fn killed_log() -> (SimDisk, PathBuf, Vec<usize>) {
+    let disk = new_disk();
+    let mut log = open_log(&place(&disk)).unwrap();
+    for first in (0..30).step_by(3) {
+        let entry = |index| Entry { log_id: log_id(1, 1, index), payload: EntryPayload::Blank };
+        log.append(&(first..first + 3).map(entry).collect::<Vec<_>>()).unwrap();
+        log.save_vote(Vote::new(1, 1)).unwrap();
+    }
+    drop(log);
+    let disk = disk.image().killed();
+    let (path, bytes) =
+        disk.files().into_iter().find(|(p, _)| p.extension().is_some_and(|e| e == "log")).unwrap();
+    let (mut starts, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        starts.push(at);
+        at += BatchHeader::parse(&bytes[at..]).unwrap().size_bytes();
+    }
+    assert_eq!(starts.len(), 30);
+    (disk, path, starts)
+}
+
+/// Guard: `proves_loss`.
+#[test]
+fn an_entry_that_was_answered_and_is_damaged_keeps_the_node_out_each_time() {
+    let (_, _, starts) = killed_log();
+    for (hurt, start) in starts.iter().enumerate().take(27) {
+        let (disk, path, _) = killed_log();
+        disk.flip_bit(&path, *start as u64 + 70, 2);
+        let before = disk.files()[&path].clone();
+        for _ in 0..2 {
+            let opened = open_log(&place(&disk));
+            assert!(matches!(opened, Err(QuorumError::Lost { .. })), "entry {hurt}");
+            assert_eq!(disk.files()[&path], before);
+        }
+    }
+}
+
+/// Of the entries that were written together any may be missing after a power cut, and none was answered.
+#[test]
+fn a_torn_write_of_several_entries_does_not_keep_the_node_out() {
+    let (_, _, starts) = killed_log();
+    for (hurt, start) in starts.iter().enumerate().skip(27) {
+        let (disk, path, _) = killed_log();
+        disk.flip_bit(&path, *start as u64 + 70, 2);
+        let log = open_log(&place(&disk)).unwrap();
+        assert_eq!(log.last().unwrap().index, hurt as u64 - 1);
     }
 }

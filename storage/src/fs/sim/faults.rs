@@ -35,6 +35,8 @@ pub enum FaultKind {
     NoDescriptor,
     /// It writes half and says so.
     Short,
+    /// It panics, as what has a defect does.
+    Panic,
 }
 
 /// One fault: the call, the file, and when.
@@ -149,6 +151,7 @@ impl Faults {
             }
             fault.times -= 1;
             self.taken += 1;
+            assert!(fault.kind != FaultKind::Panic, "a defect, on purpose");
             return Some(fault.kind);
         }
         None
@@ -160,6 +163,7 @@ fn error_of(kind: FaultKind) -> io::Error {
         FaultKind::Eio => io::Error::from_raw_os_error(libc::EIO),
         FaultKind::NoSpace => io::ErrorKind::StorageFull.into(),
         FaultKind::NoDescriptor => io::Error::from_raw_os_error(libc::EMFILE),
-        FaultKind::Short => io::ErrorKind::Interrupted.into(),
+        // Nobody hears of the last one.
+        FaultKind::Short | FaultKind::Panic => io::ErrorKind::Interrupted.into(),
     }
 }

@@ -12,8 +12,9 @@ use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, remove_if_present, with_suffix, write_all_at};
 use crate::index::transaction_index::EntriesFacts;
 use crate::index::{AbortedTransaction, IndexPolicy, Indexer, offset_index, time_index};
-use crate::key_index::file::{Indexed, encode};
+use crate::key_index::file::Indexed;
 use crate::key_index::map::KeyMap;
+use crate::key_index::write::encode;
 use crate::key_index::{BatchKeys, KeySeed};
 use crate::log::files::TEMPORARY;
 use crate::segment::SegmentFacts;
@@ -132,10 +133,10 @@ impl Output {
         sync(&*self.data, &self.path)?;
         self.write_index(FileKind::OffsetIndex, &self.offsets)?;
         self.write_index(FileKind::TimeIndex, &self.times)?;
-        if let Some(keys) = self.keys.as_ref().filter(|_| self.written > 0) {
+        if let Some(keys) = self.keys.take().filter(|_| self.written > 0) {
             let (last_position, last_crc) = keys.last;
             let indexed = Indexed { base: self.base, end, bytes: self.written, last_position, last_crc };
-            self.write_index(FileKind::KeyIndex, &encode(keys.map.entries(), keys.seed, &indexed))?;
+            self.write_index(FileKind::KeyIndex, &encode(&keys.map.into_table(), keys.seed, &indexed))?;
         }
         let mut facts = EntriesFacts::default();
         if let Some(aborted) = aborted {

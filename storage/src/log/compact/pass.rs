@@ -261,15 +261,17 @@ impl Compaction {
         let mut mapper = KeyMapper::new(map, self.plan.first_dirty, aborted);
         for segment in self.segments.iter().filter(|s| s.end() > self.plan.first_dirty) {
             let path = segment.path(FileKind::Data);
-            let mut scan = BatchScan::new(segment.data_file()?, &path, 0, segment.base)?;
+            let mut scan = BatchScan::of(segment.source_for_now()?, &path, 0, segment.base)?;
             while let Some(batch) = next_batch(&mut scan, segment, &path)? {
                 self.report.bytes_read += batch.bytes.len() as u64;
-                if batch.header.last_offset() >= self.plan.first_dirty
-                    && mapper.add(batch.bytes, &batch.header).is_err()
-                {
+                let bytes = batch.bytes.len() as u64;
+                let is_dirty = batch.header.last_offset() >= self.plan.first_dirty;
+                if is_dirty && mapper.add(batch.bytes, &batch.header).is_err() {
+                    // Nothing is read behind this batch that would tell whether it could be.
+                    scan.check()?;
                     return Ok(Some(mapper.finish()));
                 }
-                if self.pace.moved(batch.bytes.len() as u64) {
+                if self.pace.moved(bytes) {
                     self.stop(CompactionEnd::Stopped);
                     return Ok(None);
                 }
@@ -316,7 +318,7 @@ impl Compaction {
         let mut is_changed = old.len() > 1;
         for (n, segment) in old.iter().enumerate() {
             let path = segment.path(FileKind::Data);
-            let mut scan = BatchScan::new(segment.data_file()?, &path, 0, segment.base)?;
+            let mut scan = BatchScan::of(segment.source_for_now()?, &path, 0, segment.base)?;
             while let Some(batch) = next_batch(&mut scan, segment, &path)? {
                 let (header, size) = (&batch.header, batch.bytes.len() as u64);
                 unread -= size;
@@ -392,6 +394,8 @@ fn next_batch<'s>(
     path: &Path,
 ) -> Result<Option<crate::segment::scan::Scanned<'s>>, LogError> {
     if scan.position() >= segment.bytes() {
+        // The last batch is not trusted before this.
+        scan.check()?;
         return Ok(None);
     }
     let (position, expected) = (scan.position(), scan.next_offset());

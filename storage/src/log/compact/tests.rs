@@ -501,6 +501,38 @@ fn a_pass_is_cancelled_and_paced_and_the_next_one_is_complete() {
     assert!(paused > owed * 0.7 && paused < owed * 1.1, "{paused} of {owed} seconds");
 }
 
+/// A process may have some 65,000 maps, and a large log more segments.
+#[test]
+fn a_pass_keeps_no_map_of_the_segments_that_it_is_through_with() {
+    let compaction = CompactionConfig { max_lag_ms: 1_000_000, ..config().compaction.unwrap() };
+    let mut f = Fixture::with(SimDisk::new(), LogConfig { compaction: Some(compaction), ..config() });
+    for n in 0..200 {
+        f.put(&[(&format!("key {}", n % 50), Some("a value of some length"))]);
+    }
+    f.settle();
+    let segments = f.log.segments().len();
+    assert!(segments > 10, "{segments}");
+    f.log.reader().release_idle();
+    f.log.reader().release_idle();
+    let pass = f.log.begin_compaction(CompactWhen::Asked, CompactionControl::default()).unwrap();
+    let mut pass = pass.unwrap();
+    let mut groups = 0;
+    loop {
+        assert_eq!(f.disk.live_maps(), 0, "after {groups} of the groups");
+        let Some(group) = pass.clean_next().unwrap() else { break };
+        groups += 1;
+        f.log.install_cleaned(&mut pass, group).unwrap();
+    }
+    assert!(groups > 2, "{groups}");
+    f.log.finish_compaction(pass).unwrap();
+    // What readers have open is used, and stays theirs.
+    f.rows();
+    let read = f.disk.live_maps();
+    assert!(read > 0);
+    f.compact();
+    assert!(f.disk.live_maps() <= read);
+}
+
 #[test]
 fn memory_does_not_serve_what_a_pass_took() {
     let mut f = Fixture::new();
@@ -604,9 +636,14 @@ fn damage_and_a_full_disk_end_the_pass_and_leave_the_log_as_it_was() {
     assert!(matches!(tried, Err(LogError::Io { .. })), "{tried:?}");
     assert_eq!(f.rows(), rows);
     f.put(&[("key 0", Some("still takes writes"))]);
+    // What is in memory already is what it was; the first call only finds out that nobody reads any more.
+    f.log.reader().release_idle();
+    f.log.reader().release_idle();
     f.disk.flip_bit(Path::new("logs/t-0/00000000000000000000.log"), 100, 3);
     let tried = f.log.compact(CompactWhen::Asked, CompactionControl::default());
     assert!(matches!(tried, Err(LogError::Damaged { .. })), "{tried:?}");
+    f.log.reader().release_idle();
+    f.log.reader().release_idle();
     f.disk.flip_bit(Path::new("logs/t-0/00000000000000000000.log"), 100, 3);
     assert_eq!(f.compact().end, CompactionEnd::Complete);
 }

@@ -12,7 +12,7 @@ use crate::format_error::FormatError;
 use crate::fs::{OpenMode, SyncPoint, parent, read_small_file};
 use crate::leader_epochs::LeaderEpochs;
 use crate::log::{EPOCHS_FILE, MANIFEST_FILE, files};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::Segment;
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::walk::HeaderWalk;
@@ -62,15 +62,22 @@ impl Opening {
         let is_listed = |base: &Offset| {
             *base == manifest.active.base_offset || manifest.sealed.iter().any(|s| s.base_offset == *base)
         };
+        // Before anything is removed: where this is another log's manifest, nothing that it condemns should go.
+        self.check_durable_sizes(&manifest)?;
         // Behind a truncation nothing stays; before the recovery point only what the manifest lists.
         let goes = |base: &Offset| {
             !is_listed(base) && (manifest.truncating_to.is_some() || *base < manifest.recovery_point())
         };
         let leftovers: Vec<Offset> = self.found.data.keys().rev().filter(|b| goes(b)).copied().collect();
+        let is_change_under_way = manifest.truncating_to.is_some() || manifest.replacing.is_some();
         for base in leftovers {
-            files::remove_segment(&*self.disk, &self.dir, base)?;
-            self.found.data.remove(&base);
-            self.removed = true;
+            if is_change_under_way || base < manifest.log_start {
+                files::remove_segment(&*self.disk, &self.dir, base)?;
+                self.found.data.remove(&base);
+                self.removed = true;
+            } else {
+                self.take_out(base, manifest.recovery_point(), "the manifest does not list this segment")?;
+            }
         }
         if manifest.truncating_to.is_some() {
             self.cut(manifest.active.base_offset, manifest.active.size_bytes)?;
@@ -136,10 +143,10 @@ impl Opening {
         Ok(())
     }
 
-    /// What the manifest calls durable must be there, to the byte.
-    pub(super) fn check_durable_part(&mut self) -> Result<(), LogError> {
-        let Some(manifest) = self.manifest.clone() else { return Ok(()) };
-        for record in &manifest.sealed {
+    /// What the manifest calls durable must be there, to the byte. Changes nothing.
+    fn check_durable_sizes(&self, manifest: &Manifest) -> Result<(), LogError> {
+        let active = Some(&manifest.active).filter(|active| active.size_bytes > 0);
+        for record in manifest.sealed.iter().chain(active) {
             let path = self.path(record.base_offset, FileKind::Data);
             match self.found.data.get(&record.base_offset) {
                 None => {
@@ -150,19 +157,32 @@ impl Opening {
                     let reason = format!("the file ends here, but {} bytes were durable", record.size_bytes);
                     return Err(LogError::damaged(&path, *size, reason));
                 }
-                // Zeros that were to be trimmed when the segment was sealed.
-                Some(_) => self.cut(record.base_offset, record.size_bytes)?,
+                Some(_) => {}
             }
-            self.segments.push(self.segment_of(record, true));
-        }
-        let active = manifest.active;
-        let size = self.found.data.get(&active.base_offset).copied().unwrap_or(0);
-        if size < active.size_bytes {
-            let path = self.path(active.base_offset, FileKind::Data);
-            let reason = format!("the file ends here, but {} bytes were durable", active.size_bytes);
-            return Err(LogError::damaged(&path, size, reason));
         }
         Ok(())
+    }
+
+    /// Takes the durable segments as they are.
+    pub(super) fn take_durable_part(&mut self) -> Result<(), LogError> {
+        let Some(manifest) = self.manifest.clone() else { return Ok(()) };
+        for record in &manifest.sealed {
+            self.trim(record)?;
+            self.segments.push(self.segment_of(record, true));
+        }
+        Ok(())
+    }
+
+    /// Cuts off zeros that were to be trimmed when the segment was sealed. Anything else no crash leaves there.
+    fn trim(&mut self, record: &SegmentRecord) -> Result<(), LogError> {
+        let base = record.base_offset;
+        if self.found.data.get(&base).is_some_and(|size| *size > record.size_bytes) {
+            let path = self.path(base, FileKind::Data);
+            let file = self.disk.open(&path, OpenMode::Read).map_err(LogError::io("open", &path))?;
+            let reason = "batches behind the segment's end";
+            self.touched |= self.keep_tail(&file, base, record.size_bytes, record.end_offset, reason)?;
+        }
+        self.cut(base, record.size_bytes)
     }
 
     pub(super) fn read_epochs(&mut self) -> Result<(), LogError> {
@@ -273,7 +293,7 @@ impl Opening {
         self.epochs_changed = true;
         self.touched = true;
         for segment in self.durable_segments().iter().filter(|s| s.bytes() > 0) {
-            let source = segment.source()?;
+            let source = segment.source_for_now()?;
             let path = segment.path(FileKind::Data);
             let mut walk =
                 HeaderWalk::new(&source, &path, 0, segment.bytes()).within(segment.base..segment.end());

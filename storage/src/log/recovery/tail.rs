@@ -2,6 +2,7 @@
 //! and taken into indexes and producer state.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use floodmark_proto::batch::BatchHeader;
@@ -10,7 +11,7 @@ use floodmark_proto::ids::Offset;
 use super::Opening;
 use crate::config::LogConfig;
 use crate::error::LogError;
-use crate::fs::OpenMode;
+use crate::fs::{DiskFile, OpenMode};
 use crate::index::TimestampOffset;
 use crate::index::transaction_index::{self, EntriesFacts};
 use crate::log::active::Active;
@@ -51,7 +52,8 @@ impl Opening {
                     let reason = format!("the segment begins before {end}, the end of the one before it");
                     return Err(LogError::damaged(&self.path(candidate, FileKind::Data), 0, reason));
                 }
-                self.drop_segment(candidate, end)?;
+                let reason = format!("the segment does not follow the log's end at {end}");
+                self.take_out(candidate, end, &reason)?;
             }
             let Some(base) = next else { return Ok(()) };
             from = SegmentRecord { base_offset: base, end_offset: base, ..SegmentRecord::default() };
@@ -94,15 +96,6 @@ impl Opening {
         Ok(())
     }
 
-    pub(super) fn drop_segment(&mut self, base: Offset, end: Offset) -> Result<(), LogError> {
-        self.report.cut_bytes += self.found.data.remove(&base).unwrap_or(0);
-        let reason = || format!("the segment at offset {base} does not follow the log's end at {end}");
-        self.report.cut_reason.get_or_insert_with(reason);
-        self.touched = true;
-        self.removed = true;
-        files::remove_segment(&*self.disk, &self.dir, base)
-    }
-
     /// Checks one segment from its durable part on, and cuts it behind its last good batch.
     pub(super) fn scan_segment(
         &mut self,
@@ -134,41 +127,78 @@ impl Opening {
             // First, so that what is checked is what will be on the disk.
             files::write_again(&*file, &path, from.size_bytes..size)?;
         }
-        let mut scan = BatchScan::new(Arc::clone(&file), &path, from.size_bytes, from.end_offset)?;
-        let mut largest = from.largest_timestamp;
-        while let Some(batch) = scan.step()? {
-            note_timestamp(&mut largest, &batch.header);
-            self.epochs.assign(batch.header.leader_epoch, batch.header.base_offset);
-        }
-        let (end, position) = (scan.end(), scan.position());
-        self.report.scanned_bytes += position - from.size_bytes;
-        if self.manifest.is_none() && end != ScanEnd::Complete {
-            // Nothing says how far the log was durable, so only what looks like an unfinished write may go.
-            let is_gap = successor.is_some_and(|next| end != ScanEnd::Zeros || next != scan.next_offset());
-            if is_gap || scan.good_batch_follows()? {
-                return Err(LogError::damaged(&path, position, end.to_string()));
-            }
-        }
-        if position < size {
-            if end != ScanEnd::Zeros {
-                self.report.cut_bytes += size - position;
-                let reason = || format!("{} at byte {position}: {end}", path.display());
+        let good = self.good_batches(&file, &path, from, successor)?;
+        if good.position < size {
+            let is_kept = self.keep_tail(&file, base, good.position, good.next, &good.reason)?;
+            if !is_kept && !good.are_zeros_behind {
+                self.report.cut_bytes += size - good.position;
+                let reason = || format!("{} at byte {}: {}", path.display(), good.position, good.reason);
                 self.report.cut_reason.get_or_insert_with(reason);
             }
             // Synced with the rest of the segment, before the manifest says that the log ends here.
-            file.set_size(position).map_err(LogError::io("cut", &path))?;
+            file.set_size(good.position).map_err(LogError::io("cut", &path))?;
         }
         let record = SegmentRecord {
             base_offset: base,
-            size_bytes: position,
-            end_offset: scan.next_offset(),
-            largest_timestamp: largest,
+            size_bytes: good.position,
+            end_offset: good.next,
+            largest_timestamp: good.largest,
             aborted: Some(self.trim_transaction_index(base, from.end_offset)?),
         };
         let segment = self.segment_of(&record, false);
         self.scanned.push(Arc::clone(&segment));
         self.complete_indexes(&segment, config)?;
         Ok(segment)
+    }
+
+    /// Walks over the batches behind the durable part, and finds where they end.
+    fn good_batches(
+        &mut self,
+        file: &Arc<dyn DiskFile>,
+        path: &Path,
+        from: &SegmentRecord,
+        successor: Option<Offset>,
+    ) -> Result<Good, LogError> {
+        let scan = BatchScan::new(Arc::clone(file), path, from.size_bytes, from.end_offset)?;
+        let mut scan = scan.of_segment(from.base_offset, successor);
+        let mut good = Good {
+            position: from.size_bytes,
+            next: from.end_offset,
+            largest: from.largest_timestamp,
+            reason: String::new(),
+            are_zeros_behind: false,
+        };
+        let mut before_gap = None;
+        while let Some(batch) = scan.step()? {
+            let header = batch.header;
+            before_gap = (header.base_offset > good.next).then(|| good.clone());
+            note_timestamp(&mut good.largest, &header);
+            self.epochs.assign(header.leader_epoch, header.base_offset);
+            good.position = batch.position + header.size_bytes() as u64;
+            good.next = header.next_offset();
+        }
+        let end = scan.end();
+        self.report.scanned_bytes += good.position - from.size_bytes;
+        if self.manifest.is_none() && end != ScanEnd::Complete {
+            // Nothing says how far the log was durable, so only what looks like an unfinished write may go.
+            let is_gap = successor.is_some_and(|next| end != ScanEnd::Zeros || next != scan.next_offset());
+            let is_misplaced = matches!(end, ScanEnd::OutOfRange { .. });
+            if is_gap || is_misplaced || scan.good_batch_follows()? {
+                return Err(LogError::damaged(path, good.position, end.to_string()));
+            }
+        }
+        good.are_zeros_behind = end == ScanEnd::Zeros;
+        good.reason = end.to_string();
+        // Offsets lie outside the checksum. Where the next batch would have followed without it, it is this one that has wrong ones.
+        if let (ScanEnd::OutOfOrder { base: next, .. }, Some(before)) = (end, before_gap)
+            && next >= before.next
+        {
+            let reason =
+                format!("a batch that ends before offset {} where the next one begins at {next}", good.next);
+            good = Good { reason, ..before };
+            self.epochs.truncate_from_end(good.next);
+        }
+        Ok(good)
     }
 
     /// Entries of batches that are about to be met again would else stand there twice. Says what is left.
@@ -238,6 +268,7 @@ impl Opening {
         let end = self.segments.last().map_or(Offset::ZERO, |s| s.end());
         let recovery_point = self.recovery_point();
         let first = self.segments.first().map_or(Offset::ZERO, |s| s.base);
+        self.note_later_snapshot(end);
         // One behind the recovery point may tell of a history that is no more, and would keep the replay from the aborted
         // transactions that are to be written again.
         let trusted = if self.was_reset() { Offset(-1) } else { recovery_point.max(first) };
@@ -279,6 +310,16 @@ impl Opening {
         }
         Ok(())
     }
+}
+
+/// Batches behind the durable part of a segment, and what ends them.
+#[derive(Clone)]
+struct Good {
+    position: u64,
+    next: Offset,
+    largest: Option<TimestampOffset>,
+    reason: String,
+    are_zeros_behind: bool,
 }
 
 fn note_timestamp(largest: &mut Option<TimestampOffset>, header: &BatchHeader) {

@@ -6,7 +6,7 @@ use floodmark_proto::ids::LeaderEpoch;
 use super::*;
 use crate::clock::Clock;
 use crate::config::LogConfig;
-use crate::fs::SimDisk;
+use crate::fs::{SimDisk, SyncPoint};
 use crate::log::append::AppendAs;
 use crate::log::tail_cache::TailBudget;
 use crate::log::{Log, LogContext};

@@ -23,20 +23,27 @@ const SEGMENT_BYTES: u32 = 20_000;
 const PIECE_BYTES: u32 = 2_000;
 
 fn open(disk: &SimDisk) -> Log {
+    open_with(disk, SEGMENT_BYTES)
+}
+
+fn open_with(disk: &SimDisk, segment_bytes: u32) -> Log {
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::manual(1_000),
         random: Random::seeded(1),
         tail_budget: TailBudget::new(0),
     };
-    let config =
-        LogConfig { segment_bytes: SEGMENT_BYTES, prewrite_bytes: PIECE_BYTES, ..LogConfig::default() };
+    let config = LogConfig { segment_bytes, prewrite_bytes: PIECE_BYTES, ..LogConfig::default() };
     Log::open(context, Path::new(DIR), config).unwrap().0
 }
 
 fn batch() -> RecordBatch {
+    batch_of(400)
+}
+
+fn batch_of(bytes: usize) -> RecordBatch {
     let mut builder = BatchBuilder::new();
-    let value = [7; 400];
+    let value = vec![7; bytes];
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).unwrap();
     builder.build().unwrap()
 }
@@ -105,6 +112,24 @@ fn a_log_that_fills_its_segments_finds_the_next_file_full_of_zeros() {
     log.sync().unwrap();
     let again = open(&disk.image().power_cut(1));
     assert_eq!(offsets(&again), expected);
+}
+
+#[test]
+fn a_log_whose_syncs_are_large_gets_no_zeros() {
+    let disk = SimDisk::new();
+    let mut log = open_with(&disk, 64 << 20);
+    for _ in 0..5 {
+        log.append([batch_of(1 << 20)], LEADER).unwrap()[0].as_ref().unwrap();
+        log.sync().unwrap();
+        assert!(!log.is_tending_due() && log.prewrite_job().is_none());
+    }
+    assert_eq!(files(&disk, ".log")[0].bytes, log.active.position);
+    for _ in 0..10 {
+        log.append([batch()], LEADER).unwrap()[0].as_ref().unwrap();
+        log.sync().unwrap();
+    }
+    append(&mut log);
+    assert!(files(&disk, ".log")[0].bytes > log.active.position, "they are small again");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
@@ -23,7 +24,7 @@ The new broker holds nothing at first: `floodmark cluster move --balance-onto 4`
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
     /// Name or address of the new broker's machine, as clients and other brokers reach it.
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", value_parser = host)]
     host: String,
     /// Its number [default: the next that is free].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
@@ -55,6 +56,15 @@ struct Joining {
     port: u16,
     rack: Option<String>,
     data_dir: String,
+}
+
+/// A name or an address that others can be told to connect to; without a port, of which a broker has four.
+fn host(text: &str) -> Result<String, String> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.chars().all(is_of_name)) {
+        return Ok(text.to_owned());
+    }
+    Err("it takes the name of a machine or its address, without a port; ports follow from --port".to_owned())
 }
 
 pub(crate) async fn run(args: &JoinArgs) -> anyhow::Result<()> {
@@ -150,4 +160,19 @@ fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).create_new(true).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_nothing_else() {
+        for good in ["floodmark-4.example", "10.0.0.4", "::1", "fe80::4", "node_4"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        for bad in ["", "a b", "a:9092", "http://a", "[::1]", "a/b", "a,b", "a\nb", "1@a"] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
+    }
 }

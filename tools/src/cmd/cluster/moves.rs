@@ -203,7 +203,7 @@ async fn act(
     output: OutputArgs,
     nothing: &str,
 ) -> anyhow::Result<()> {
-    let planned = admin.move_partitions(goal, Mode::Check).await?;
+    let planned = still_to_do(admin, admin.move_partitions(goal, Mode::Check).await?, output).await?;
     if wait.dry_run || planned.is_empty() || planned.iter().any(|moved| moved.error.is_some()) {
         return print(&planned, Mode::Check, output, nothing);
     }
@@ -223,6 +223,26 @@ async fn act(
         note(&format!("{} moved", counted(moving.len(), "partition")));
     }
     Ok(())
+}
+
+/// Without those that lie where they shall. What is on its way there is waited for.
+async fn still_to_do(
+    admin: &Admin,
+    mut planned: Vec<Moved>,
+    output: OutputArgs,
+) -> anyhow::Result<Vec<Moved>> {
+    let is_there = |moved: &Moved| moved.error.is_none() && moved.from == moved.to;
+    if !planned.iter().any(is_there) {
+        return Ok(planned);
+    }
+    let under_way = admin.moves().await?;
+    let before = planned.len();
+    planned.retain(|moved| !is_there(moved) || under_way.iter().any(|m| m.partition == moved.partition));
+    let there = before - planned.len();
+    if there > 0 && output.format == Format::Table {
+        note(&format!("of {}, {there} lie where they shall", counted(before, "partition")));
+    }
+    Ok(planned)
 }
 
 /// Each with what becomes of it; fails where any does not move.
@@ -264,10 +284,14 @@ fn print(moves: &[Moved], mode: Mode, output: OutputArgs, nothing: &str) -> anyh
     }
     table.flush(&mut sink)?;
     sink.flush()?;
-    if mode == Mode::Check && output.format == Format::Table && !moves.is_empty() {
-        note("nothing has been done; without --dry-run it is");
-    }
     let failed = moves.iter().filter(|moved| moved.error.is_some()).count();
+    if mode == Mode::Check && output.format == Format::Table && !moves.is_empty() {
+        note(if failed == 0 {
+            "nothing has been done; without --dry-run it is"
+        } else {
+            "nothing has been done"
+        });
+    }
     match moves.iter().find_map(|moved| moved.error.as_ref()) {
         Some(first) => bail!("{failed} of {} cannot be done: {first}", moves.len()),
         None => Ok(()),
@@ -319,8 +343,6 @@ pub(crate) async fn list(args: &MovesArgs) -> anyhow::Result<()> {
 
 async fn under_way<'a>(admin: &Admin, moved: &'a MoveUnderWay) -> ToldUnderWay<'a> {
     let replicas = progress::new_replicas(admin, moved).await;
-    // The leader may be on its way to know them.
-    let is_known = !replicas.is_empty();
     ToldUnderWay {
         topic: &moved.partition.topic,
         partition: moved.partition.partition,
@@ -328,8 +350,9 @@ async fn under_way<'a>(admin: &Admin, moved: &'a MoveUnderWay) -> ToldUnderWay<'
         to: &moved.to,
         in_sync: &moved.in_sync,
         leader: moved.leader,
-        lag_bytes: is_known.then(|| progress::lacking(&replicas)),
-        lag_records: is_known.then(|| replicas.iter().map(|replica| replica.lag_records).sum()),
+        // The leader may be on its way to know them, or to hear of them.
+        lag_bytes: progress::lacking(&replicas),
+        lag_records: progress::sum(replicas.iter().map(|replica| replica.lag_records)),
     }
 }
 

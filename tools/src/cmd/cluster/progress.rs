@@ -68,11 +68,13 @@ pub(super) async fn wait(admin: &Admin, wanted: &[TopicPartition], limit: Durati
 
 /// What the new replicas of some of these lack, in words.
 async fn missing(admin: &Admin, left: &[&MoveUnderWay]) -> String {
-    let mut bytes = 0;
+    let (mut bytes, mut is_known) = (0, left.len() <= ASKED_MAX);
     for moved in left.iter().take(ASKED_MAX) {
-        bytes += lacking(&new_replicas(admin, moved).await);
+        let replicas = new_replicas(admin, moved).await;
+        is_known &= lacking(&replicas).is_some();
+        bytes += replicas.iter().filter_map(|replica| replica.lag_bytes).sum::<u64>();
     }
-    let about = if left.len() > ASKED_MAX { "at least " } else { "" };
+    let about = if is_known { "" } else { "at least " };
     format!("{about}{} to copy", show_bytes(bytes))
 }
 
@@ -85,7 +87,12 @@ pub(super) async fn new_replicas(admin: &Admin, moved: &MoveUnderWay) -> Vec<Rep
     }
 }
 
-/// Bytes, as far as anybody knows.
-pub(super) fn lacking(replicas: &[ReplicaState]) -> u64 {
-    replicas.iter().map(|replica| replica.lag_bytes).sum()
+/// Bytes; `None` where the leader has not heard of all of them.
+pub(super) fn lacking(replicas: &[ReplicaState]) -> Option<u64> {
+    sum(replicas.iter().map(|replica| replica.lag_bytes))
+}
+
+/// The sum of what is known of each; `None` of nothing.
+pub(super) fn sum<T: std::iter::Sum>(mut of_each: impl ExactSizeIterator<Item = Option<T>>) -> Option<T> {
+    if of_each.len() == 0 { None } else { of_each.by_ref().sum() }
 }

@@ -5,12 +5,13 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Outcome, OutputArgs};
 use crate::input::quantity;
+use crate::output::sentence;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   floodmark cluster ready --http 127.0.0.1:9094                exit code 0: ready; 1: not ready, with the reason
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: &ReadyArgs) -> anyhow::Result<Outcome> {
         let reason = match asked {
             Ok(reason) => reason,
             // One that is being started does not listen yet.
-            Err(e) if args.wait.is_some() => Some(format!("{e:#}")),
+            Err(e) if args.wait.is_some() => Some(sentence(&e)),
             Err(e) => return Err(e),
         };
         if reason.is_none() || Instant::now() >= until {
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: &ReadyArgs) -> anyhow::Result<Outcome> {
 
 /// Why it is not ready, in the broker's words. Blocks.
 fn ask(http: &str) -> anyhow::Result<Option<String>> {
-    let answer = get(http).with_context(|| {
+    let answer = get(http).map_err(|e| in_words(&e)).with_context(|| {
         format!("{http} does not answer; --http takes the address that `floodmark serve` prints for HTTP")
     })?;
     let status = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "));
@@ -76,6 +77,16 @@ fn ask(http: &str) -> anyhow::Result<Option<String>> {
         Some("200") => Ok(None),
         Some("503") => Ok(Some(body.to_owned())),
         _ => bail!("{http} answers, but not as a broker's HTTP door does"),
+    }
+}
+
+/// A socket whose time is over says only that nothing is there at the moment.
+fn in_words(error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs())
+        }
+        _ => anyhow!("{error}"),
     }
 }
 
@@ -88,4 +99,19 @@ fn get(http: &str) -> io::Result<String> {
     let mut answer = Vec::new();
     socket.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_that_says_nothing_is_told_in_words() {
+        let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let told = format!("{:#}", ask(&address).unwrap_err());
+        assert!(told.contains("no answer within 3 s") && !told.contains("os error"), "{told}");
+    }
 }

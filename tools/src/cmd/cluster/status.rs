@@ -12,7 +12,7 @@ use crate::remote::ServerArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Exit with 1 where a broker is fenced, nobody leads the quorum, or a partition lacks something.
+    /// Exit with 1 where a broker is fenced, nobody leads the quorum, or a partition lacks something or cannot be used.
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -52,6 +52,8 @@ struct Told<'a> {
     brokers: Vec<ToldBroker>,
     answered_by: i32,
     version: &'a str,
+    /// False where nobody leads: brokers, partitions and members are as the broker that answered knew them last.
+    is_current: bool,
     is_well: bool,
 }
 
@@ -84,6 +86,9 @@ struct ToldBroker {
     leaders: u32,
     replicas: u32,
     replicas_behind: u32,
+    /// That it cannot open, or whose logs take no more writes; null where it was not heard of.
+    replicas_failed: Option<u32>,
+    failure: Option<String>,
     feature_levels: [u32; 2],
 }
 
@@ -104,7 +109,11 @@ fn is_well(status: &ClusterStatus) -> bool {
     status.quorum.leader.is_some()
         && counts.offline == 0
         && counts.under_replicated == 0
-        && status.brokers.iter().all(|broker| !broker.broker.is_fenced)
+        && status.brokers.iter().all(|broker| !broker.broker.is_fenced && !has_failed(broker))
+}
+
+fn has_failed(broker: &BrokerStatus) -> bool {
+    broker.replicas_failed.is_some_and(|count| count > 0)
 }
 
 fn told(status: &ClusterStatus, is_well: bool) -> Told<'_> {
@@ -132,6 +141,7 @@ fn told(status: &ClusterStatus, is_well: bool) -> Told<'_> {
         brokers: status.brokers.iter().map(told_broker).collect(),
         answered_by: status.answered_by,
         version: &status.version,
+        is_current: status.quorum.leader.is_some(),
         is_well,
     }
 }
@@ -147,6 +157,8 @@ fn told_broker(status: &BrokerStatus) -> ToldBroker {
         leaders: status.leaders,
         replicas: status.replicas,
         replicas_behind: status.replicas_behind,
+        replicas_failed: status.replicas_failed,
+        failure: status.failure.clone(),
         feature_levels: [status.feature_levels.0, status.feature_levels.1],
     }
 }
@@ -169,6 +181,9 @@ fn in_words(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<()> {
     };
     let voters: Vec<i32> = voters(status).collect();
     sink.line(&format!("{controller}, term {}, voters {}", status.quorum.term, list(&voters)))?;
+    if status.quorum.leader.is_none() {
+        sink.line(&alarming(&format!("what follows is what broker {} knew last", status.answered_by)))?;
+    }
     let lacks = [
         (counts.offline, "offline"),
         (counts.below_minimum, "below min.insync.replicas"),
@@ -181,6 +196,14 @@ fn in_words(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<()> {
     }
     words.push(format!("{} moving", counts.moving));
     sink.line(&words.join(", "))?;
+    for broker in status.brokers.iter().filter(|broker| has_failed(broker)) {
+        let (id, count) = (broker.broker.id, broker.replicas_failed.unwrap_or_default());
+        let first = broker.failure.as_deref().unwrap_or_default();
+        sink.line(&alarming(&format!(
+            "broker {id} cannot use {}: {first}",
+            counted(count as usize, "replica")
+        )))?;
+    }
     brokers_in_table(status, sink)
 }
 
@@ -197,6 +220,7 @@ fn brokers_in_table(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<
         Column::Number("leads"),
         Column::Number("replicas"),
         Column::Number("behind"),
+        Column::Number("failed"),
         Column::Text("Kafka"),
         Column::Text("gRPC"),
         Column::Text("brokers"),
@@ -207,12 +231,13 @@ fn brokers_in_table(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<
         let calm = |text: String| (text, false);
         let cells = vec![
             calm(told.broker.to_string()),
-            (told.state.to_owned(), told.state != "serving"),
+            state_cell(told.state, status.quorum.leader.is_some()),
             calm(told.rack.unwrap_or_else(|| "-".to_owned())),
             calm(member.map_or("-".to_owned(), |member| share(member, status.quorum.leader))),
             calm(told.leaders.to_string()),
             calm(told.replicas.to_string()),
             (told.replicas_behind.to_string(), told.replicas_behind > 0),
+            (told.replicas_failed.map_or("-".to_owned(), |count| count.to_string()), has_failed(broker)),
             calm(told.kafka),
             calm(told.grpc),
             calm(told.cluster.unwrap_or_else(|| "-".to_owned())),
@@ -220,6 +245,14 @@ fn brokers_in_table(status: &ClusterStatus, sink: &mut Sink) -> std::io::Result<
         table.row_with_alarms(sink, cells)?;
     }
     table.flush(sink)
+}
+
+/// Nobody knows who is there while nobody leads.
+fn state_cell(state: &str, is_current: bool) -> (String, bool) {
+    match is_current {
+        true => (state.to_owned(), state != "serving"),
+        false => (format!("last known: {state}"), true),
+    }
 }
 
 /// `leader`, `voter`, `voter, 12 behind`, `learner`.
@@ -260,4 +293,53 @@ pub(crate) async fn feature_level(args: &LevelArgs) -> anyhow::Result<()> {
     }
     let level = admin.status().await?.feature_level;
     args.output.say(&format!("the cluster works at feature level {level}"), &Level { feature_level: level })
+}
+
+#[cfg(test)]
+mod tests {
+    use floodmark_client::admin::{Broker, PartitionCounts, Quorum};
+
+    use super::*;
+
+    fn status(replicas_failed: Option<u32>) -> ClusterStatus {
+        let broker = Broker {
+            id: 1,
+            host: "h".to_owned(),
+            port: 1,
+            rack: None,
+            is_fenced: false,
+            kafka: "h:2".to_owned(),
+        };
+        let broker = BrokerStatus {
+            broker,
+            is_stopping: false,
+            leaders: 1,
+            replicas: 1,
+            replicas_behind: 0,
+            replicas_failed,
+            failure: None,
+            cluster_address: None,
+            feature_levels: (1, 2),
+        };
+        let quorum =
+            Quorum { leader: Some(1), term: 1, last_index: None, applied_index: None, members: Vec::new() };
+        let partitions =
+            PartitionCounts { all: 1, offline: 0, under_replicated: 0, below_minimum: 0, moving: 0 };
+        ClusterStatus {
+            id: "c".to_owned(),
+            feature_level: 2,
+            metadata_version: 1,
+            brokers: vec![broker],
+            quorum,
+            partitions,
+            answered_by: 1,
+            version: "v".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_cluster_with_a_log_that_cannot_be_used_is_not_well() {
+        assert!(is_well(&status(Some(0))) && is_well(&status(None)));
+        assert!(!is_well(&status(Some(1))));
+    }
 }

@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::printer::Printer;
 use super::stops::Stops;
+use super::stuck::Stuck;
 use super::{ConsumeArgs, IsolationArg};
 use crate::input::position::{Bounds, Position};
 use crate::remote::Interrupts;
@@ -46,7 +47,8 @@ pub(super) async fn run(
     consumer.assign(&assigned).await?;
     let stops =
         (!args.follow).then(|| Stops::new(parts.iter().map(|part| (part.place.partition, part.stop))));
-    let mut reading = Reading { topic: &args.topic, consumer, stops, printer: &mut printer };
+    let mut reading =
+        Reading { topic: &args.topic, consumer, stops, stuck: Stuck::default(), printer: &mut printer };
     let ended = tokio::select! {
         ended = reading.until_the_end() => ended,
         () = interrupts.next() => Ok(()),
@@ -89,6 +91,7 @@ struct Reading<'a> {
     consumer: Consumer,
     /// `None` to go on for ever.
     stops: Option<Stops>,
+    stuck: Stuck,
     printer: &'a mut Printer,
 }
 
@@ -100,10 +103,21 @@ impl Reading<'_> {
             if self.printer.is_full() || self.stops.as_ref().is_some_and(Stops::is_everything_read) {
                 return Ok(());
             }
+            if !self.stuck.is_empty() {
+                self.stuck.check(&self.left())?;
+            }
             tokio::select! {
                 biased;
                 records = self.consumer.recv_batch() => {
-                    for record in records? {
+                    let records = match records {
+                        Ok(records) => records,
+                        Err(error) => {
+                            self.stuck.on_error(error, &self.left())?;
+                            continue;
+                        }
+                    };
+                    for record in records {
+                        self.stuck.on_records(record.partition);
                         let is_wanted = self.stops.as_ref().is_none_or(|s| s.is_before(record.partition, record.offset));
                         if is_wanted {
                             self.printer.print(&record)?;
@@ -116,6 +130,12 @@ impl Reading<'_> {
                 _ = looks.tick() => self.look(),
             }
         }
+    }
+
+    /// Partitions of which more is to be read.
+    fn left(&self) -> Vec<i32> {
+        let all = || self.consumer.handle().assignment().iter().map(|at| at.partition).collect();
+        self.stops.as_ref().map_or_else(all, Stops::partitions)
     }
 
     /// A partition that has been read to its end is not fetched any more.

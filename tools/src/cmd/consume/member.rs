@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::printer::Printer;
+use super::stuck::Stuck;
 use super::{ConsumeArgs, IsolationArg};
 use crate::input::position::Position;
 use crate::output::note;
@@ -53,6 +54,7 @@ pub(super) async fn run(
         printer: &mut printer,
         progress: progress.clone(),
         ends: HashMap::new(),
+        stuck: Stuck::default(),
     };
     let ended = tokio::select! {
         ended = reading.until_the_end() => ended,
@@ -167,6 +169,7 @@ struct Reading<'a> {
     progress: Progress,
     /// Where partitions ended when this member got them.
     ends: HashMap<TopicPartition, i64>,
+    stuck: Stuck,
 }
 
 impl Reading<'_> {
@@ -182,11 +185,17 @@ impl Reading<'_> {
             tokio::select! {
                 biased;
                 _ = commits.tick() => self.commit().await?,
-                records = self.consumer.recv_batch() => self.print(&records?)?,
+                records = self.consumer.recv_batch() => match records {
+                    Ok(records) => self.print(&records)?,
+                    Err(error) => self.stuck.on_error(error, &self.assigned())?,
+                },
                 // Nothing is at hand: what was printed is to be seen.
                 () = std::future::ready(()), if self.printer.is_dirty => self.flush()?,
                 _ = looks.tick() => {
                     self.follow_positions();
+                    if self.args.follow && !self.stuck.is_empty() {
+                        self.stuck.check(&self.assigned())?;
+                    }
                     if !self.args.follow && self.is_at_the_end().await? {
                         return Ok(());
                     }
@@ -198,6 +207,7 @@ impl Reading<'_> {
     /// All of one partition. Those of one that has just been given away are for whoever has it now.
     fn print(&mut self, records: &[Record]) -> std::io::Result<()> {
         let Some(partition) = records.first().map(Record::topic_partition) else { return Ok(()) };
+        self.stuck.on_records(partition.partition);
         if self.progress.state.lock().gone.contains(&partition) {
             return Ok(());
         }
@@ -211,6 +221,10 @@ impl Reading<'_> {
             self.progress.printed(partition, next_offset);
         }
         Ok(())
+    }
+
+    fn assigned(&self) -> Vec<i32> {
+        self.consumer.handle().assignment().iter().map(|at| at.partition).collect()
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -264,6 +278,7 @@ impl Reading<'_> {
             return self.is_left_out().await;
         }
         self.ends.retain(|partition, _| assignment.contains(partition));
+        let mut stuck = Vec::new();
         for partition in assignment {
             let end = match self.ends.get(&partition) {
                 Some(end) => *end,
@@ -278,9 +293,13 @@ impl Reading<'_> {
                 }
             };
             if handle.position(&partition).is_none_or(|position| position < end) {
-                return Ok(false);
+                if !self.stuck.is_stuck(partition.partition) {
+                    return Ok(false);
+                }
+                stuck.push(partition.partition);
             }
         }
+        self.stuck.check(&stuck)?;
         Ok(true)
     }
 

@@ -173,13 +173,16 @@ async fn append<'a>(
     args: &'a AppendArgs,
     events: Vec<NewRecord>,
 ) -> Result<Appended<'a>, Error> {
-    let events = events.into_iter().map(|event| NewEvent {
-        value: event.value.map(Into::into),
-        headers: event.headers.into_iter().map(header).collect(),
-        timestamp_ms: event.timestamp_ms,
-    });
+    let event = |event: NewRecord| {
+        Ok(NewEvent {
+            value: event.value.map(Into::into),
+            headers: event.headers.into_iter().map(header).collect::<Result<_, Error>>()?,
+            timestamp_ms: event.timestamp_ms,
+        })
+    };
+    let events = events.into_iter().map(event).collect::<Result<_, Error>>()?;
     let store = EventStore::new(client, args.topic.as_str());
-    let appended = store.append_if(&args.key, args.expect, events.collect()).await?;
+    let appended = store.append_if(&args.key, args.expect, events).await?;
     Ok(Appended {
         topic: &args.topic,
         stream: &args.key,
@@ -190,6 +193,11 @@ async fn append<'a>(
     })
 }
 
-fn header(header: NewHeader) -> Header {
-    Header { name: header.name, value: header.value.map(Into::into) }
+fn header(header: NewHeader) -> Result<Header, Error> {
+    let name = String::from_utf8(header.name).map_err(|_| {
+        Error::Invalid(
+            "the name of a header is no UTF-8, which an append on a condition cannot carry".to_owned(),
+        )
+    })?;
+    Ok(Header::of(name, header.value.map(Into::into)))
 }

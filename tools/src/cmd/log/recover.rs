@@ -28,11 +28,14 @@ Examples:
   floodmark log recover data/logs/orders-0 --accept-loss  give up what is damaged and all behind it
   floodmark log recover /old/kafka/orders-0 --adopt       make a log that Kafka wrote one of ours
 
-A torn tail, which a crash leaves, is cut; indexes and the like are rebuilt. Bytes that were durable and are damaged stay as they
-are unless --accept-loss is given, and even then they are set aside, not deleted. No broker may use the directory meanwhile.
+A torn tail, which a crash leaves, is cut; good batches behind it are set aside as SEGMENT.damaged-N; indexes and the like are rebuilt.
+Bytes that were durable and are damaged stay as they are unless --accept-loss is given, and even then they are set aside. No broker may use the directory meanwhile.
+The log of metadata is left to the broker's next start.
 Exit code: 0 where the logs are in order, 1 where one is damaged and was left alone, 2 where something could not be done.";
 
 const MANIFEST_FILE: &str = "log.manifest";
+/// Lies beside a broker's log of metadata.
+const RAFT_STATE_FILE: &str = "node.state";
 /// Where Kafka notes the log start of each partition, once records were deleted by offset: beside the partitions' directories.
 const KAFKA_STARTS_FILE: &str = "log-start-offset-checkpoint";
 
@@ -62,6 +65,7 @@ pub(super) fn run(args: &RecoverArgs) -> anyhow::Result<Outcome> {
         Err(_) if data_dir::identity(&*real, &args.dir)?.is_some() => Vec::new(),
         found => found?,
     };
+    let partitions = without_metadata(args, &*real, partitions)?;
     let is_named =
         partitions.len() == 1 && std::fs::canonicalize(&args.dir).ok().as_ref() == partitions.first();
     if args.accept_loss && !is_named {
@@ -82,6 +86,32 @@ pub(super) fn run(args: &RecoverArgs) -> anyhow::Result<Outcome> {
     totals.tell(args.output, &mut sink)?;
     sink.flush()?;
     Ok(if totals.is_damaged() { Outcome::Damaged } else { Outcome::Good })
+}
+
+/// Leaves the broker's own log of metadata out. What is cut off there may have been answered to other brokers; at its start the broker looks
+/// for proof of that, and must find what lies there as the crash left it.
+fn without_metadata(
+    args: &RecoverArgs,
+    disk: &dyn Disk,
+    partitions: Vec<PathBuf>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let is_of_metadata = |dir: &PathBuf| {
+        let beside = dir.parent().and_then(|around| disk.list(around).ok()).unwrap_or_default();
+        beside.iter().any(|entry| entry.name == RAFT_STATE_FILE)
+    };
+    if args.dry_run {
+        return Ok(partitions);
+    }
+    let (left_alone, partitions): (Vec<_>, Vec<_>) = partitions.into_iter().partition(is_of_metadata);
+    if let Some(dir) = left_alone.first()
+        && partitions.is_empty()
+    {
+        bail!(
+            "{} is a broker's log of metadata, which the broker alone recovers: it starts where nothing that it answered is missing, and says what to do where something is. --dry-run only tells what lies there",
+            dir.display()
+        );
+    }
+    Ok(partitions)
 }
 
 struct Recover<'a> {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use floodmark_proto::ids::Offset;
-use floodmark_storage::log::recovery::RecoveryReport;
+use floodmark_storage::log::recovery::{RecoveryReport, TailDamage};
 use floodmark_storage::log::salvage::SalvagePlan;
 use serde_json::json;
 
@@ -100,6 +100,7 @@ impl Recovered {
             "was_closed_cleanly": report.map(|r| r.was_clean),
             "scanned_bytes": report.map(|r| r.scanned_bytes),
             "cut_bytes": report.map(|r| r.cut_bytes),
+            "damage_behind_recovery_point": report.map(|r| r.damage.iter().map(damage_object).collect::<Vec<_>>()),
             "cut_reason": report.and_then(|r| r.cut_reason.as_deref()),
             "producers_replayed_from": report.and_then(|r| r.producers_replayed_from).map(|o| o.0),
             "rebuilt": report.map(|r| &r.rebuilt),
@@ -155,6 +156,19 @@ fn tell_loss(plan: &SalvagePlan, is_given_up: bool, lines: &mut Vec<String>) {
     }
 }
 
+fn damage_object(damage: &TailDamage) -> serde_json::Value {
+    let part = damage.set_aside.as_ref().map(
+        |part| json!({ "from": part.from, "from_byte": part.from_byte, "bytes": part.bytes, "to": part.to }),
+    );
+    json!({
+        "file": damage.path,
+        "byte": damage.position,
+        "reason": damage.reason,
+        "end_offset": damage.end.0,
+        "set_aside": part,
+    })
+}
+
 fn tell_report(report: &RecoveryReport, is_dry_run: bool, lines: &mut Vec<String>) {
     if report.was_clean {
         lines.push("  was closed cleanly; there was nothing to do".to_owned());
@@ -162,6 +176,24 @@ fn tell_report(report: &RecoveryReport, is_dry_run: bool, lines: &mut Vec<String
     }
     let done = if is_dry_run { "would be" } else { "were" };
     lines.push(format!("  {} bytes behind the recovery point {done} read and checked", report.scanned_bytes));
+    for damage in &report.damage {
+        lines.push(format!(
+            "  damaged: {} at byte {}: {}; the log ends at offset {}",
+            damage.path.display(),
+            damage.position,
+            damage.reason,
+            damage.end
+        ));
+        if let Some(part) = &damage.set_aside {
+            lines.push(format!(
+                "  {done} set aside: {} bytes of {} from byte {} on, good batches among them, as {}",
+                part.bytes,
+                part.from.display(),
+                part.from_byte,
+                part.to.display()
+            ));
+        }
+    }
     if report.cut_bytes > 0 {
         let reason = report.cut_reason.as_deref().unwrap_or("no batch");
         lines.push(format!("  {} bytes of unfinished writes {done} cut off: {reason}", report.cut_bytes));

@@ -25,6 +25,8 @@ struct Written {
 
 #[derive(Serialize)]
 struct Acknowledged<'a> {
+    /// Its place in the input, from 1 on.
+    record: u64,
     topic: &'a str,
     partition: i32,
     /// Null where the broker knows only that a retry was one.
@@ -39,7 +41,7 @@ impl Tally {
         Tally { topic, format, sink: Sink::stdout(), partitions: BTreeMap::new() }
     }
 
-    pub(super) fn add(&mut self, placed: &Placed) -> anyhow::Result<()> {
+    pub(super) fn add(&mut self, record: u64, placed: &Placed) -> anyhow::Result<()> {
         let offset = placed.offset;
         let written = self.partitions.entry(placed.partition).or_insert(Written {
             records: 0,
@@ -50,6 +52,7 @@ impl Tally {
         written.last_offset = written.last_offset.max(offset);
         if self.format == Format::Json {
             self.sink.json(&Acknowledged {
+                record,
                 topic: &self.topic,
                 partition: placed.partition,
                 offset: (offset >= 0).then_some(offset),

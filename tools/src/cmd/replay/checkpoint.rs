@@ -165,11 +165,16 @@ impl Checkpoint {
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.sync_all()?;
             replace(&aside, path)?;
-            let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            open(dir)?.sync_all()
+            sync_entry(path)
         };
         write().with_context(|| format!("the checkpoint {} cannot be written", path.display()))
     }
+}
+
+/// The file is found under its name after a crash.
+pub(super) fn sync_entry(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    open(dir)?.sync_all()
 }
 
 /// An id as Kafka's tools show it.

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Job;
 use super::checkpoint::Target;
-use super::progress::Shown;
+use super::progress::{Shown, To};
 use crate::cmd::produce::unknown_topic;
 
 /// What is copied between two checkpoints is looked for when a copy goes on.
@@ -33,7 +33,7 @@ pub(super) async fn run(mut job: Job<'_>, into: &str) -> anyhow::Result<()> {
         _ => job.client.copy_spans(config, job.spans.clone()).await?,
     };
     keep(&job, &mut copy, into).await?;
-    let mut shown = Shown::new();
+    let mut shown = Shown::new(To::Elsewhere);
     let mut keep_at = Instant::now() + CHECKPOINT_EVERY;
     loop {
         let goes_on = tokio::select! {

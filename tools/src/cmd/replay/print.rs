@@ -1,12 +1,13 @@
 //! To standard output.
 
 use super::Job;
-use super::progress::Shown;
+use super::progress::{Shown, To};
 
 pub(super) async fn run(mut job: Job<'_>) -> anyhow::Result<()> {
     let mut writer = job.args.output.writer()?;
     let mut replay = job.client.replay_spans(job.config.clone(), job.spans.clone())?;
-    let mut shown = Shown::new();
+    let mut shown = Shown::new(To::StandardOutput);
+    let wanted = job.wanted();
     let mut is_dirty = false;
     loop {
         let next = tokio::select! {
@@ -15,7 +16,11 @@ pub(super) async fn run(mut job: Job<'_>) -> anyhow::Result<()> {
                 writer.flush()?;
                 return Err(job.stopped());
             }
-            next = replay.next() => next,
+            next = replay.next_where(|record| wanted.wants(record)) => next,
+            () = shown.due() => {
+                shown.show(&replay.progress());
+                continue;
+            }
             // Nothing is due: what was printed is to be seen.
             () = std::future::ready(()), if is_dirty => {
                 writer.flush()?;
@@ -24,11 +29,10 @@ pub(super) async fn run(mut job: Job<'_>) -> anyhow::Result<()> {
             }
         };
         match next {
-            Ok(Some(record)) if job.wants(record.key.as_deref()) => {
+            Ok(Some(record)) => {
                 writer.write(&(&record).into())?;
                 is_dirty = true;
             }
-            Ok(Some(_)) => {}
             Ok(None) => return Ok(writer.flush()?),
             Err(error) => {
                 // What was printed before something went wrong is of use too.

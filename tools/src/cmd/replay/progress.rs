@@ -1,11 +1,12 @@
 //! How far a replay is, on standard error, where somebody looks at it.
 
+use std::future::pending;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use floodmark_client::replay::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::input::quantity::show_count;
 use crate::output::note;
@@ -18,9 +19,18 @@ pub(super) struct Shown {
     due: Instant,
 }
 
+/// Where the records go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    StandardOutput,
+    Elsewhere,
+}
+
 impl Shown {
-    pub(super) fn new() -> Shown {
-        let bar = if std::io::stderr().is_terminal() && !std::io::stdout().is_terminal() {
+    pub(super) fn new(to: To) -> Shown {
+        // A bar among records would spoil both.
+        let is_in_the_way = to == To::StandardOutput && std::io::stdout().is_terminal();
+        let bar = if std::io::stderr().is_terminal() && !is_in_the_way {
             ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         } else {
             ProgressBar::hidden()
@@ -36,6 +46,14 @@ impl Shown {
     /// True where it is time to show more.
     pub(super) fn is_due(&self) -> bool {
         !self.bar.is_hidden() && Instant::now() >= self.due
+    }
+
+    /// The time to show more has come.
+    pub(super) async fn due(&self) {
+        match self.bar.is_hidden() {
+            true => pending().await,
+            false => sleep_until(self.due).await,
+        }
     }
 
     pub(super) fn show(&mut self, progress: &Progress) {

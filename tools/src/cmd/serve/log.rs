@@ -4,24 +4,26 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use floodmark_broker::BrokerConfig;
 use floodmark_broker::config::LogFormat;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait to be written.
+/// Lines that wait to be written. The queue is of a kind that takes memory for those that do wait: at rest that is none.
 const LINES_MAX: usize = 4096;
 /// How long an ending program waits for its last lines to be taken: a second.
 const FLUSH_TRIES: u32 = 100;
 const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
 /// Writes what waits when dropped.
-pub(in crate::cmd) struct Log(SyncSender<Message>);
+pub(in crate::cmd) struct Log(Sender<Message>);
 
 enum Message {
     Line(Vec<u8>),
@@ -56,7 +58,7 @@ impl Drop for Log {
                     return;
                 }
                 Err(TrySendError::Full(unsent)) => flush = unsent,
-                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Closed(_)) => return,
             }
             thread::sleep(FLUSH_PAUSE);
         }
@@ -66,7 +68,7 @@ impl Drop for Log {
 /// The end of the queue that lines are put into.
 #[derive(Clone)]
 struct Queue {
-    lines: SyncSender<Message>,
+    lines: Sender<Message>,
     lost: Arc<AtomicU64>,
 }
 
@@ -93,17 +95,17 @@ impl Write for &Queue {
 }
 
 fn start_writer(out: impl Write + Send + 'static, format: LogFormat) -> io::Result<Queue> {
-    let (lines, queue) = sync_channel(LINES_MAX);
+    let (lines, queue) = channel(LINES_MAX);
     let lost = Arc::new(AtomicU64::new(0));
     let is_lost = Arc::clone(&lost);
     thread::Builder::new()
         .name("fm-log".to_owned())
-        .spawn(move || write_lines(&queue, out, &is_lost, format))?;
+        .spawn(move || write_lines(queue, out, &is_lost, format))?;
     Ok(Queue { lines, lost })
 }
 
-fn write_lines(queue: &Receiver<Message>, mut out: impl Write, lost: &AtomicU64, format: LogFormat) {
-    while let Ok(message) = queue.recv() {
+fn write_lines(mut queue: Receiver<Message>, mut out: impl Write, lost: &AtomicU64, format: LogFormat) {
+    while let Some(message) = queue.blocking_recv() {
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             // What cannot be written cannot be told either.

@@ -7,19 +7,20 @@ mod tests;
 mod view;
 
 use std::io::{self, IsTerminal as _};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::poll::Poller;
 use self::view::{Asked, GroupRow, TopicRow, View};
 use super::{Outcome, OutputArgs};
 use crate::input::quantity;
-use crate::output::{Format, Sink};
+use crate::output::{Format, Sink, note};
 use crate::remote::{self, Interrupts, ServerArgs};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -31,6 +32,9 @@ Keys: Tab the other list, s and S sort, r reverse, p pause, up and down scroll, 
 
 /// How long a key may wait until it is looked at.
 const KEY_INTERVAL: Duration = Duration::from_millis(40);
+
+/// Looks of a busy cluster take a while; less than this is no silence.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
@@ -76,7 +80,19 @@ async fn print_samples(args: &TopArgs, poller: Poller, mut view: View) -> anyhow
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for _ in 0..args.samples.unwrap_or(u64::MAX) {
         ticks.tick().await;
-        view.on_sample(poller.sample().await?);
+        let mut sample = pin!(poller.sample());
+        let sampled = match timeout(silence_max(args), &mut sample).await {
+            Ok(sampled) => sampled,
+            Err(_elapsed) => {
+                note(&format!(
+                    "no answer for {} s; asking goes on for at most {} s",
+                    silence_max(args).as_secs(),
+                    args.server.timeout.as_secs()
+                ));
+                sample.await
+            }
+        };
+        view.on_sample(sampled?);
         sink.json(&Sample {
             timestamp_ms: floodmark_storage::clock::Clock::System.now_ms(),
             topics: view.topics(),
@@ -86,6 +102,11 @@ async fn print_samples(args: &TopArgs, poller: Poller, mut view: View) -> anyhow
         sink.flush()?;
     }
     Ok(())
+}
+
+/// A look that takes longer shows what is no longer so.
+fn silence_max(args: &TopArgs) -> Duration {
+    (2 * args.interval).max(SILENCE_MIN)
 }
 
 async fn on_a_terminal(args: &TopArgs, poller: Poller, mut view: View) -> anyhow::Result<()> {
@@ -109,6 +130,7 @@ async fn show(
     let mut keys = interval(KEY_INTERVAL);
     keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut samples = 0;
+    let mut answered_at = Instant::now();
     loop {
         let next_at = Instant::now() + args.interval;
         let mut sample = Box::pin(poller.sample());
@@ -119,7 +141,10 @@ async fn show(
                 sampled = &mut sample, if is_waiting => {
                     is_waiting = false;
                     match sampled {
-                        Ok(sampled) => view.on_sample(sampled),
+                        Ok(sampled) => {
+                            answered_at = Instant::now();
+                            view.on_sample(sampled);
+                        }
                         Err(e) => view.on_failure(format!("{e:#}")),
                     }
                     samples += 1;
@@ -127,7 +152,10 @@ async fn show(
                 }
                 _ = keys.tick() => match pressed(view)? {
                     (Asked::Quit, _) => return Ok(()),
-                    (Asked::Nothing, is_changed) => is_changed,
+                    (Asked::Nothing, is_changed) => {
+                        let silence = answered_at.elapsed();
+                        is_changed | (silence > silence_max(args) && view.on_silence(silence))
+                    }
                 },
             };
             if is_changed {

@@ -64,8 +64,10 @@ fn header(view: &View, topics: &[TopicRow]) -> Paragraph<'static> {
 }
 
 fn footer(view: &View) -> Paragraph<'static> {
-    if let Some(failure) = &view.failure {
-        return Paragraph::new(format!("stale: {failure}")).style(Style::new().fg(Color::Red));
+    let silence = view.silence.map(|silence| format!("no answer for {} s", silence.as_secs()));
+    let why: Vec<String> = silence.into_iter().chain(view.failure.clone()).collect();
+    if !why.is_empty() {
+        return Paragraph::new(format!("stale: {}", why.join(": "))).style(Style::new().fg(Color::Red));
     }
     if let Some(gaps) = view.gaps() {
         return Paragraph::new(format!("incomplete: {gaps}")).style(Style::new().fg(Color::Yellow));

@@ -169,6 +169,10 @@ fn trouble_is_shown_and_goes_away() {
     assert!(drawn(&view, 80, 12)[0].contains("waiting for the first answer"));
     view.on_failure("cannot reach h:1".to_owned());
     assert_eq!(drawn(&view, 80, 12)[11], "stale: cannot reach h:1");
+    assert!(view.on_silence(Duration::from_millis(2_100)));
+    assert_eq!(drawn(&view, 80, 12)[11], "stale: no answer for 2 s: cannot reach h:1");
+    assert!(!view.on_silence(Duration::from_millis(2_900)), "it shows the same");
+    assert!(view.on_silence(Duration::from_millis(3_000)));
     let offline = TopicSample { offline: 1, ..topic("a", 1, 1) };
     view.on_sample(Sample {
         gaps: Some("offsets of a-0: no leader".to_owned()),

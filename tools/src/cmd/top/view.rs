@@ -103,6 +103,8 @@ pub(crate) struct View {
     pub(crate) is_help_open: bool,
     /// Why the last sample did not come.
     pub(crate) failure: Option<String>,
+    /// How long no sample has come, once that is longer than it should be.
+    pub(crate) silence: Option<Duration>,
     before: Option<Sample>,
     now: Option<Sample>,
 }
@@ -120,6 +122,7 @@ impl View {
             is_paused: false,
             is_help_open: false,
             failure: None,
+            silence: None,
             before: None,
             now: None,
         }
@@ -128,6 +131,7 @@ impl View {
     /// Rates are between the last two; a view that is paused keeps what it shows.
     pub(crate) fn on_sample(&mut self, sample: Sample) {
         self.failure = None;
+        self.silence = None;
         if !self.is_paused {
             self.before = self.now.replace(sample);
         }
@@ -135,6 +139,13 @@ impl View {
 
     pub(crate) fn on_failure(&mut self, reason: String) {
         self.failure = Some(reason);
+    }
+
+    /// No sample has come for so long; tells whether that is news, in whole seconds.
+    pub(crate) fn on_silence(&mut self, silence: Duration) -> bool {
+        let is_news = self.silence.is_none_or(|before| before.as_secs() != silence.as_secs());
+        self.silence = Some(silence);
+        is_news
     }
 
     pub(crate) fn on_key(&mut self, key: KeyEvent) -> Asked {

@@ -1,12 +1,15 @@
 //! `floodmark topic describe`: who leads each partition, who has it, who is behind, and the settings. What is wrong is red.
 
+use std::collections::HashMap;
+
 use anyhow::Context as _;
-use floodmark_client::admin::{ConfigResource, Offsets, Partition, ReplicaState, Setting, Topic};
+use floodmark_client::admin::{ConfigResource, Partition, ReplicaState, Setting, Topic};
 use floodmark_client::{Admin, TopicId, TopicPartition};
 use serde::Serialize;
 
+use super::look::{self, Told};
 use super::{DescribeArgs, counted};
-use crate::cmd::all_of;
+use crate::cmd::{Outcome, all_of};
 use crate::input::quantity::show_bytes;
 use crate::output::table::{Column, Pages};
 use crate::output::{Format, Sink, alarming, note};
@@ -36,18 +39,21 @@ struct DescribedPartition {
     is_below_minimum: bool,
     /// The followers, as the leader knows them.
     followers: Vec<DescribedFollower>,
-    /// Null while nobody leads it.
+    /// Null while nobody leads it, or its leader does not answer.
     start: Option<i64>,
     high_watermark: Option<i64>,
     size_bytes: Option<u64>,
+    /// Why its leader did not tell these; null where it did, and where nobody leads.
+    untold: Option<String>,
 }
 
 #[derive(Serialize)]
 struct DescribedFollower {
     broker: i32,
-    end: i64,
-    lag_records: i64,
-    lag_bytes: u64,
+    /// Null, as what it lacks, where its leader has not heard of it since it leads.
+    end: Option<i64>,
+    lag_records: Option<i64>,
+    lag_bytes: Option<u64>,
     behind_for_ms: u64,
 }
 
@@ -64,61 +70,85 @@ impl From<Setting> for DescribedSetting {
     }
 }
 
-pub(super) async fn run(args: &DescribeArgs) -> anyhow::Result<()> {
+/// All is asked before anything is shown, so that leaders that do not answer are waited for once. Where any does not, the exit code says so.
+pub(super) async fn run(args: &DescribeArgs) -> anyhow::Result<Outcome> {
     let admin = args.server.connect().await?.admin();
-    let mut sink = Sink::stdout();
-    all_of(&args.topics, async |name| {
-        let topic = admin.topic(name).await.with_context(|| format!("topic {name} cannot be described"))?;
-        let described = described(&admin, topic, args.all_settings).await?;
+    let mut found = Vec::with_capacity(args.topics.len());
+    for name in &args.topics {
+        found.push(look_up(&admin, name, args.all_settings).await);
+    }
+    let topics = found.iter().filter_map(|found| found.as_ref().ok()).map(|(topic, _)| topic);
+    let mut told = look::at_leaders(&admin, topics, args.server.timeout).await;
+    let (mut sink, mut found, mut outcome) = (Sink::stdout(), found.into_iter(), Outcome::Good);
+    all_of(&args.topics, async |_name| {
+        let Some(found) = found.next() else { return Ok(()) };
+        let (topic, settings) = found?;
+        let described = described(topic, settings, &mut told);
         match args.output.format {
             Format::Json => sink.json(&described)?,
             Format::Table => in_tables(&described, &mut sink)?,
         }
-        Ok(sink.flush()?)
+        sink.flush()?;
+        for line in untold(&described) {
+            note(&line);
+            outcome = Outcome::Unwell;
+        }
+        Ok(())
     })
-    .await
+    .await?;
+    Ok(outcome)
 }
 
-async fn described(admin: &Admin, topic: Topic, all_settings: bool) -> anyhow::Result<Described> {
+async fn look_up(admin: &Admin, name: &str, all_settings: bool) -> anyhow::Result<(Topic, Vec<Setting>)> {
+    let topic = admin.topic(name).await.with_context(|| format!("topic {name} cannot be described"))?;
     let mut settings = admin.settings(ConfigResource::Topic(topic.name.clone()), &[]).await?;
     settings.retain(|setting| all_settings || is_own(setting));
     settings.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut partitions = Vec::new();
+    Ok((topic, settings))
+}
+
+fn described(topic: Topic, settings: Vec<Setting>, told: &mut HashMap<TopicPartition, Told>) -> Described {
+    let mut partitions = Vec::with_capacity(topic.partitions.len());
     for partition in topic.partitions {
-        let looked = look(admin, &topic.name, &partition).await;
+        let looked = told.remove(&TopicPartition::new(topic.name.as_str(), partition.partition));
         partitions.push(described_partition(partition, topic.min_in_sync, looked));
     }
     let id = <[u8; 16]>::try_from(topic.id.as_slice()).ok().and_then(|id| TopicId::from_bytes(id).ok());
-    Ok(Described {
+    Described {
         topic: topic.name,
         topic_id: id.map(|id| id.to_string()),
         is_internal: topic.is_internal,
         min_in_sync: topic.min_in_sync,
         partitions,
         settings: settings.into_iter().map(Into::into).collect(),
-    })
-}
-
-/// What only the leader knows. A leader that does not answer is a reason to show the rest, not to show nothing.
-async fn look(admin: &Admin, topic: &str, partition: &Partition) -> Option<(Offsets, Vec<ReplicaState>)> {
-    partition.leader?;
-    let place = TopicPartition::new(topic, partition.partition);
-    match admin.offsets_and_replicas(&place).await {
-        Ok(looked) => Some(looked),
-        Err(e) => {
-            note(&format!("{place}: its leader does not tell offsets: {e}"));
-            None
-        }
     }
 }
 
-fn described_partition(
-    partition: Partition,
-    min_in_sync: i32,
-    looked: Option<(Offsets, Vec<ReplicaState>)>,
-) -> DescribedPartition {
-    let (offsets, followers) =
-        looked.map_or((None, Vec::new()), |(offsets, followers)| (Some(offsets), followers));
+/// A line for each reason for which offsets are not told.
+fn untold(topic: &Described) -> Vec<String> {
+    let mut by_reason: Vec<(Option<i32>, &str, Vec<String>)> = Vec::new();
+    for partition in &topic.partitions {
+        let Some(reason) = &partition.untold else { continue };
+        let number = partition.partition.to_string();
+        match by_reason.iter_mut().find(|(leader, r, _)| *leader == partition.leader && r == reason) {
+            Some((_, _, partitions)) => partitions.push(number),
+            None => by_reason.push((partition.leader, reason.as_str(), vec![number])),
+        }
+    }
+    let line = |(leader, reason, partitions): (Option<i32>, &str, Vec<String>)| {
+        let leader = leader.map_or("nobody".to_owned(), |leader| format!("broker {leader}"));
+        let (name, partitions) = (&topic.topic, partitions.join(", "));
+        format!("{name} {partitions}: {leader}, who leads, does not tell offsets: {reason}")
+    };
+    by_reason.into_iter().map(line).collect()
+}
+
+fn described_partition(partition: Partition, min_in_sync: i32, looked: Option<Told>) -> DescribedPartition {
+    let (offsets, followers, untold) = match looked {
+        Some(Ok((offsets, followers))) => (Some(offsets), followers, None),
+        Some(Err(reason)) => (None, Vec::new(), Some(reason)),
+        None => (None, Vec::new(), None),
+    };
     let follower = |state: ReplicaState| DescribedFollower {
         broker: state.broker,
         end: state.end,
@@ -141,6 +171,7 @@ fn described_partition(
         start: offsets.map(|offsets| offsets.start),
         high_watermark: offsets.map(|offsets| offsets.high_watermark),
         size_bytes: offsets.map(|offsets| offsets.size_bytes),
+        untold,
     }
 }
 
@@ -219,17 +250,18 @@ fn replicas(partition: &DescribedPartition) -> String {
     partition.replicas.iter().map(sign).collect::<Vec<_>>().join(", ")
 }
 
-/// `2: 15 records, 1.2 KiB, 3 s`; empty where nobody lacks anything.
+/// `2: 15 records, 1.2 KiB, 3 s`, or `2: unknown, 3 s`; empty where nobody lacks anything.
 fn behind(followers: &[DescribedFollower]) -> String {
-    let lacking = followers.iter().filter(|follower| follower.lag_records > 0);
+    let lacking = followers.iter().filter(|follower| follower.lag_records != Some(0));
     let words = lacking.map(|follower| {
-        format!(
-            "{}: {}, {}, {} s",
-            follower.broker,
-            counted(i32::try_from(follower.lag_records).unwrap_or(i32::MAX), "record"),
-            show_bytes(follower.lag_bytes),
-            follower.behind_for_ms / 1000
-        )
+        let lacks = match (follower.lag_records, follower.lag_bytes) {
+            (Some(records), Some(bytes)) => {
+                let records = counted(i32::try_from(records).unwrap_or(i32::MAX), "record");
+                format!("{records}, {}", show_bytes(bytes))
+            }
+            _ => "unknown".to_owned(),
+        };
+        format!("{}: {lacks}, {} s", follower.broker, follower.behind_for_ms / 1000)
     });
     words.collect::<Vec<_>>().join("; ")
 }

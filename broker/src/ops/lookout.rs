@@ -1,0 +1,207 @@
+//! A wait that is mostly shorter than what sleeping and being woken take: its task stays awake for a while, and lets everything else of its
+//! core go first. Must know nothing of what is waited for.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use floodmark_storage::clock::Stopwatch;
+use tokio::task::yield_now;
+
+/// How long a wait is sat out awake. A fast disk has synced by then; a core that slept meanwhile takes 20 to 40 us more to be woken, on a
+/// virtual machine.
+const LOOKOUT: Duration = Duration::from_micros(150);
+/// Waits in a row that took longer, after which a core looks out only now and then: its disk is not that fast.
+const VAIN_LOOKS_MAX: u32 = 4;
+/// Then it does so once in this many waits.
+const LOOKS_APART: u32 = 32;
+
+thread_local! {
+    /// Waits of this core that have not ended.
+    static WAITS: Arc<AtomicUsize> = Arc::default();
+    static LUCK: Cell<Luck> = const { Cell::new(Luck { in_vain: 0, skipped: 0 }) };
+}
+
+/// A core's luck with looking out.
+#[derive(Debug, Clone, Copy)]
+struct Luck {
+    in_vain: u32,
+    skipped: u32,
+}
+
+/// A wait, counted until dropped.
+struct Wait(Arc<AtomicUsize>);
+
+/// A wait that has begun, and whether it is still sat out awake.
+struct Look {
+    wait: Wait,
+    since: Stopwatch,
+    has_looked: bool,
+    is_awake: bool,
+}
+
+/// What comes of `future`. Where it is the only one of its core that waits so, its task stays awake for it: with several callers there is
+/// always something to do meanwhile, and they share what they wait for.
+pub(super) async fn look_out_for<F: Future>(future: F) -> F::Output {
+    look_out_within(LOOKOUT, future).await
+}
+
+async fn look_out_within<F: Future>(lookout: Duration, future: F) -> F::Output {
+    let mut future = pin!(future);
+    // None for what is there when it is first asked for.
+    let mut look: Option<Look> = None;
+    let output = poll_fn(|cx| {
+        let output = future.as_mut().poll(cx);
+        if output.is_pending() && look.get_or_insert_with(Look::begin).goes_on(lookout) {
+            // Behind all that is ready, and behind a look at what has come for others.
+            let _ = pin!(yield_now()).poll(cx);
+        }
+        output
+    });
+    let output = output.await;
+    if let Some(look) = look
+        && look.has_looked
+    {
+        Luck::note(look.is_awake);
+    }
+    output
+}
+
+impl Look {
+    fn begin() -> Look {
+        let wait = Wait::begin();
+        let is_awake = wait.is_alone() && Luck::is_worth_it();
+        Look { wait, since: Stopwatch::start(), has_looked: is_awake, is_awake }
+    }
+
+    fn goes_on(&mut self, lookout: Duration) -> bool {
+        if !self.wait.is_alone() {
+            // Says nothing about how long it would have taken.
+            (self.is_awake, self.has_looked) = (false, false);
+        }
+        self.is_awake = self.is_awake && self.since.elapsed() < lookout;
+        self.is_awake
+    }
+}
+
+impl Wait {
+    fn begin() -> Wait {
+        let waits = WAITS.with(Arc::clone);
+        waits.fetch_add(1, Ordering::Relaxed);
+        Wait(waits)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Luck {
+    fn is_worth_it() -> bool {
+        let mut luck = LUCK.get();
+        let is_lucky = luck.in_vain < VAIN_LOOKS_MAX;
+        if !is_lucky {
+            luck.skipped = (luck.skipped + 1) % LOOKS_APART;
+            LUCK.set(luck);
+        }
+        is_lucky || luck.skipped == 0
+    }
+
+    fn note(has_come: bool) {
+        let luck = LUCK.get();
+        let in_vain = if has_come { 0 } else { (luck.in_vain + 1).min(VAIN_LOOKS_MAX) };
+        LUCK.set(Luck { in_vain, ..luck });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::task::{Context, Poll};
+
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+
+    const FOR_EVER: Duration = Duration::MAX;
+
+    /// Ready when it is polled for the last time; nobody is told when that should be.
+    struct AfterPolls(Rc<Cell<u32>>);
+
+    impl Future for AfterPolls {
+        type Output = ();
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            let left = self.0.get().saturating_sub(1);
+            self.0.set(left);
+            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+        }
+    }
+
+    /// A wait of three polls in a task of its own, given time enough for many: how many are left.
+    async fn polls_left(lookout: Duration) -> u32 {
+        let left = Rc::new(Cell::new(3));
+        let wait = look_out_within(lookout, AfterPolls(Rc::clone(&left)));
+        let task = spawn_local(wait);
+        for _ in 0..20 {
+            yield_now().await;
+        }
+        task.abort();
+        let _ = task.await;
+        left.get()
+    }
+
+    #[tokio::test]
+    async fn a_wait_alone_is_sat_out_awake_and_no_longer_than_its_time() {
+        let all = async {
+            assert_eq!(polls_left(FOR_EVER).await, 0);
+            assert_eq!(polls_left(Duration::ZERO).await, 2);
+        };
+        LocalSet::new().run_until(all).await;
+    }
+
+    #[tokio::test]
+    async fn where_several_wait_nobody_does() {
+        let all = async {
+            let other = Rc::new(Cell::new(u32::MAX));
+            let first = spawn_local(look_out_within(Duration::ZERO, AfterPolls(other)));
+            yield_now().await;
+            assert_eq!(polls_left(FOR_EVER).await, 2);
+            first.abort();
+            let _ = first.await;
+            assert_eq!(polls_left(FOR_EVER).await, 0);
+        };
+        LocalSet::new().run_until(all).await;
+    }
+
+    #[tokio::test]
+    async fn after_some_that_took_longer_only_one_in_so_many_does() {
+        let all = async {
+            for _ in 0..VAIN_LOOKS_MAX {
+                assert_eq!(polls_left(FOR_EVER).await, 0);
+                look_out_within(Duration::ZERO, yield_now()).await;
+            }
+            assert_eq!(polls_left(FOR_EVER).await, 0, "not in a row");
+            for _ in 0..VAIN_LOOKS_MAX {
+                look_out_within(Duration::ZERO, yield_now()).await;
+            }
+            for _ in 1..LOOKS_APART {
+                assert_eq!(polls_left(FOR_EVER).await, 2);
+            }
+            assert_eq!(polls_left(FOR_EVER).await, 0);
+            assert_eq!(polls_left(FOR_EVER).await, 0, "one that was in time is enough");
+        };
+        LocalSet::new().run_until(all).await;
+    }
+}
