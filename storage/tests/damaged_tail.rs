@@ -108,8 +108,14 @@ fn batches_behind_a_flipped_bit_are_kept_and_told_of() {
     let kept = places(&after, size);
     assert!((0..BATCHES).filter(|n| *n != 2).all(|n| kept.get(&n) == Some(&1)), "{kept:?}");
     drop(log);
+    // What was set aside is told as long as it is there, by clean starts too.
+    let kept: Vec<PathBuf> = report.damage.into_iter().filter_map(|d| d.set_aside).map(|a| a.to).collect();
     let (log, report) = open(&disk).unwrap();
-    assert_eq!((log.end(), report.damage), (Offset(2), Vec::new()));
+    assert_eq!((log.end(), report.damage, &report.set_aside_before), (Offset(2), Vec::new(), &kept));
+    log.close().unwrap();
+    kept[1..].iter().for_each(|path| remove(&disk, path));
+    let (_, report) = open(&disk).unwrap();
+    assert_eq!((report.was_clean, &*report.set_aside_before), (true, &kept[..1]));
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::net::TcpStream;
 
 use floodmark_broker::{Broker, BrokerConfig};
 use floodmark_proto::kafka::ApiKey;
+use floodmark_proto::kafka::messages::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, TopicRequest,
+};
 use floodmark_proto::kafka::messages::metadata::{MetadataRequest, MetadataResponse};
 use floodmark_proto::pb::v1 as pb;
 
@@ -54,7 +57,8 @@ async fn a_partition_that_cannot_be_opened_is_told_by_everything_that_is_asked()
     assert!(message.contains("cannot use partition t-1: "), "{message}");
 
     let asked = MetadataRequest { topics: None, ..Default::default() };
-    let answer = kafka::Client::connect(&broker).ask(ApiKey::Metadata, 9, &asked);
+    let mut kafka = kafka::Client::connect(&broker);
+    let answer = kafka.ask(ApiKey::Metadata, 9, &asked);
     let told: MetadataResponse<'_> = answer.message();
     let found = told.topics.iter().find(|topic| topic.name == Some("t")).unwrap();
     let leaders: Vec<_> = found
@@ -63,5 +67,19 @@ async fn a_partition_that_cannot_be_opened_is_told_by_everything_that_is_asked()
         .map(|p| (p.partition_index, p.error_code, p.leader_id, p.offline_replicas.clone()))
         .collect();
     assert_eq!(leaders, [(0, 0, 1, vec![]), (1, LEADER_NOT_AVAILABLE, -1, vec![1])]);
+
+    let asked = DescribeTopicPartitionsRequest {
+        topics: vec![TopicRequest { name: "t" }],
+        response_partition_limit: 10,
+        ..Default::default()
+    };
+    let answer = kafka.ask(ApiKey::DescribeTopicPartitions, 0, &asked);
+    let told: DescribeTopicPartitionsResponse<'_> = answer.message();
+    let described: Vec<_> = told.topics[0]
+        .partitions
+        .iter()
+        .map(|p| (p.partition_index, p.error_code, p.leader_id, p.offline_replicas.clone()))
+        .collect();
+    assert_eq!(described, leaders);
     stop(broker).await;
 }

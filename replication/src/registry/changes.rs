@@ -147,6 +147,10 @@ impl Shared {
         for damage in &report.damage {
             tracing::warn!(partition = %name, %damage, "damaged behind the last checkpoint: records may be lost");
         }
+        if let [first, ..] = &*report.set_aside_before {
+            let (first, files) = (first.display(), report.set_aside_before.len());
+            tracing::warn!(partition = %name, files, %first, "bytes with good batches lie set aside since an earlier damage; remove them when they are not wanted");
+        }
         if !report.was_clean && !report.was_new {
             tracing::info!(
                 partition = %name,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use floodmark_proto::ids::Offset;
 
 use super::MANIFEST_FILE;
+use super::set_aside::is_set_aside;
 use crate::error::LogError;
 use crate::fs::{
     DirEntry, Disk, DiskFile, OpenMode, ReplaceSyncs, SyncPoint, read_full_at, remove_if_present,
@@ -43,6 +44,8 @@ pub(crate) struct Found {
     pub(crate) cleaned: BTreeMap<Offset, u64>,
     pub(crate) cleaned_transactions: BTreeMap<Offset, u64>,
     pub(crate) temporary: Vec<String>,
+    /// What an earlier opening, or `log recover`, set aside, and nobody has removed.
+    pub(crate) set_aside: Vec<String>,
     /// A write or sync has failed since the log was recovered last, in a process of this run of the system.
     pub(crate) has_failed: bool,
 }
@@ -100,9 +103,11 @@ pub(crate) fn look(disk: &dyn Disk, dir: &Path) -> Result<Found, LogError> {
             Some((base, FileKind::CleanedTransactions)) => {
                 found.cleaned_transactions.insert(base, entry.bytes);
             }
+            None if is_set_aside(&entry.name) => found.set_aside.push(entry.name),
             None => {}
         }
     }
+    found.set_aside.sort_unstable();
     Ok(found)
 }
 

@@ -53,6 +53,8 @@ pub struct RecoveryReport {
     pub cut_reason: Option<String>,
     /// What no unfinished write explains; good batches among it were set aside. Worth a warning, for records may be lost.
     pub damage: Vec<TailDamage>,
+    /// What lay set aside in the log's directory before: each opening tells it, until somebody has removed it.
+    pub set_aside_before: Vec<PathBuf>,
     /// Offset from which producer state had to be replayed; `None` where a snapshot said it all.
     pub producers_replayed_from: Option<Offset>,
     /// Small files that were missing or damaged and were made anew.
@@ -99,11 +101,13 @@ impl Log {
             Err(e) => return Err(LogError::io("list", &dir)(e)),
             Ok(_) => {}
         }
+        let found = files::look(&*disk, &dir)?;
+        let set_aside_before = found.set_aside.iter().map(|name| dir.join(name)).collect();
         let mut opening = Opening {
-            found: files::look(&*disk, &dir)?,
+            found,
             disk,
             dir,
-            report: RecoveryReport::default(),
+            report: RecoveryReport { set_aside_before, ..RecoveryReport::default() },
             manifest: None,
             start_by_epochs: None,
             segments: Vec::new(),

@@ -9,6 +9,7 @@ use crate::error::LogError;
 use crate::fs::{
     Disk, DiskFile, OpenMode, SyncPoint, read_full_at, remove_if_present, with_suffix, write_all_at,
 };
+use crate::segment::name;
 
 /// Bytes copied, or compared, at a time.
 const COPY_BYTES: usize = 1 << 20;
@@ -25,6 +26,13 @@ pub struct SetAside {
     pub bytes: u64,
     /// Their new place.
     pub to: PathBuf,
+}
+
+/// Whether this module gave a file its name.
+pub(super) fn is_set_aside(name: &str) -> bool {
+    name.split_once(SUFFIX).is_some_and(|(of, number)| {
+        name::parse(of).is_some() && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+    })
 }
 
 /// `00000000000000000017.log.damaged-1`, or the next number that is free.
@@ -110,12 +118,11 @@ fn settle(file: &dyn DiskFile, path: &Path) -> Result<(), LogError> {
 }
 
 fn copy_that_is_there(disk: &dyn Disk, dir: &Path, part: &SetAside) -> Result<Option<PathBuf>, LogError> {
-    let Some(name) = part.from.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
+    let Some(of) = part.from.file_name().and_then(|name| name.to_str()) else { return Ok(None) };
     for entry in disk.list(dir).map_err(LogError::io("list", dir))? {
-        let is_copy =
-            entry.name.strip_prefix(name).and_then(|rest| rest.strip_prefix(SUFFIX)).is_some_and(|number| {
-                number.bytes().all(|b| b.is_ascii_digit()) && entry.bytes == part.bytes
-            });
+        let is_copy = entry.name.strip_prefix(of).is_some_and(|rest| rest.starts_with(SUFFIX))
+            && is_set_aside(&entry.name)
+            && entry.bytes == part.bytes;
         let path = dir.join(&entry.name);
         if is_copy && is_same(disk, part, &path)? {
             return Ok(Some(path));

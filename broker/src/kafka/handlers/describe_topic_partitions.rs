@@ -11,6 +11,7 @@ use floodmark_proto::kafka::messages::describe_topic_partitions::{
 use floodmark_replication::cluster::{ClusterImage, Partition};
 
 use super::TOPIC_OPERATIONS;
+use super::here::{Here, Seen};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
 use crate::ops::topics::is_internal;
 
@@ -34,6 +35,7 @@ pub(crate) fn handle(
     } else {
         request.topics.iter().map(|topic| topic.name).filter(|name| *name >= first_topic).collect()
     };
+    let here = Here::look(ctx);
     let mut left = usize::try_from(request.response_partition_limit).unwrap_or(0).clamp(1, PAGE_MAX);
     let (mut topics, mut next_cursor) = (Vec::new(), None);
     for name in names {
@@ -42,7 +44,7 @@ pub(crate) fn handle(
             next_cursor = Some(Cursor { topic_name: name, partition_index: from as i32 });
             break;
         }
-        let topic = page_of(ctx, &image, name, from, left);
+        let topic = page_of(ctx, &image, &here, name, from, left);
         left -= topic.partitions.len();
         let shown_to = from as usize + topic.partitions.len();
         let has_more = image.topic(name).is_some_and(|t| t.partitions.len() > shown_to);
@@ -74,6 +76,7 @@ fn refused(
 fn page_of<'a>(
     ctx: &RequestContext,
     image: &ClusterImage,
+    here: &Here,
     name: &'a str,
     from: u32,
     count: usize,
@@ -90,32 +93,25 @@ fn page_of<'a>(
         name: Some(name),
         topic_id: topic.id.to_bytes(),
         is_internal: is_internal(name),
-        partitions: partitions.map(|(index, partition)| described(image, *index, partition)).collect(),
+        partitions: partitions
+            .map(|(index, p)| described(*index, p, here.seen(image, topic.id, *index, p)))
+            .collect(),
         topic_authorized_operations: TOPIC_OPERATIONS,
     }
 }
 
-fn described(
-    image: &ClusterImage,
-    index: u32,
-    partition: &Partition,
-) -> DescribeTopicPartitionsResponsePartition {
+fn described(index: u32, partition: &Partition, seen: Seen) -> DescribeTopicPartitionsResponsePartition {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
     DescribeTopicPartitionsResponsePartition {
-        error_code: if partition.leader.is_some() { 0 } else { ErrorCode::LeaderNotAvailable.code() },
+        error_code: seen.error_code(),
         partition_index: index as i32,
-        leader_id: partition.leader.map_or(-1, |id| id.0),
+        leader_id: seen.leader_id(),
         leader_epoch: partition.leader_epoch.0,
         replica_nodes: ids(&partition.replicas),
         isr_nodes: ids(&partition.isr),
         // Nobody may lead here who is not in sync, so there are no such replicas.
         eligible_leader_replicas: Some(Vec::new()),
         last_known_elr: Some(Vec::new()),
-        offline_replicas: partition
-            .replicas
-            .iter()
-            .filter(|id| !image.is_live(**id))
-            .map(|id| id.0)
-            .collect(),
+        offline_replicas: seen.offline_replicas,
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use floodmark_proto::ids::{BrokerId, TopicId};
+use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
 use floodmark_proto::kafka::messages::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
@@ -12,6 +12,7 @@ use floodmark_proto::kafka::messages::metadata::{
 };
 use floodmark_replication::cluster::{ClusterImage, Partition, Topic};
 
+use super::here::{Here, Seen};
 use super::named::once;
 use super::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS, addresses, topic_key};
 use crate::kafka::request::{Refusal, Reply, RequestContext};
@@ -112,22 +113,7 @@ fn one<'a>(
     }
 }
 
-/// What this broker cannot have on its disks, which no image tells: it leads none of it, whatever the image says.
-struct Here {
-    broker: BrokerId,
-    unusable: BTreeSet<(TopicId, i32)>,
-}
-
-impl Here {
-    fn look(ctx: &RequestContext) -> Here {
-        let cluster = &ctx.shared().cluster;
-        let unusable = cluster.registry().all_unusable().into_keys().map(|id| (id.topic_id, id.index));
-        Here { broker: cluster.node_id(), unusable: unusable.collect() }
-    }
-}
-
 fn described<'a>(image: &ClusterImage, topic: &'a Topic, here: &Here) -> MetadataResponseTopic<'a> {
-    let lacks = |index: u32| here.unusable.contains(&(topic.id, index as i32)).then_some(here.broker);
     MetadataResponseTopic {
         error_code: 0,
         name: Some(&topic.name),
@@ -136,28 +122,21 @@ fn described<'a>(image: &ClusterImage, topic: &'a Topic, here: &Here) -> Metadat
         partitions: topic
             .partitions
             .iter()
-            .map(|(index, p)| partition(image, *index, p, lacks(*index)))
+            .map(|(index, p)| partition(*index, p, here.seen(image, topic.id, *index, p)))
             .collect(),
         ..Default::default()
     }
 }
 
-fn partition(
-    image: &ClusterImage,
-    index: u32,
-    partition: &Partition,
-    lacks: Option<BrokerId>,
-) -> MetadataResponsePartition {
+fn partition(index: u32, partition: &Partition, seen: Seen) -> MetadataResponsePartition {
     let ids = |brokers: &[BrokerId]| brokers.iter().map(|id| id.0).collect();
-    let leader = partition.leader.filter(|leader| Some(*leader) != lacks);
-    let is_offline = |id: &&BrokerId| !image.is_live(**id) || Some(**id) == lacks;
     MetadataResponsePartition {
-        error_code: if leader.is_some() { 0 } else { ErrorCode::LeaderNotAvailable.code() },
+        error_code: seen.error_code(),
         partition_index: index as i32,
-        leader_id: leader.map_or(-1, |id| id.0),
+        leader_id: seen.leader_id(),
         leader_epoch: partition.leader_epoch.0,
         replica_nodes: ids(&partition.replicas),
         isr_nodes: ids(&partition.isr),
-        offline_replicas: partition.replicas.iter().filter(is_offline).map(|id| id.0).collect(),
+        offline_replicas: seen.offline_replicas,
     }
 }
