@@ -127,12 +127,14 @@ fn is_current(stamp: &Path, wanted: &str) -> bool {
 
 fn install_python(home: &Path) -> Result<PathBuf, String> {
     require("python3", "--version")?;
-    let python = home.join("bin/python");
+    // Emptied before it is made, so the lock must not lie in it.
+    let environment = home.join("venv");
+    let python = environment.join("bin/python");
     let (list, stamp) = (sources("python").join("requirements.txt"), home.join("requirements.txt"));
     let wanted = process::read(&list);
     if !is_current(&stamp, &wanted) {
         let mut venv = Command::new("python3");
-        venv.args(["-m", "venv", "--clear"]).arg(home.join("."));
+        venv.args(["-m", "venv", "--clear"]).arg(&environment);
         install(venv, home, "venv")?;
         let mut pip = Command::new(&python);
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "-r"])
