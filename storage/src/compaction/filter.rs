@@ -7,12 +7,16 @@ use floodmark_proto::batch::{
 };
 use floodmark_proto::ids::{Offset, TimestampMs};
 
-use super::offset_map::{KeyHash, MapFull, OffsetMap};
+use super::offset_map::{KeyHash, MapFull, NewestOffsets, OffsetMap};
 use super::transactions::{AbortedTransactions, LastOfProducers, MetTransactions};
 use crate::index::AbortedTransaction;
 
 /// Records decoded at a time; a batch that needs more was not written through this log.
 const DECODED_MAX: DecompressLimits = DecompressLimits { max_bytes: 1 << 30, max_ratio: 1 << 20 };
+
+/// Of records whose order no log has. Their batch is kept as it is.
+const OUT_OF_ORDER: BatchError =
+    BatchError::Record { index: 0, reason: "its offset is not where its batch lies" };
 
 /// Records whose places in the key map are brought into the caches together; so few that they are there still when they are used, and that what
 /// is kept of them is small, however many records a batch unpacks to.
@@ -36,6 +40,8 @@ pub struct KeyMapper<'a> {
 pub struct MappedKeys {
     /// Newest offsets.
     pub map: OffsetMap,
+    /// Where mapping began: from here on the offset of a record tells whether it is the newest of its key.
+    pub first_dirty: Offset,
     /// Records before this offset are covered: the pass may judge them, and only them.
     pub covered: Offset,
     /// Batches whose records could not be decoded, and which are kept as they are.
@@ -125,7 +131,12 @@ impl<'a> KeyMapper<'a> {
     /// Ends the mapping.
     #[must_use]
     pub fn finish(self) -> MappedKeys {
-        MappedKeys { map: self.map, covered: self.covered, unreadable_batches: self.unreadable }
+        MappedKeys {
+            map: self.map,
+            first_dirty: self.first_dirty,
+            covered: self.covered,
+            unreadable_batches: self.unreadable,
+        }
     }
 }
 
@@ -155,7 +166,7 @@ pub struct FilterCounts {
     pub batches_rewritten: u64,
     /// Batches that went whole.
     pub batches_dropped: u64,
-    /// Batches whose records could not be decoded; kept as they are, so that one of them cannot end cleaning for good (R23).
+    /// Batches whose records could not be decoded, or are out of order; kept as they are, so that one of them cannot end cleaning for good (R23).
     pub batches_unreadable: u64,
 }
 
@@ -183,7 +194,7 @@ pub struct Standing {
     pub may_grow: bool,
 }
 
-/// What must be known of a record to judge it.
+/// What must be known of a record to judge it by its key.
 #[derive(Debug, Clone, Copy)]
 struct BatchRecord {
     offset: Offset,
@@ -191,14 +202,55 @@ struct BatchRecord {
     is_tombstone: bool,
 }
 
+/// Which records of one batch stay; kept for its memory.
+#[derive(Debug, Default)]
+struct Verdicts {
+    stays: Vec<bool>,
+    kept: usize,
+    keyless_dropped: u64,
+    keeps_tombstone: bool,
+    /// From here on every record stays.
+    covered: Offset,
+    /// The time of the batch's tombstones is over.
+    is_past_horizon: bool,
+}
+
+impl Verdicts {
+    fn begin(&mut self, covered: Offset, is_past_horizon: bool) {
+        let mut stays = std::mem::take(&mut self.stays);
+        stays.clear();
+        *self = Verdicts { stays, covered, is_past_horizon, ..Verdicts::default() };
+    }
+
+    #[inline]
+    fn judge(&mut self, offset: Offset, has_key: bool, is_tombstone: bool, is_newest: impl FnOnce() -> bool) {
+        let is_over = is_tombstone && self.is_past_horizon;
+        let stays = offset >= self.covered || has_key && is_newest() && !is_over;
+        self.kept += usize::from(stays);
+        self.keyless_dropped += u64::from(!has_key && !stays);
+        self.keeps_tombstone |= stays && is_tombstone;
+        self.stays.push(stays);
+    }
+}
+
 /// Judges the batches of one pass, in log order from the first batch of the log on.
 #[derive(Debug)]
 pub struct BatchFilter {
-    facts: FilterFacts,
+    /// Tells which records before the part that was mapped are newest; made into the list where that part begins.
+    map: Option<OffsetMap>,
+    newest: NewestOffsets,
+    first_dirty: Offset,
+    covered: Offset,
+    /// The least offset that the list may be asked for.
+    unasked: Offset,
+    aborted: AbortedTransactions,
+    producers: LastOfProducers,
+    now_ms: TimestampMs,
+    delete_retention_ms: i64,
     met: MetTransactions,
-    /// The records to be judged next, and which of the batch's stay; kept for their memory.
+    /// The records to be judged next; kept for their memory.
     next_records: Vec<BatchRecord>,
-    stays: Vec<bool>,
+    verdicts: Verdicts,
     scratch: Vec<u8>,
     counts: FilterCounts,
     /// Entries for the transaction index of the output.
@@ -209,21 +261,24 @@ impl BatchFilter {
     /// A filter that has met nothing yet.
     #[must_use]
     pub fn new(facts: FilterFacts) -> BatchFilter {
+        let keys = facts.keys;
         BatchFilter {
-            facts,
+            map: Some(keys.map),
+            newest: NewestOffsets::default(),
+            first_dirty: keys.first_dirty,
+            covered: keys.covered,
+            unasked: keys.first_dirty,
+            aborted: facts.aborted,
+            producers: facts.producers,
+            now_ms: facts.now_ms,
+            delete_retention_ms: facts.delete_retention_ms,
             met: MetTransactions::default(),
             next_records: Vec::with_capacity(RECORDS_A_LOOK),
-            stays: Vec::new(),
+            verdicts: Verdicts::default(),
             scratch: Vec::new(),
             counts: FilterCounts::default(),
             still_aborted: Vec::new(),
         }
-    }
-
-    /// What the filter was given.
-    #[must_use]
-    pub fn facts(&self) -> &FilterFacts {
-        &self.facts
     }
 
     /// Counts so far.
@@ -260,11 +315,11 @@ impl BatchFilter {
         standing: Standing,
     ) -> Result<Fate, BatchError> {
         self.met.on_data(header);
-        if header.base_offset >= self.facts.keys.covered {
+        if header.base_offset >= self.covered {
             return Ok(Fate::Keep);
         }
-        let must_stay = standing.is_last_of_segment || self.facts.producers.includes(header);
-        if header.record_count == 0 || self.facts.aborted.holds(header) {
+        let must_stay = standing.is_last_of_segment || self.producers.includes(header);
+        if header.record_count == 0 || self.aborted.holds(header) {
             return empty_or_drop(header, must_stay);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -282,57 +337,74 @@ impl BatchFilter {
         scratch: &mut Vec<u8>,
     ) -> Result<Fate, BatchError> {
         let records = Records::open(batch, &DECODED_MAX, scratch)?;
-        self.stays.clear();
-        let (mut kept, mut keyless, mut has_tombstone) = (0usize, 0, false);
-        let mut left = records.clone();
-        loop {
-            self.next_records.clear();
-            for record in left.by_ref().take(RECORDS_A_LOOK) {
-                let record = record?;
-                self.next_records.push(BatchRecord {
-                    offset: record.offset,
-                    key: record.key.map(|key| self.facts.keys.map.hash(key)),
-                    is_tombstone: record.value.is_none(),
-                });
-            }
-            self.facts.keys.map.approach(self.next_records.iter().filter_map(|record| record.key));
-            for record in &self.next_records {
-                let stays = self.stays(record, header);
-                kept += usize::from(stays);
-                keyless += u64::from(record.key.is_none() && !stays);
-                has_tombstone |= stays && record.is_tombstone;
-                self.stays.push(stays);
-            }
-            if self.next_records.len() < RECORDS_A_LOOK {
-                break;
-            }
+        self.verdicts.begin(self.covered, self.is_past_horizon(header));
+        if header.base_offset >= self.first_dirty {
+            self.judge_by_offset(records.clone(), header)?;
+        } else {
+            self.judge_by_key(records.clone())?;
         }
-        self.counts.keyless_dropped += keyless;
+        let Verdicts { ref stays, kept, keyless_dropped, keeps_tombstone, .. } = self.verdicts;
+        self.counts.keyless_dropped += keyless_dropped;
         if kept == 0 {
             return empty_or_drop(header, must_stay);
         }
         // A tombstone's time runs from the first pass that has removed what it deletes: not before its batch is covered whole.
-        let is_covered = header.next_offset() <= self.facts.keys.covered;
-        let starts_clock = has_tombstone && is_covered && header.delete_horizon_ms().is_none() && may_grow;
-        if kept == self.stays.len() && !starts_clock {
+        let is_covered = header.next_offset() <= self.covered;
+        let starts_clock = keeps_tombstone && is_covered && header.delete_horizon_ms().is_none() && may_grow;
+        if kept == stays.len() && !starts_clock {
             return Ok(Fate::Keep);
         }
         let horizon = starts_clock.then(|| self.new_horizon());
-        match rewrite(header, horizon, records.clone(), &self.stays) {
+        match rewrite(header, horizon, records.clone(), stays) {
             // Times so far off that they cannot be told as distances to the horizon: the tombstone stays without one.
-            Err(_) if horizon.is_some() && kept == self.stays.len() => Ok(Fate::Keep),
-            Err(_) if horizon.is_some() => rewrite(header, None, records, &self.stays),
+            Err(_) if horizon.is_some() && kept == stays.len() => Ok(Fate::Keep),
+            Err(_) if horizon.is_some() => rewrite(header, None, records, stays),
             other => other,
         }
     }
 
-    fn stays(&self, record: &BatchRecord, header: &BatchHeader) -> bool {
-        if record.offset >= self.facts.keys.covered {
-            return true;
+    /// Some record of the batch may lie before the part that was mapped, so that its key must be asked for.
+    fn judge_by_key(&mut self, mut records: Records<'_>) -> Result<(), BatchError> {
+        let Some(map) = &self.map else { return Err(OUT_OF_ORDER) };
+        loop {
+            self.next_records.clear();
+            for record in records.by_ref().take(RECORDS_A_LOOK) {
+                let record = record?;
+                self.next_records.push(BatchRecord {
+                    offset: record.offset,
+                    key: record.key.map(|key| map.hash(key)),
+                    is_tombstone: record.value.is_none(),
+                });
+            }
+            map.approach(self.next_records.iter().filter_map(|record| record.key));
+            for BatchRecord { offset, key, is_tombstone } in &self.next_records {
+                let newest = || key.and_then(|key| map.newest(key));
+                let is_newest = || newest().is_none_or(|newest| *offset >= newest);
+                self.verdicts.judge(*offset, key.is_some(), *is_tombstone, is_newest);
+            }
+            if self.next_records.len() < RECORDS_A_LOOK {
+                return Ok(());
+            }
         }
-        let Some(key) = record.key else { return false };
-        let is_newest = self.facts.keys.map.newest(key).is_none_or(|newest| record.offset >= newest);
-        is_newest && (!record.is_tombstone || !self.is_past_horizon(header))
+    }
+
+    /// No record of this batch, or of a later one, lies before the part that was mapped. Every record in there that has a key was put into the
+    /// map, so one is its key's newest where its offset is in it. Behind that part all stay.
+    fn judge_by_offset(&mut self, records: Records<'_>, header: &BatchHeader) -> Result<(), BatchError> {
+        if let Some(map) = self.map.take() {
+            self.newest = map.into_newest_offsets();
+        }
+        for record in records {
+            let record = record?;
+            // One that is not where its batch says would be told by what was noted of another.
+            if record.offset < self.unasked || record.offset > header.last_offset() {
+                return Err(OUT_OF_ORDER);
+            }
+            self.unasked = record.offset.next();
+            let is_newest = || self.newest.holds(record.offset);
+            self.verdicts.judge(record.offset, record.key.is_some(), record.value.is_none(), is_newest);
+        }
+        Ok(())
     }
 
     fn judge_control(
@@ -342,7 +414,7 @@ impl BatchFilter {
         standing: Standing,
     ) -> Result<Fate, BatchError> {
         if header.record_count == 0 {
-            return if header.base_offset >= self.facts.keys.covered {
+            return if header.base_offset >= self.covered {
                 Ok(Fate::Keep)
             } else {
                 empty_or_drop(header, standing.is_last_of_segment)
@@ -357,36 +429,37 @@ impl BatchFilter {
             return Ok(Fate::Keep);
         };
         let has_data = self.met.on_marker(header);
-        let is_covered = header.next_offset() <= self.facts.keys.covered;
+        let is_covered = header.next_offset() <= self.covered;
         if has_data || !is_covered {
             // As long as a batch of the transaction is there, emptied or not, a replay needs the marker to end it, and
             // readers need the entry to skip it.
             if marker.result == TransactionResult::Abort
-                && let Some(entry) = self.facts.aborted.of(header)
+                && let Some(entry) = self.aborted.of(header)
             {
                 self.still_aborted.push(*entry);
             }
             return Ok(Fate::Keep);
         }
         if header.delete_horizon_ms().is_none() && standing.may_grow {
-            self.stays.clear();
-            self.stays.resize(header.record_count.max(0) as usize, true);
-            let rewritten = rewrite(header, Some(self.new_horizon()), records, &self.stays);
+            let stays = &mut self.verdicts.stays;
+            stays.clear();
+            stays.resize(header.record_count.max(0) as usize, true);
+            let rewritten = rewrite(header, Some(self.new_horizon()), records, &self.verdicts.stays);
             return Ok(rewritten.unwrap_or(Fate::Keep));
         }
         // The epochs of a live producer that has written nothing else are in the marker itself, so that one is not emptied.
-        if !self.is_past_horizon(header) || self.facts.producers.includes(header) {
+        if !self.is_past_horizon(header) || self.producers.includes(header) {
             return Ok(Fate::Keep);
         }
         empty_or_drop(header, standing.is_last_of_segment)
     }
 
     fn new_horizon(&self) -> TimestampMs {
-        self.facts.now_ms.saturating_add(self.facts.delete_retention_ms)
+        self.now_ms.saturating_add(self.delete_retention_ms)
     }
 
     fn is_past_horizon(&self, header: &BatchHeader) -> bool {
-        header.delete_horizon_ms().is_some_and(|horizon| self.facts.now_ms >= horizon)
+        header.delete_horizon_ms().is_some_and(|horizon| self.now_ms >= horizon)
     }
 
     fn count(&mut self, header: &BatchHeader, fate: &Fate) {

@@ -1,13 +1,14 @@
 //! Key to newest offset in bounded memory: a table of keyed 128-bit hashes, so that a key costs 24 bytes whatever its length,
-//! and nobody who does not know the hash keys can make two keys collide.
+//! and nobody who does not know the hash keys can make two keys collide. Where keys need not be asked for any more, the same memory is a list.
 
 use std::hint::black_box;
 
 use floodmark_proto::ids::Offset;
 use siphasher::sip128::SipHasher13;
 
-/// Bytes of a slot: two words of hash, one word of offset plus one (0: free).
-const SLOT_BYTES: usize = 24;
+/// Words of a slot: two of hash, one of offset plus one (0: free).
+const SLOT_WORDS: usize = 3;
+const SLOT_BYTES: usize = SLOT_WORDS * size_of::<u64>();
 /// Slots in use, of eight, up to which probing stays short.
 const LOAD_EIGHTHS: usize = 7;
 
@@ -15,7 +16,7 @@ const LOAD_EIGHTHS: usize = 7;
 #[derive(Debug)]
 pub struct OffsetMap {
     hasher: SipHasher13,
-    slots: Vec<[u64; 3]>,
+    slots: Vec<[u64; SLOT_WORDS]>,
     len: usize,
     len_max: usize,
 }
@@ -43,7 +44,7 @@ impl OffsetMap {
         OffsetMap {
             hasher: SipHasher13::new_with_keys(hash_keys.0, hash_keys.1),
             // Zeros from the operating system: memory that is never used is never taken.
-            slots: vec![[0; 3]; slots],
+            slots: vec![[0; SLOT_WORDS]; slots],
             len: 0,
             len_max: (slots / 8 * LOAD_EIGHTHS + slots % 8 * LOAD_EIGHTHS / 8).max(1),
         }
@@ -104,6 +105,23 @@ impl OffsetMap {
         self.slots[self.find(key)][2].checked_sub(1).map(|offset| Offset(offset as i64))
     }
 
+    /// The newest offsets of all keys, in the memory of the table.
+    #[must_use]
+    pub fn into_newest_offsets(self) -> NewestOffsets {
+        let mut words = self.slots.into_flattened();
+        // What is written lies never behind what is read: one word for each slot of three.
+        let mut len = 0;
+        for slot in 0..words.len() / SLOT_WORDS {
+            if let Some(offset) = words[slot * SLOT_WORDS + 2].checked_sub(1) {
+                words[len] = offset;
+                len += 1;
+            }
+        }
+        words.truncate(len);
+        words.sort_unstable();
+        NewestOffsets { rising: words, next: 0 }
+    }
+
     /// The slot of a key, or the free one where it belongs. There is always a free one.
     fn find(&self, key: KeyHash) -> usize {
         let mut at = self.place(key);
@@ -119,6 +137,27 @@ impl OffsetMap {
     /// Where looking for a key begins. A hash as a fraction of the table: any number of slots serves, not only powers of two.
     fn place(&self, key: KeyHash) -> usize {
         ((u128::from(key.0[0]) * self.slots.len() as u128) >> 64) as usize
+    }
+}
+
+/// The offsets of an [`OffsetMap`] without their keys. Of a record that was put into the map its offset alone tells whether it is the newest of
+/// its key, and records come in the order of their offsets: so asking costs a comparison, where the map costs a hash and a wait for memory.
+#[derive(Debug, Default)]
+pub struct NewestOffsets {
+    rising: Vec<u64>,
+    /// The first that is not below what was asked for last.
+    next: usize,
+}
+
+impl NewestOffsets {
+    /// True where a key's newest record lies at `offset`, which is no lower than any asked for before.
+    #[inline]
+    pub fn holds(&mut self, offset: Offset) -> bool {
+        let offset = offset.0 as u64;
+        while self.rising.get(self.next).is_some_and(|next| *next < offset) {
+            self.next += 1;
+        }
+        self.rising.get(self.next) == Some(&offset)
     }
 }
 
@@ -174,6 +213,28 @@ mod tests {
             for key in 0..60 {
                 prop_assert_eq!(map.newest(map.hash(&[key])), model.get(&key).copied().map(Offset));
             }
+        }
+
+        /// Keys of one hash are one key to both. Most hashes here share their slot with others.
+        #[test]
+        fn the_list_knows_the_newest_as_the_map_does(
+            keys in prop::collection::vec((0u64..3, 0u64..12), 0..200),
+            gap in 1i64..4,
+            slots in 2usize..60,
+        ) {
+            let mut map = OffsetMap::new(SLOT_BYTES * slots, 60, (1, 2));
+            let place = u64::MAX / 2;
+            let records = keys.iter().zip(0..).map(|((high, low), n)| (KeyHash([place + high, *low]), Offset(n * gap)));
+            let put: Vec<_> = records.take_while(|(key, offset)| map.put(*key, *offset).is_ok()).collect();
+            let newest: Vec<bool> = put.iter().map(|(key, offset)| map.newest(*key) == Some(*offset)).collect();
+            let (bytes, keys) = (map.slots.len() * SLOT_BYTES, map.len());
+            let mut list = map.into_newest_offsets();
+            prop_assert_eq!(list.rising.len(), keys);
+            prop_assert!(list.rising.capacity() * size_of::<u64>() <= bytes);
+            for ((_, offset), newest) in put.iter().zip(newest) {
+                prop_assert_eq!(list.holds(*offset), newest);
+            }
+            prop_assert!(!list.holds(Offset(i64::MAX)));
         }
     }
 }

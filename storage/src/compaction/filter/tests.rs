@@ -1,6 +1,10 @@
 //! One batch at a time against Kafka's rules.
 
-use floodmark_proto::batch::{CompressionType, NewRecord, RecordBatch, check_stored};
+mod by_offset;
+
+use std::collections::HashMap;
+
+use floodmark_proto::batch::{CompressionType, HEADER_LEN, NewRecord, RecordBatch, check_stored};
 use floodmark_proto::ids::ProducerId;
 
 use super::*;
@@ -42,13 +46,19 @@ fn aborted(producer: i64, first: i64, last: i64) -> AbortedTransaction {
     }
 }
 
+/// All that is covered is judged by its key.
 fn facts(newest: &[(&str, i64)], covered: i64, now_ms: i64) -> FilterFacts {
     let mut map = OffsetMap::new(10_000, 100, (7, 8));
     for (key, offset) in newest {
         map.put(map.hash(key.as_bytes()), Offset(*offset)).unwrap();
     }
     FilterFacts {
-        keys: MappedKeys { map, covered: Offset(covered), unreadable_batches: 0 },
+        keys: MappedKeys {
+            map,
+            first_dirty: Offset(covered),
+            covered: Offset(covered),
+            unreadable_batches: 0,
+        },
         aborted: AbortedTransactions::default(),
         producers: LastOfProducers::default(),
         now_ms,
