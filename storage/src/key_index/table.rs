@@ -14,9 +14,14 @@ const CHUNK_MAX: u32 = 4096;
 /// No chunk comes before.
 const NONE: u32 = u32::MAX;
 
-/// Four slots, in what the processor fetches at once: their hashes, 0 where nobody ever used the slot, and behind those what each holds.
-/// They are taken from front to back, and none is given back.
-type Line = [u64; 2 * SLOTS];
+/// Four slots, in what the processor fetches at once. They are taken from front to back, and none is given back.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line {
+    /// 0 where nobody ever used the slot.
+    hashes: [u64; SLOTS],
+    held: [Packed; SLOTS],
+}
 
 /// Postings by key hash; those of a key rise.
 #[derive(Debug)]
@@ -42,7 +47,7 @@ struct At {
 
 /// What a slot holds of its key: of one record the offset and, behind it, the position and one, so that the lower half is none of the
 /// other two; of more records the number of the newest chunk, and [`IN_CHUNKS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Packed(u64);
 
 /// The slot's records were cut off.
@@ -85,6 +90,10 @@ impl Packed {
         Packed(u64::from(a) << 32 | u64::from(b))
     }
 
+    fn has_records(self) -> bool {
+        self.0 as u32 != NO_RECORD
+    }
+
     fn held(self) -> Held {
         let a = (self.0 >> 32) as u32;
         match self.0 as u32 {
@@ -100,7 +109,7 @@ impl KeyTable {
     /// and growing in the middle of an append takes its time.
     pub(super) fn new(like: Option<&KeyTable>) -> KeyTable {
         KeyTable {
-            lines: vec![[0; 2 * SLOTS]; like.map_or(LINES_MIN, |like| like.lines.len())],
+            lines: vec![Line::default(); like.map_or(LINES_MIN, |like| like.lines.len())],
             used: 0,
             keys: 0,
             chunks: Vec::new(),
@@ -129,17 +138,18 @@ impl KeyTable {
         }
         // None of their lines is in a cache. Nothing here waits for another, so the processor fetches many of them at once; the
         // inserts would wait for one after the other.
-        let fetched = entries.clone().fold(0, |all, entry| all ^ self.lines[self.home(entry.hash)][0]);
+        let fetched = entries.clone().fold(0, |all, entry| all ^ self.lines[self.home(entry.hash)].hashes[0]);
         std::hint::black_box(fetched);
         entries.for_each(|entry| self.insert(entry));
     }
 
+    #[inline]
     fn insert(&mut self, Entry { hash, posting }: Entry) {
         self.records += 1;
         let at = self.find(hash);
         let held = match self.held(at) {
             Held::Nothing => {
-                self.used += usize::from(self.lines[at.line][at.slot] == 0);
+                self.used += usize::from(self.lines[at.line].hashes[at.slot] == 0);
                 self.keys += 1;
                 Held::One(posting)
             }
@@ -187,9 +197,9 @@ impl KeyTable {
         let mask = self.lines.len() - 1;
         let mut at = self.home(hash);
         loop {
-            let line = &self.lines[at];
+            let hashes = &self.lines[at].hashes;
             // Which of the four it is cannot be foretold, so there is no branch for each.
-            let fits = |slot: usize| u32::from((line[slot] == hash) | (line[slot] == 0)) << slot;
+            let fits = |slot: usize| u32::from((hashes[slot] == hash) | (hashes[slot] == 0)) << slot;
             let fitting = fits(0) | fits(1) | fits(2) | fits(3);
             if fitting != 0 {
                 return At { line: at, slot: fitting.trailing_zeros() as usize };
@@ -199,22 +209,22 @@ impl KeyTable {
     }
 
     fn held(&self, At { line, slot }: At) -> Held {
-        Packed(self.lines[line][SLOTS + slot]).held()
+        self.lines[line].held[slot].held()
     }
 
-    fn set(&mut self, At { line, slot }: At, hash: u64, Packed(packed): Packed) {
+    fn set(&mut self, At { line, slot }: At, hash: u64, held: Packed) {
         let line = &mut self.lines[line];
-        line[slot] = hash;
-        line[SLOTS + slot] = packed;
+        line.hashes[slot] = hash;
+        line.held[slot] = held;
     }
 
     fn grow(&mut self) {
         let wanted = self.lines.len() * 2;
-        let old = std::mem::replace(&mut self.lines, vec![[0; 2 * SLOTS]; wanted]);
+        let old = std::mem::replace(&mut self.lines, vec![Line::default(); wanted]);
         for line in old {
-            for slot in 0..SLOTS {
-                if line[SLOTS + slot] as u32 != NO_RECORD {
-                    self.set(self.find(line[slot]), line[slot], Packed(line[SLOTS + slot]));
+            for (hash, held) in line.hashes.into_iter().zip(line.held) {
+                if held.has_records() {
+                    self.set(self.find(hash), hash, held);
                 }
             }
         }
@@ -270,7 +280,7 @@ impl KeyTable {
         for n in 0..self.lines.len() * SLOTS {
             let at = At { line: n / SLOTS, slot: n % SLOTS };
             while let Some(left) = self.without_last(self.held(at), end) {
-                self.set(at, self.lines[at.line][at.slot], Packed::new(left));
+                self.set(at, self.lines[at.line].hashes[at.slot], Packed::new(left));
                 self.records -= 1;
                 self.keys -= usize::from(matches!(left, Held::Nothing));
             }
@@ -309,13 +319,13 @@ impl KeyTable {
             }
             for slot in 0..SLOTS {
                 // Written in any case, and counted where it is one: nobody could foretell which.
-                let hash = line[slot];
-                let is_one = (line[SLOTS + slot] as u32 != NO_RECORD) & (hash >= first) & (hash <= last);
+                let hash = line.hashes[slot];
+                let is_one = line.held[slot].has_records() & (hash >= first) & (hash <= last);
                 room[count] = hash << 32 | (at * SLOTS + slot) as u64;
                 count += usize::from(is_one);
             }
             // Behind the last home are those whose lines were full.
-            if home + n >= last_home && line[SLOTS - 1] == 0 {
+            if home + n >= last_home && line.hashes[SLOTS - 1] == 0 {
                 break;
             }
         }
@@ -325,7 +335,7 @@ impl KeyTable {
     /// The key with a number that [`KeyTable::gather`] gave.
     pub(super) fn key(&self, number: u32) -> Key {
         let at = At { line: number as usize / SLOTS, slot: number as usize % SLOTS };
-        Key { hash: self.lines[at.line][at.slot], held: self.held(at) }
+        Key { hash: self.lines[at.line].hashes[at.slot], held: self.held(at) }
     }
 
     /// Appends the records of a key to a list.
