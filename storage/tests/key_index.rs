@@ -554,6 +554,30 @@ fn the_newest_record_decides_wherever_the_index_has_it() {
 }
 
 #[test]
+fn who_reads_while_events_come_in_misses_none_before_the_end_that_is_published() {
+    let mut store = Store::new(100_000, false);
+    let (reader, mut looks) = (store.log().reader(), 0);
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            for _ in 0..6_000 {
+                store.log().append([event(b"a", None, 1)], LEADER).unwrap();
+                while let Some(job) = store.log().key_index_job() {
+                    job.run().unwrap();
+                }
+            }
+        });
+        while !writing.is_finished() {
+            let end = reader.end();
+            if end > Offset::ZERO {
+                assert_eq!(reader.last_of_key(b"a", end).unwrap(), Some(Offset(end.0 - 1)));
+                looks += 1;
+            }
+        }
+    });
+    assert!(looks > 0);
+}
+
+#[test]
 fn a_full_disk_takes_the_index_file_and_nothing_else() {
     let mut store = Store::new(2_000, false);
     for n in 0..60 {

@@ -2,13 +2,11 @@
 //! nothing of files.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::table::KeyTable;
+use super::tail::Tail;
 use super::{BatchKeys, Direction, Entry, Posting};
-
-/// Records that are gathered before they go into the table together. Enough that the processor always has as many slots on their
-/// way as it can; few enough that a look-up, which goes through all of them, takes some tens of nanoseconds for it.
-const TAIL_MAX: usize = 128;
 
 /// What a key costs in the file at most, and each of its records: by these the segment's size is bounded.
 const FILE_BYTES_A_KEY: u64 = 24;
@@ -18,14 +16,29 @@ const FILE_BYTES_A_RECORD: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct KeyMap {
     table: KeyTable,
-    /// Records behind all of the table's, in their order.
-    tail: Vec<Entry>,
+    /// Records behind all of the table's. Made when the first one comes: an idle log should cost little.
+    tail: Option<Arc<Tail>>,
+}
+
+/// The way by which the log's writer adds to a map without its lock, for as long as the map has room before its table.
+#[derive(Debug)]
+pub(crate) struct TailWriter(Arc<Tail>);
+
+impl TailWriter {
+    /// Bytes by which the file would be larger for the records of this batch, which are in the map now. `None` where they are not: there is
+    /// no room, or the map is no more.
+    pub(crate) fn add(&self, keys: &BatchKeys, offset: u32, position: u32) -> Option<u64> {
+        // A map that was frozen or forgotten has let go of its list. All of that is the writer's doing, so it does not happen meanwhile.
+        let is_of_map = Arc::strong_count(&self.0) > 1;
+        let is_added = is_of_map && self.0.add(keys, offset, position);
+        is_added.then(|| keys.count() as u64 * (FILE_BYTES_A_KEY + FILE_BYTES_A_RECORD))
+    }
 }
 
 impl KeyMap {
     /// An empty map. `like` says how large it will be, about.
     pub(crate) fn new(like: Option<&KeyTable>) -> KeyMap {
-        KeyMap { table: KeyTable::new(like), tail: Vec::new() }
+        KeyMap { table: KeyTable::new(like), tail: None }
     }
 
     /// What the map of another segment may be made like.
@@ -33,9 +46,14 @@ impl KeyMap {
         &self.table
     }
 
+    /// For the one who adds to this map, and to no other one beside it.
+    pub(crate) fn tail_writer(&self) -> Option<TailWriter> {
+        self.tail.clone().map(TailWriter)
+    }
+
     /// Bytes that a file of this map would have, at most.
     pub(crate) fn file_bytes(&self) -> u64 {
-        let tail = self.tail.len() as u64;
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.len()) as u64;
         let (keys, records) = (self.table.used() as u64 + tail, self.table.record_count() + tail);
         keys * FILE_BYTES_A_KEY + records * FILE_BYTES_A_RECORD
     }
@@ -49,15 +67,11 @@ impl KeyMap {
 
     /// Notes a record that lies behind all that are here.
     pub(crate) fn push(&mut self, entry: Entry) {
-        if self.tail.len() >= TAIL_MAX {
-            self.fold();
+        let tail = self.tail.get_or_insert_with(|| Arc::new(Tail::new()));
+        if !tail.push(entry) {
+            fold(tail, &mut self.table);
+            tail.push(entry);
         }
-        self.tail.push(entry);
-    }
-
-    fn fold(&mut self) {
-        self.table.insert_all(&self.tail);
-        self.tail.clear();
     }
 
     /// Places of records whose key has this hash, with relative offsets in `within`: `max` of them, the first or the last.
@@ -68,7 +82,8 @@ impl KeyMap {
         max: usize,
         direction: Direction,
     ) -> Vec<Posting> {
-        let of_tail = self.tail.iter().filter(|entry| entry.hash == hash).map(|entry| entry.posting);
+        let tail = self.tail.iter().flat_map(|tail| tail.entries());
+        let of_tail = tail.filter(|entry| entry.hash == hash).map(|entry| entry.posting);
         let of_tail = of_tail.filter(|posting| within.contains(&posting.offset));
         let of_table = |max| self.table.collect(hash, within, max, direction);
         let (mut first, second) = match direction {
@@ -79,7 +94,7 @@ impl KeyMap {
             }
             Direction::Backward => {
                 let newer: Vec<Posting> = of_tail.rev().take(max).collect();
-                // Who decides on an append asks for the newest one: where that is here, no slot need be fetched.
+                // Who decides on an append asks for the newest one: where that is here, no line need be fetched.
                 let left = max - newer.len();
                 (newer, if left == 0 { Vec::new() } else { of_table(left) })
             }
@@ -90,16 +105,26 @@ impl KeyMap {
 
     /// Forgets records from the relative offset `end` on: the log was cut there.
     pub(crate) fn truncate(&mut self, end: u32) {
-        self.tail.retain(|entry| entry.posting.offset < end);
+        let kept = self.tail.as_ref().map_or(0, |tail| {
+            tail.shorten(tail.entries().take_while(|entry| entry.posting.offset < end).count());
+            tail.len()
+        });
         // Where a newer one stays, so does all of the table.
-        if self.tail.is_empty() {
+        if kept == 0 {
             self.table.truncate(end);
         }
     }
 
     /// All of it as a table, to which nothing comes any more.
     pub(crate) fn into_table(mut self) -> KeyTable {
-        self.fold();
+        if let Some(tail) = &self.tail {
+            fold(tail, &mut self.table);
+        }
         self.table
     }
+}
+
+fn fold(tail: &Tail, table: &mut KeyTable) {
+    table.insert_all(tail.entries());
+    tail.shorten(0);
 }

@@ -5,7 +5,7 @@
 //! its key; but a record of the key that is missing here would never be looked at, so nothing may be missing.
 //!
 //! - this file: hashes, and what of a batch goes into an index
-//! - `map`: the index of the segment being written, in memory; `table`: most of it
+//! - `map`: the index of the segment being written, in memory; `table`: most of it; `tail`: its newest records
 //! - `file`: the `.keyindex` of a sealed segment; `filter` says cheaply that a key is not in it; `write` makes it of a table
 //! - `whole`: such a file read from end to end, for who looks at it from outside
 
@@ -13,6 +13,7 @@ pub(crate) mod file;
 mod filter;
 pub(crate) mod map;
 pub(crate) mod table;
+mod tail;
 mod whole;
 pub(crate) mod write;
 
@@ -84,6 +85,11 @@ impl BatchKeys {
         Ok(keys)
     }
 
+    /// Records with a key.
+    pub(crate) fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
     /// What goes into the index of a segment with this base, of a batch with these keys that lies there.
     pub(crate) fn entries(
         &self,
@@ -119,7 +125,13 @@ impl BatchKeys {
         keys
     }
 
-    fn gather(&mut self, batch: &[u8], header: &BatchHeader, seed: KeySeed) -> Result<(), BatchError> {
+    /// Adds the keys of a batch to none that are here yet; those before an error are here then.
+    pub(crate) fn gather(
+        &mut self,
+        batch: &[u8],
+        header: &BatchHeader,
+        seed: KeySeed,
+    ) -> Result<(), BatchError> {
         if header.attributes.is_control() {
             return Ok(());
         }

@@ -71,27 +71,37 @@ proptest! {
         hot in any::<bool>(),
     ) {
         let (mut map, mut model, mut offset) = (KeyMap::new(None), Model::new(), 0);
+        let (mut writer, mut bytes_max) = (map.tail_writer(), 0);
         for (keys, cut, asked) in pieces {
             for (n, (key, step)) in (0..).zip(keys) {
                 // Of one key many records, of the others few: or all alike.
                 let hash = SEED.hash(&(if hot && n % 2 == 0 { 0 } else { key }).to_le_bytes());
                 offset += step;
-                map.add(&BatchKeys { first: Some((hash, 1)), ..BatchKeys::default() }, offset - 1, n);
+                let keys = BatchKeys { first: Some((hash, 1)), ..BatchKeys::default() };
+                match writer.as_ref().and_then(|writer| writer.add(&keys, offset - 1, n)) {
+                    Some(more_bytes) => bytes_max += more_bytes,
+                    None => {
+                        map.add(&keys, offset - 1, n);
+                        (bytes_max, writer) = (map.file_bytes(), map.tail_writer());
+                    }
+                }
+                prop_assert_eq!(bytes_max, map.file_bytes());
                 model.entry(hash).or_default().push(Posting { offset, position: n });
             }
             if let Some(cut) = cut {
                 let end = offset.saturating_sub(cut);
                 map.truncate(end);
                 model.values_mut().for_each(|postings| postings.retain(|p| p.offset < end));
-                offset = end;
+                (offset, bytes_max) = (end, map.file_bytes());
             }
             for (hash, within, max, direction) in asked.into_iter().map(question) {
                 let expected = expected(&model, hash, &within, max, direction);
                 prop_assert_eq!(&map.collect(hash, &within, max, direction), &expected);
             }
         }
-        let bytes_max = map.file_bytes();
         let table = map.into_table();
+        let keys = BatchKeys { first: Some((1, 0)), ..BatchKeys::default() };
+        prop_assert!(writer.is_none_or(|writer| writer.add(&keys, offset, 0).is_none()), "into a map that is no more");
         let bytes = encode(&table, SEED, &ABOUT);
         // Beside the keys there is a head, and the last block of each kind need not be full.
         prop_assert!(bytes.len() as u64 <= bytes_max * 1024 / 1000 + 4 * 1024, "{} of {bytes_max}", bytes.len());
@@ -189,6 +199,23 @@ fn a_newest_record_is_found_behind_older_ones_of_its_key() {
         }
     }
     assert!(map.collect(SEED.hash(b"nobody"), &(0..u32::MAX), 1, Direction::Backward).is_empty());
+}
+
+#[test]
+fn keys_that_find_the_end_of_the_table_full_are_in_the_file_as_well() {
+    // Lines at either end overflow: those of the last one into the first ones, and those into the ones behind.
+    for (last, first) in [(1, 0), (3, 40), (30, 0), (40, 3), (150, 150), (9, 1_000)] {
+        let at_end = (0..last).map(|n| u64::MAX - n * 3);
+        let hashes: Vec<u64> = at_end.chain((0..first).map(|n| 1 + n * 5)).collect();
+        let mut model = Model::new();
+        let entries = (0..).zip(hashes.iter().cycle()).take(hashes.len() * 2).map(|(n, hash)| {
+            let posting = Posting { offset: n, position: n };
+            model.entry(*hash).or_default().push(posting);
+            Entry { hash: *hash, posting }
+        });
+        let bytes = encoded(entries);
+        assert!(bytes == put_down_plainly(&model), "{last} and {first}");
+    }
 }
 
 #[test]

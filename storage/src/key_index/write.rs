@@ -1,11 +1,11 @@
 //! The bytes of a `.keyindex` file, from a table of the keys: what `file` reads. Must not know which files a log has.
 
 use super::file::{
-    BLOCK_BYTES, Indexed, KEYS_A_BLOCK, LINES_A_BLOCK, MAGIC, PAYLOAD_BYTES, POSTING_BYTES, POSTINGS_A_BLOCK,
-    VERSION, checksum,
+    BLOCK_BYTES, Indexed, KEY_BYTES, KEYS_A_BLOCK, LINES_A_BLOCK, MAGIC, PAYLOAD_BYTES, POSTING_BYTES,
+    POSTINGS_A_BLOCK, VERSION, checksum,
 };
 use super::filter::{LINE_BYTES, line_of, lines_for, set};
-use super::table::{Held, KeyTable, Slot};
+use super::table::{Held, KeyTable};
 use super::{KeySeed, Posting};
 
 /// What a block of keys holds on average, so that few overflow.
@@ -20,16 +20,20 @@ pub(crate) fn encode(table: &KeyTable, seed: KeySeed, indexed: &Indexed) -> Vec<
     let mut blocks = BlockWriter::new(blocks_about as usize);
     // The head is written when everything is counted.
     blocks.extend_by(1 + filter_blocks as usize);
-    for key in table.keys() {
-        set(blocks.filter_line(line_of(key.hash, lines) as usize), key.hash);
-    }
-    let mut postings = Vec::new();
-    let mut waiting = Vec::new();
-    let mut order = Vec::new();
+    let (mut room, mut waiting, mut postings) = (Vec::new(), Vec::new(), Vec::new());
     let mut key_blocks = 0;
-    let by_bucket = ByBucket::new(table, buckets);
-    for bucket in 0..buckets as usize {
-        encode_bucket(table, by_bucket.of(bucket), &mut order, &mut waiting, &mut postings);
+    // The table has its keys nearly in the order of buckets, so this goes through it once, and what a bucket needs stays at hand.
+    for bucket in 0..buckets {
+        let (first, next) = (first_of(bucket, buckets), first_of(bucket + 1, buckets));
+        let of_bucket = table.gather(first as u64, (next - 1) as u64, &mut room);
+        of_bucket.sort_unstable();
+        for of_tag in of_bucket.chunk_by(|a, b| a >> 32 == b >> 32) {
+            for key in of_tag {
+                let hash = table.key(*key as u32).hash;
+                set(blocks.filter_line(line_of(hash, lines) as usize), hash);
+            }
+            waiting.push(entry(table, of_tag, &mut postings));
+        }
         blocks.push_keys(&mut waiting);
         key_blocks += 1;
     }
@@ -42,62 +46,30 @@ pub(crate) fn encode(table: &KeyTable, seed: KeySeed, indexed: &Indexed) -> Vec<
     blocks.finish(seed, indexed, counts)
 }
 
-/// Makes the entries of a bucket's keys, in the order of their tags.
-fn encode_bucket(
-    table: &KeyTable,
-    keys: &[Slot],
-    order: &mut Vec<u64>,
-    waiting: &mut Vec<[u32; 4]>,
-    postings: &mut Vec<Posting>,
-) {
-    // Numbers are sorted faster than slots: the tag, and behind it which key it is.
-    order.clear();
-    order.extend((0u64..).zip(keys).map(|(n, key)| key.hash << 32 | n));
-    order.sort_unstable();
-    for of_tag in order.chunk_by(|a, b| a >> 32 == b >> 32) {
-        let same = of_tag.iter().map(|tagged| keys[*tagged as u32 as usize]);
-        let tag = (of_tag[0] >> 32) as u32;
-        if let ([_], Some(Held::One(only))) = (of_tag, same.clone().next().map(Slot::held)) {
-            waiting.push([tag, 1, only.offset, only.position]);
-            continue;
-        }
-        // Two keys of one tag cannot be told apart; then their records stand together, in order.
-        let first = postings.len();
-        same.for_each(|key| table.append_records(key, postings));
-        postings[first..].sort_unstable();
-        waiting.push([tag, (postings.len() - first) as u32, first as u32, 0]);
-    }
+/// The first hash of a bucket, of so many.
+fn first_of(bucket: u64, buckets: u64) -> u128 {
+    (u128::from(bucket) << 64).div_ceil(u128::from(buckets))
 }
 
-/// The keys of a table, those of a bucket together.
-struct ByBucket {
-    keys: Vec<Slot>,
-    /// Where each bucket ends.
-    ends: Vec<u32>,
-}
-
-impl ByBucket {
-    fn new(table: &KeyTable, buckets: u64) -> ByBucket {
-        let mut ends = vec![0u32; buckets as usize];
-        table.keys().for_each(|key| ends[line_of(key.hash, buckets) as usize] += 1);
-        // First where each begins; as its keys are put there, that moves on to where it ends.
-        let mut start = 0;
-        for end in &mut ends {
-            start += std::mem::replace(end, start);
+/// Makes the entry of the keys of a bucket that share a tag, nearly always one. Their records, where there are several, go to `postings`.
+fn entry(table: &KeyTable, of_tag: &[u64], postings: &mut Vec<Posting>) -> [u8; KEY_BYTES] {
+    let held = |key: &u64| table.key(*key as u32).held;
+    let (count, a, b) = match (of_tag, of_tag.first().map(held)) {
+        ([_], Some(Held::One(only))) => (1, only.offset, only.position),
+        _ => {
+            let first = postings.len();
+            of_tag.iter().for_each(|key| table.append_records(held(key), postings));
+            if of_tag.len() > 1 {
+                // Such keys cannot be told apart; then their records stand together, in order.
+                postings[first..].sort_unstable();
+            }
+            (postings.len() - first, first as u32, 0)
         }
-        let mut keys = vec![Slot::default(); start as usize];
-        for key in table.keys() {
-            let at = &mut ends[line_of(key.hash, buckets) as usize];
-            keys[*at as usize] = key;
-            *at += 1;
-        }
-        ByBucket { keys, ends }
-    }
-
-    fn of(&self, bucket: usize) -> &[Slot] {
-        let start = if bucket == 0 { 0 } else { self.ends[bucket - 1] };
-        &self.keys[start as usize..self.ends[bucket] as usize]
-    }
+    };
+    // The tag is in the upper half.
+    let tag_and_count = of_tag.first().map_or(0, |key| key >> 32 << 32) | count as u64;
+    let place = u64::from(a) << 32 | u64::from(b);
+    (u128::from(tag_and_count) << 64 | u128::from(place)).to_be_bytes()
 }
 
 /// Blocks one behind the other, the checksums of which are set last: they depend on the head's.
@@ -123,14 +95,12 @@ impl BlockWriter {
     }
 
     /// A block of the first keys of those that wait for one.
-    fn push_keys(&mut self, waiting: &mut Vec<[u32; 4]>) {
+    fn push_keys(&mut self, waiting: &mut Vec<[u8; KEY_BYTES]>) {
         let count = waiting.len().min(KEYS_A_BLOCK);
         let block = self.extend_by(1);
         block[..2].copy_from_slice(&(count as u16).to_be_bytes());
-        let fields = block[2..].as_chunks_mut::<4>().0.iter_mut();
-        for (into, field) in fields.zip(waiting.drain(..count).flatten()) {
-            *into = field.to_be_bytes();
-        }
+        block[2..2 + count * KEY_BYTES].copy_from_slice(waiting[..count].as_flattened());
+        waiting.drain(..count);
     }
 
     fn push_postings(&mut self, postings: &[Posting]) {

@@ -17,6 +17,7 @@ use crate::index::{
     AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
 };
 use crate::key_index::BatchKeys;
+use crate::key_index::map::TailWriter;
 use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::walk::HeaderWalk;
@@ -49,6 +50,8 @@ pub(super) struct Active {
     roll_after_ms: i64,
     /// What a file of the segment's keys would hold by now.
     key_bytes: u64,
+    /// Takes keys without the segment's lock, until it is full.
+    key_tail: Option<TailWriter>,
     pub(super) prewrite: Prewrite,
     /// Most of the zeros that it needs were there before it was.
     pub(super) was_spare: bool,
@@ -88,6 +91,7 @@ impl Active {
             opened_ms: now_ms,
             roll_after_ms,
             key_bytes: 0,
+            key_tail: None,
             prewrite: Prewrite::new(position),
             was_spare: false,
         }
@@ -278,11 +282,21 @@ impl Active {
     ) -> Result<(), FormatError> {
         self.index(header, self.position)?;
         if let Some(keys) = keys {
-            self.key_bytes = self.segment.add_keys(keys, header.base_offset, self.position);
+            self.add_keys(keys, header);
         }
         self.first_timestamp.get_or_insert(header.max_timestamp);
         self.position += header.size_bytes() as u64;
         Ok(())
+    }
+
+    fn add_keys(&mut self, keys: &BatchKeys, header: &BatchHeader) {
+        // A segment is rolled before either would not fit.
+        let offset = u32::try_from(header.base_offset - self.segment.base).unwrap_or(u32::MAX);
+        let position = u32::try_from(self.position).unwrap_or(u32::MAX);
+        match self.key_tail.as_ref().and_then(|tail| tail.add(keys, offset, position)) {
+            Some(more_bytes) => self.key_bytes += more_bytes,
+            None => (self.key_bytes, self.key_tail) = self.segment.add_keys(keys, offset, position),
+        }
     }
 
     fn index(&mut self, header: &BatchHeader, position: u64) -> Result<(), FormatError> {

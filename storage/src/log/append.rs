@@ -136,7 +136,8 @@ impl Log {
             }
             Err(e) => return Ok(Err(e)),
         }
-        let keys = match self.keys_of(&batch, keys, append_as) {
+        let mut hashed = BatchKeys::default();
+        let keys = match self.keys_of(&batch, keys.as_ref(), &mut hashed, append_as) {
             Ok(keys) => keys,
             Err(e) => return Ok(Err(e)),
         };
@@ -160,7 +161,7 @@ impl Log {
             self.epochs_unsaved = true;
             self.shared.epochs.store(Arc::new(self.epochs.clone()));
         }
-        if let Err(e) = self.active.accept(&header, keys.as_ref()) {
+        if let Err(e) = self.active.accept(&header, keys) {
             let path = self.active.segment.path(FileKind::Data);
             return Err(LogError::BadFile { path, source: e });
         }
@@ -178,23 +179,23 @@ impl Log {
         }))
     }
 
-    /// What of a batch goes into the key index, where there is one.
-    fn keys_of(
+    /// What of a batch goes into the key index, where there is one: what came with the batch, or is put into `hashed`, which is empty.
+    /// Moved about they would cost more than they do to make.
+    fn keys_of<'k>(
         &self,
         batch: &RecordBatch,
-        hashed: Option<BatchKeys>,
+        given: Option<&'k BatchKeys>,
+        hashed: &'k mut BatchKeys,
         append_as: AppendAs,
-    ) -> Result<Option<BatchKeys>, AppendError> {
+    ) -> Result<Option<&'k BatchKeys>, AppendError> {
         let Some(seed) = self.shared.keys.seed() else { return Ok(None) };
-        match (hashed, append_as) {
-            (Some(keys), _) => Ok(Some(keys)),
-            (None, AppendAs::Leader { .. }) => {
-                Ok(Some(BatchKeys::of(batch.as_bytes(), batch.header(), seed)?))
-            }
-            // The leader took it; a replica has no choice.
-            (None, AppendAs::Replica) => {
-                Ok(Some(BatchKeys::of_stored(batch.as_bytes(), batch.header(), seed)))
-            }
+        if given.is_some() {
+            return Ok(given);
+        }
+        match hashed.gather(batch.as_bytes(), batch.header(), seed) {
+            Err(e) if append_as != AppendAs::Replica => Err(e.into()),
+            // The leader took it; a replica has no choice, and what was gathered before the error counts.
+            _ => Ok(Some(hashed)),
         }
     }
 

@@ -1,8 +1,8 @@
 //! The key index of one segment, in its parts: what a file tells, or is to tell, of the bytes that were there when the log was opened, and
 //! what a map in memory tells of those appended since. Must know nothing of other segments.
 //!
-//! The writer adds to the map before a batch is readable, and takes its lock for that moment only; readers take it for as long as it
-//! takes to copy a few places out.
+//! The writer adds to the map before a batch is readable. It takes the lock once in some hundred records, when those go into the table;
+//! readers take it for as long as it takes to copy a few places out.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::scan::BatchScan;
 use crate::error::LogError;
 use crate::fs::{DiskFile, OpenMode, read_full_at};
 use crate::key_index::file::{Blocks, Indexed, KeyIndex, ReadCost};
-use crate::key_index::map::KeyMap;
+use crate::key_index::map::{KeyMap, TailWriter};
 use crate::key_index::table::KeyTable;
 use crate::key_index::write::encode;
 use crate::key_index::{BatchKeys, Direction, KeySeed, Posting};
@@ -108,14 +108,13 @@ impl Segment {
         }
     }
 
-    /// Adds the keys of a batch that is about to be written; says how large the index's file would be. The writer's call.
-    pub(crate) fn add_keys(&self, keys: &BatchKeys, base_offset: Offset, position: u64) -> u64 {
+    /// Adds the keys of a batch that is about to be written; says how large the index's file would be, and gives what takes the next ones
+    /// without a lock. The writer's call.
+    pub(crate) fn add_keys(&self, keys: &BatchKeys, offset: u32, position: u32) -> (u64, Option<TailWriter>) {
         let mut state = self.keys.state.lock();
-        let Map::Growing(map) = &mut state.map else { return 0 };
-        // A segment is rolled before either would not fit.
-        let offset = u32::try_from(base_offset - self.base).unwrap_or(u32::MAX);
-        map.add(keys, offset, u32::try_from(position).unwrap_or(u32::MAX));
-        map.file_bytes()
+        let Map::Growing(map) = &mut state.map else { return (0, None) };
+        map.add(keys, offset, position);
+        (map.file_bytes(), map.tail_writer())
     }
 
     /// The segment is rolled: the map grows no further. True where there is one.
