@@ -6,11 +6,13 @@
 //! - `missing`: what should lie in them and does not, before anything is opened
 //! - `places`: in which data directory each partition lies
 //! - `changes`: what has to be done, done: opened, made, removed, closed
+//! - `leaving`: partitions that are given up, until their files are gone
 //! - `complaints`: what is said of partitions that cannot be had, pure
 //! - `upkeep`: retention, compaction, flushing, memory: two threads for all partitions
 
 mod changes;
 mod complaints;
+mod leaving;
 mod missing;
 mod places;
 mod reconcile;
@@ -38,14 +40,17 @@ use crate::partition::{FullDisk, PartitionError, PartitionHandle, PartitionId};
 use crate::vital::Vitals;
 pub use changes::Closed;
 use complaints::{Complaint, Complaints, Present};
+use leaving::Leaving;
 pub use missing::missing_logs;
 use places::Places;
 use reconcile::Viewer;
 pub use upkeep::Periods;
 use upkeep::Upkeep;
 
-/// After which a partition that found no space is tried again.
+/// After which a partition that found no space is tried again, or the removal of one whose log hangs.
 const RETRY: Duration = Duration::from_secs(10);
+/// For all logs together that somebody has when an image is followed: mostly a moment. What hangs for longer is passed by.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the registry needs of the broker around it.
 #[derive(Debug)]
@@ -80,6 +85,8 @@ struct Shared {
     places: Mutex<Places>,
     /// Partitions that this broker should hold and cannot, with the reason.
     unusable: Mutex<BTreeMap<PartitionId, LogError>>,
+    /// Partitions that are given up, and whose files are not gone yet.
+    leaving: Mutex<Vec<Leaving>>,
     /// The image that the partitions are as. One at a time changes them, and this lock is what makes it so.
     image: Mutex<Arc<ClusterImage>>,
     /// The newest image, of which the partitions may not be yet. Each has heard of its leaders, before `heard_version` says so.
@@ -145,6 +152,7 @@ impl Registry {
             full_disk: Arc::default(),
             held: RwLock::default(),
             unusable: Mutex::default(),
+            leaving: Mutex::default(),
             image: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             heard: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             heard_version: watch::Sender::new(0),
@@ -172,7 +180,8 @@ impl Registry {
         )
     }
 
-    /// Returns once the partitions are as the image of this version says, or a later one.
+    /// Returns once the partitions are as the image of this version says, or a later one; but for those whose logs hang: they are as soon as
+    /// they go on, and until then answer nobody in the name of an earlier leader.
     pub async fn reconciled(&self, version: u64) {
         let mut reconciled = self.0.reconciled.subscribe();
         // The sender lives as long as this.

@@ -1,5 +1,6 @@
 //! Partitions follow images, on a simulated disk.
 //!
+//! - `hanging`: a log that somebody has who waits for a disk
 //! - `missing`: what is found out of logs that are gone, before anything is made in their place
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use floodmark_storage::fs::{Disk, OpenMode, SimDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
 
+mod hanging;
 mod missing;
 
 use super::*;
@@ -256,68 +258,6 @@ fn who_waits_for_an_image_is_told_when_its_partitions_are_open() {
         assert!((0..40).all(|n| registry.get(id, n).is_some()));
         follower.abort();
     });
-}
-
-/// A broker is let in again on the strength of an image that it has, and holds its lease then. Partitions that a disk keeps from following
-/// that image, their own or a neighbour's, must not answer under that lease in the name of a leader of the past.
-#[test]
-fn a_leader_of_the_past_answers_nobody_though_a_disk_keeps_it_from_its_duty() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let id = cluster.create("t", 1, 3);
-    let registry = open(&disk, &cluster);
-    let (sender, images) = watch::channel(Arc::clone(&cluster.0));
-    let entered = runtime.0.enter();
-    let follower = registry.spawn_follower(images);
-    drop(entered);
-    let partitions = [0, 1, 2].map(|n| registry.get(id, n).unwrap());
-    let old = partitions[2].leader_epoch();
-    runtime.block_on(append(&partitions[2]));
-    // Neither the log that hangs nor the one behind it is told of its duty.
-    let hanging = partitions[1].clone();
-    let (goes_on, held) = (std::sync::mpsc::sync_channel::<()>(1), std::sync::mpsc::sync_channel(1));
-    let holder = std::thread::spawn(move || {
-        hanging.hold_log(|| {
-            held.0.send(()).unwrap();
-            let _ = goes_on.1.recv();
-        });
-    });
-    held.1.recv().unwrap();
-    let behind = [1, 2].map(|n| &partitions[n]);
-    let waiting = behind.map(|partition| partition.committed(Offset(5), old));
-    let queued = partitions[1].append(vec![batch()], AppendOptions::CLIENT);
-    let broker = cluster.0.broker(NODE).unwrap().epoch;
-    let mut heard = registry.heard();
-    for command in [
-        Command::FenceBroker { broker: NODE, epoch: broker },
-        Command::UnfenceBroker { broker: NODE, epoch: broker },
-    ] {
-        cluster.change(command);
-        sender.send(Arc::clone(&cluster.0)).unwrap();
-        let version = cluster.0.version();
-        runtime.block_on(async { drop(heard.wait_for(|heard| *heard >= version).await.unwrap()) });
-    }
-    for (partition, waiting) in behind.into_iter().zip(waiting) {
-        assert_eq!(partition.duty().role, Role::Leader { epoch: old }, "its duty has reached it after all");
-        assert!(matches!(partition.role(), Role::NotLeader { epoch } if epoch > old));
-        let written = runtime.block_on(partition.append(vec![batch()], AppendOptions::CLIENT));
-        assert!(matches!(written, Err(PartitionError::NotLeader { .. })), "{written:?}");
-        assert!(matches!(runtime.block_on(waiting), Err(PartitionError::NotLeader { .. })));
-        let told = runtime.block_on(partition.committed(Offset(0), old));
-        assert!(matches!(told, Err(PartitionError::NotLeader { .. })), "{told:?}");
-    }
-    goes_on.0.send(()).unwrap();
-    holder.join().unwrap();
-    let told = runtime.block_on(queued);
-    assert!(
-        matches!(told, Err(PartitionError::NotLeader { .. } | PartitionError::FencedEpoch { .. })),
-        "{told:?}"
-    );
-    runtime.block_on(registry.reconciled(cluster.0.version()));
-    for partition in &partitions {
-        assert!(matches!(partition.role(), Role::Leader { epoch } if epoch > old));
-        runtime.block_on(append(partition));
-    }
-    follower.abort();
 }
 
 /// What is opened while images go on hears of them, too.
