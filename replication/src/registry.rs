@@ -3,13 +3,17 @@
 //!
 //! - this file: [`Registry`], what the operations of a broker may ask
 //! - `reconcile`: from two images to what has to be done, pure
+//! - `missing`: what should lie in them and does not, before anything is opened
 //! - `places`: in which data directory each partition lies
 //! - `changes`: what has to be done, done: opened, made, removed, closed
+//! - `leaving`: partitions that are given up, until their files are gone
 //! - `complaints`: what is said of partitions that cannot be had, pure
 //! - `upkeep`: retention, compaction, flushing, memory: two threads for all partitions
 
 mod changes;
 mod complaints;
+mod leaving;
+mod missing;
 mod places;
 mod reconcile;
 mod upkeep;
@@ -36,13 +40,17 @@ use crate::partition::{FullDisk, PartitionError, PartitionHandle, PartitionId};
 use crate::vital::Vitals;
 pub use changes::Closed;
 use complaints::{Complaint, Complaints, Present};
+use leaving::Leaving;
+pub use missing::missing_logs;
 use places::Places;
 use reconcile::Viewer;
 pub use upkeep::Periods;
 use upkeep::Upkeep;
 
-/// After which a partition that found no space is tried again.
+/// After which a partition that found no space is tried again, or the removal of one whose log hangs.
 const RETRY: Duration = Duration::from_secs(10);
+/// For all logs together that somebody has when an image is followed: mostly a moment. What hangs for longer is passed by.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the registry needs of the broker around it.
 #[derive(Debug)]
@@ -50,7 +58,7 @@ pub struct RegistryOptions {
     /// This broker.
     pub node: BrokerId,
     /// Where its logs lie; the lock of each is held as long as the registry lives.
-    pub data_dirs: Vec<DataDir>,
+    pub data_dirs: Arc<[DataDir]>,
     /// Threads that sync.
     pub disk_threads: usize,
     /// What logs have in common that no topic setting says.
@@ -70,13 +78,15 @@ pub struct Registry(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     viewer: Viewer,
-    data_dirs: Vec<DataDir>,
+    data_dirs: Arc<[DataDir]>,
     disks: DiskThreads,
     full_disk: Arc<FullDisk>,
     held: RwLock<Held>,
     places: Mutex<Places>,
     /// Partitions that this broker should hold and cannot, with the reason.
     unusable: Mutex<BTreeMap<PartitionId, LogError>>,
+    /// Partitions that are given up, and whose files are not gone yet.
+    leaving: Mutex<Vec<Leaving>>,
     /// The image that the partitions are as. One at a time changes them, and this lock is what makes it so.
     image: Mutex<Arc<ClusterImage>>,
     /// The newest image, of which the partitions may not be yet. Each has heard of its leaders, before `heard_version` says so.
@@ -85,8 +95,6 @@ struct Shared {
     /// From here on nothing is opened any more: nobody would close it.
     is_closing: AtomicBool,
     reconciled: watch::Sender<u64>,
-    /// Partitions of which no disk had a log when the registry was opened, made since or not; `None` once somebody has asked.
-    made: Mutex<Option<BTreeSet<(TopicId, u32)>>>,
     upkeep: Upkeep,
     vitals: Vitals,
 }
@@ -129,8 +137,8 @@ impl OutOfOrder {
 }
 
 impl Registry {
-    /// Opens every partition that `image` gives to this broker. Blocks until all are open; where one cannot be opened, it is told and
-    /// left out, and whoever asks for it is sent elsewhere.
+    /// Opens every partition that `image` gives to this broker, and makes what is missing ([`missing_logs`]: the cluster has to know of that
+    /// before). Blocks until all are open; where one cannot be opened, it is told and left out, and whoever asks for it is sent elsewhere.
     pub fn open(
         options: RegistryOptions,
         image: &Arc<ClusterImage>,
@@ -144,12 +152,12 @@ impl Registry {
             full_disk: Arc::default(),
             held: RwLock::default(),
             unusable: Mutex::default(),
+            leaving: Mutex::default(),
             image: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             heard: Mutex::new(Arc::new(ClusterImage::new(image.cluster_id()))),
             heard_version: watch::Sender::new(0),
             is_closing: AtomicBool::new(false),
             reconciled: watch::Sender::new(0),
-            made: Mutex::new(Some(BTreeSet::new())),
             upkeep: Upkeep::new(options.periods),
             vitals: options.vitals,
         });
@@ -172,7 +180,8 @@ impl Registry {
         )
     }
 
-    /// Returns once the partitions are as the image of this version says, or a later one.
+    /// Returns once the partitions are as the image of this version says, or a later one; but for those whose logs hang: they are as soon as
+    /// they go on, and until then answer nobody in the name of an earlier leader.
     pub async fn reconciled(&self, version: u64) {
         let mut reconciled = self.0.reconciled.subscribe();
         // The sender lives as long as this.
@@ -227,13 +236,6 @@ impl Registry {
             }
         }
         found
-    }
-
-    /// Partitions that were not on any disk until now, though the image gave them to this broker before it was opened, also where there was no
-    /// room to make them yet. Told once; what is made for later images is not told.
-    #[must_use]
-    pub fn take_made(&self) -> BTreeSet<(TopicId, u32)> {
-        self.0.made.lock().take().unwrap_or_default()
     }
 
     /// What the broker cannot be without, for whatever else of it works on partitions.

@@ -100,13 +100,17 @@ fn has_deleted(before: &ClusterImage, now: &ClusterImage) -> bool {
     changes.iter().any(|change| matches!(change, TopicDelta::Deleted(_)))
 }
 
-/// False where a partition that this broker should hold is not open.
+/// False where a partition that this broker should hold is not open, or its log hangs.
 fn follow_topic(coordinator: &Coordinator, registry: &Registry, topic: &Topic) -> bool {
     let (mut count, mut has_all) = (0, true);
     for (index, partition) in topic.partitions.iter() {
         let Ok(index) = i32::try_from(*index) else { continue };
         count += 1;
         match registry.get(topic.id, index) {
+            Some(handle) if handle.duty().role.epoch() < partition.leader_epoch => {
+                has_all = false;
+                coordinator.resign(index, partition.leader_epoch);
+            }
             Some(handle) => coordinator.follow(&handle),
             None => {
                 has_all &= registry.unusable(topic.id, index).is_none();

@@ -47,6 +47,10 @@ pub(super) struct Progress {
     pub(super) duty: ArcSwap<Duty>,
     /// The newest leader epoch that was heard of. It may be ahead of `duty`, which is changed with the log, and somebody may have that.
     heard: AtomicI32,
+    /// What is wanted of this replica and is not so yet, because somebody has the log: whoever has it sees to that before letting go.
+    wanted: Mutex<Wanted>,
+    /// Looked at whenever the log moves, so that `wanted` is not.
+    is_late: AtomicBool,
     /// Changed with the log held. Who has both takes the log first.
     pub(super) part: Mutex<Part>,
     told: Mutex<Told>,
@@ -58,6 +62,13 @@ pub(super) enum Part {
     Leads(Leader),
     Follows(Following, FollowerPosition),
     Idles,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    duty: Option<Duty>,
+    /// The log is to end as it is.
+    ends: bool,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +115,8 @@ impl Progress {
             part: Mutex::new(Part::Idles),
             duty: ArcSwap::from_pointee(duty.clone()),
             heard: AtomicI32::new(duty.role.epoch().0),
+            wanted: Mutex::default(),
+            is_late: AtomicBool::new(false),
             told: Mutex::default(),
         };
         progress.begin(log, &duty);
@@ -116,8 +129,42 @@ impl Progress {
         self.want_space(outcome);
     }
 
+    /// Has whoever has the log next do as `duty` says. Of several the last one counts, as of images that came together.
+    pub(super) fn want(&self, duty: Duty) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.duty.as_ref().is_some_and(|newer| duty.is_older_than(newer)) {
+            wanted.duty = Some(duty);
+        }
+        self.is_late.store(true, Ordering::Release);
+    }
+
+    /// Has whoever has the log next end it.
+    pub(super) fn want_end(&self) {
+        self.wanted.lock().ends = true;
+        self.is_late.store(true, Ordering::Release);
+    }
+
+    /// Whether something is wanted of this replica that it does not do yet.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late.load(Ordering::Acquire)
+    }
+
+    /// With the log: does what is wanted.
+    fn catch_up(&self, log: &mut Log) {
+        let wanted = {
+            let mut wanted = self.wanted.lock();
+            self.is_late.store(false, Ordering::Release);
+            std::mem::take(&mut *wanted)
+        };
+        if wanted.ends {
+            log.end_abruptly();
+        } else if let Some(duty) = wanted.duty {
+            self.take_up(log, duty);
+        }
+    }
+
     /// With the log: does as `duty` says from then on. One that was overtaken by the present one is passed over.
-    pub(super) fn take_up(&self, log: &mut Log, duty: Duty) {
+    fn take_up(&self, log: &mut Log, duty: Duty) {
         let present = self.duty.load_full();
         if duty.is_older_than(&present) {
             return;
@@ -233,6 +280,9 @@ impl Progress {
 
     /// With the log, after it moved: the high watermark follows. Says true where a sync should.
     pub(super) fn on_moved(&self, log: &mut Log) -> bool {
+        if self.is_late() {
+            self.catch_up(log);
+        }
         let duty = self.duty.load();
         let own = LeaderLog { end: self.reader.end(), durable: self.reader.durable() };
         let sync = duty.settings.sync;

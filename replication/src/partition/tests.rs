@@ -142,7 +142,8 @@ fn an_append_for_another_leader_or_too_few_replicas_is_refused() {
     assert!(matches!(append(6), Err(PartitionError::UnknownEpoch { .. })));
     append(5).unwrap();
     let two = TopicSettings { min_insync_replicas: 2, ..settings(SyncPolicy::Ack) };
-    partition.take_up(Duty { settings: Arc::new(two), ..leader(5, SyncPolicy::Ack) });
+    partition
+        .take_up(Duty { settings: Arc::new(two), ..leader(5, SyncPolicy::Ack) }, Duration::from_secs(60));
     assert!(matches!(append(5), Err(PartitionError::NotEnoughReplicas { in_sync: 1, min: 2 })));
     let alone = AppendOptions { needs_min_isr: false, ..AppendOptions::CLIENT };
     let appended = now(partition.append(vec![batch("b")], alone)).unwrap();
@@ -158,15 +159,15 @@ fn who_waits_learns_that_leadership_was_lost() {
     let registration = partition.on_progress(Arc::clone(&notify));
     let waiting = partition.committed(Offset(1), LeaderEpoch(5));
     let role = Role::NotLeader { epoch: LeaderEpoch(6) };
-    partition.take_up(Duty { role, ..leader(5, SyncPolicy::Ack) });
+    partition.take_up(Duty { role, ..leader(5, SyncPolicy::Ack) }, Duration::from_secs(60));
     assert!(matches!(now(waiting), Err(PartitionError::NotLeader { epoch: LeaderEpoch(6) })));
     now(notify.notified());
     let late = now(partition.append(vec![batch("late")], AppendOptions::CLIENT));
     assert!(matches!(late, Err(PartitionError::NotLeader { .. })));
-    partition.take_up(leader(5, SyncPolicy::Ack));
+    partition.take_up(leader(5, SyncPolicy::Ack), Duration::from_secs(60));
     assert_eq!(partition.leader_epoch(), LeaderEpoch(6), "an older duty comes too late");
     drop(registration);
-    partition.take_up(leader(7, SyncPolicy::Ack));
+    partition.take_up(leader(7, SyncPolicy::Ack), Duration::from_secs(60));
     let told = now(async { tokio::time::timeout(Duration::from_millis(10), notify.notified()).await });
     assert!(told.is_err(), "who is no longer registered is told no more");
 }
@@ -193,7 +194,7 @@ fn what_was_let_in_before_a_later_leader_was_known_of_is_not_acknowledged() {
     assert_eq!((partition.log_end(), partition.leader_epoch()), (Offset(1), LeaderEpoch(6)));
     partition.hear_of_leader(LeaderEpoch(4));
     assert_eq!(partition.leader_epoch(), LeaderEpoch(6), "what was heard is not taken back");
-    partition.take_up(leader(6, SyncPolicy::Ack));
+    partition.take_up(leader(6, SyncPolicy::Ack), Duration::from_secs(60));
     now(partition.append(vec![batch("b")], AppendOptions::CLIENT)).unwrap();
 }
 
@@ -202,7 +203,7 @@ fn what_was_let_in_before_a_later_leader_was_known_of_is_not_acknowledged() {
 fn who_waits_for_one_leadership_is_not_answered_by_the_next_on_the_same_broker() {
     let partition = open(&SimDisk::new(), leader(5, SyncPolicy::Ack));
     let waiting = partition.committed(Offset(1), LeaderEpoch(5));
-    partition.take_up(leader(7, SyncPolicy::Ack));
+    partition.take_up(leader(7, SyncPolicy::Ack), Duration::from_secs(60));
     now(partition.append(vec![batch("other")], AppendOptions::CLIENT)).unwrap();
     assert!(matches!(now(waiting), Err(PartitionError::NotLeader { epoch: LeaderEpoch(7) })));
     assert!(matches!(
@@ -219,7 +220,10 @@ fn a_leader_that_takes_its_leave_takes_nothing_more_from_clients() {
     let taken = now(partition.append(vec![batch("a")], AppendOptions::CLIENT)).unwrap();
     now(partition.committed(taken.end, taken.epoch)).unwrap();
     let both: Arc<[BrokerId]> = Arc::new([BrokerId(1), BrokerId(2)]);
-    partition.take_up(Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty });
+    partition.take_up(
+        Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty },
+        Duration::from_secs(60),
+    );
     now(partition.append(vec![batch("b")], AppendOptions::CLIENT)).unwrap();
     assert!(partition.take_leave());
     let late = now(partition.append(vec![batch("c")], AppendOptions::CLIENT));
@@ -233,9 +237,9 @@ fn ends_of_epochs_are_told_also_of_leaders_that_appended_nothing() {
     let partition = open(&SimDisk::new(), leader(3, SyncPolicy::None));
     let append = || now(partition.append(vec![batch("a")], AppendOptions::CLIENT)).unwrap();
     append();
-    partition.take_up(leader(5, SyncPolicy::None));
+    partition.take_up(leader(5, SyncPolicy::None), Duration::from_secs(60));
     append();
-    partition.take_up(leader(8, SyncPolicy::None));
+    partition.take_up(leader(8, SyncPolicy::None), Duration::from_secs(60));
     for (requested, expected) in [
         (-1, None),
         (2, Some((2, 0))),
@@ -331,7 +335,7 @@ fn acknowledged_records_outlive_failed_syncs_and_power_cuts_and_are_seen_in_one_
         let acknowledged = acknowledged.into_inner();
         let high_watermark = partition.high_watermark();
         assert!(acknowledged.iter().all(|offset| *offset < high_watermark), "seed {seed}");
-        partition.abandon();
+        partition.abandon(Duration::from_secs(60));
         let after = open(&disk.image().power_cut(seed), leader(1, SyncPolicy::Ack));
         let kept = seen(&after);
         assert!(kept.len() >= before.len(), "seed {seed}: what consumers saw is gone");

@@ -1,6 +1,8 @@
 //! What keeps a partition in order beside reading and writing: its duty, retention, compaction, memory, its end. Every call may
 //! wait for the disk, so none of them belongs on a thread that runs tasks.
 
+use std::time::Duration;
+
 use floodmark_storage::LogError;
 use floodmark_storage::compaction::choose::CompactWhen;
 use floodmark_storage::log::{CompactionControl, CompactionReport, Log};
@@ -9,10 +11,23 @@ use floodmark_storage::retention::DeletionReason;
 use super::{Duty, PartitionError, PartitionHandle, RetentionDue};
 
 impl PartitionHandle {
-    /// Does as `duty` says from now on. One that was overtaken by the present one is passed over. Whoever waits for what an earlier
-    /// leadership here appended is told that it has ended.
-    pub fn take_up(&self, duty: Duty) {
-        self.0.log.with_log(|log| self.0.progress.take_up(log, duty));
+    /// Does as `duty` says from now on; says whether it does so already. It takes the log, which somebody may have who waits for a disk: after
+    /// `patience` it is left to that one, before the log is let go. One that was overtaken by the present one is passed over. Whoever waits
+    /// for what an earlier leadership here appended is told that it has ended.
+    pub fn take_up(&self, duty: Duty, patience: Duration) -> bool {
+        self.0.progress.want(duty);
+        self.settle(patience)
+    }
+
+    /// Waits until this replica is and does what is wanted of it, for so long at most; says whether it is so.
+    pub fn settle(&self, patience: Duration) -> bool {
+        self.0.log.look_within(patience)
+    }
+
+    /// Whether somebody who has the log keeps this replica from being what is wanted of it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.0.progress.is_late()
     }
 
     /// Removes what is too old or too much; says why each segment went.
@@ -65,8 +80,10 @@ impl PartitionHandle {
         }
     }
 
-    /// Ends the log as it is, because its files are to be removed.
-    pub fn abandon(&self) {
-        self.0.log.abandon();
+    /// Ends the log as it is, because its files are to be removed; as [`PartitionHandle::take_up`], which it overtakes. Says whether it has
+    /// ended: whoever has it until then may write.
+    pub fn abandon(&self, patience: Duration) -> bool {
+        self.0.progress.want_end();
+        self.settle(patience)
     }
 }

@@ -14,7 +14,7 @@ use floodmark_storage::clock::Stopwatch;
 use floodmark_storage::data_dir::PartitionName;
 use parking_lot::Mutex;
 
-use super::{HeldTopic, Shared, UnusablePartition};
+use super::{HeldTopic, PATIENCE, Shared, UnusablePartition};
 use crate::cluster::delta::TopicDelta;
 use crate::cluster::{ClusterDelta, ClusterImage};
 use crate::partition::{Duty, PartitionHandle, PartitionId};
@@ -71,14 +71,20 @@ impl Shared {
         let mut hold: BTreeMap<_, _> = self.take_what_to_retry(image).into_iter().collect();
         hold.extend(plan.hold);
         let (held, missing): (Vec<_>, Vec<_>) = hold.into_iter().partition(|(id, _)| self.find(id).is_some());
+        let mut waiting = Vec::new();
         for (id, duty) in held {
             if let Some(topic) = self.held.write().0.get_mut(&id.topic_id) {
                 topic.settings = Arc::clone(&duty.settings);
             }
-            if let Some(partition) = self.find(&id) {
-                partition.take_up(duty);
+            let Some(partition) = self.find(&id) else { continue };
+            // What hangs since an earlier image was waited for then.
+            let was_late = partition.is_late();
+            if !partition.take_up(duty, Duration::ZERO) && !was_late {
+                waiting.push(partition);
             }
         }
+        wait_for(&waiting);
+        self.finish_leaving();
         let unusable = self.open_all(&missing);
         *present = Arc::clone(image);
         self.reconciled.send_replace(image.version());
@@ -103,7 +109,7 @@ impl Shared {
     }
 
     pub(super) fn has_to_retry(&self) -> bool {
-        self.unusable.lock().values().any(is_worth_another_try)
+        self.is_anything_leaving() || self.unusable.lock().values().any(is_worth_another_try)
     }
 
     fn open_all(&self, missing: &[(PartitionId, Duty)]) -> Vec<UnusablePartition> {
@@ -138,8 +144,14 @@ impl Shared {
     /// Opens a partition, or makes it; says whether there was nothing to recover.
     fn open(&self, id: &PartitionId, duty: &Duty) -> Result<bool, LogError> {
         let name = name_of(id)?;
-        if self.places.lock().of(&name).is_empty() {
-            self.note_made(id);
+        if self.is_name_taken(id) {
+            let path = PathBuf::from(name.to_string());
+            let source = Arc::new(std::io::ErrorKind::ResourceBusy.into());
+            return Err(LogError::Io {
+                action: "make, until the deleted one of its name has ended,",
+                path,
+                source,
+            });
         }
         let at = self.place_of(&name, id.topic_id)?;
         let config = duty.settings.log.clone();
@@ -162,9 +174,6 @@ impl Shared {
             );
         }
         self.unusable.lock().remove(id);
-        if report.was_new {
-            self.note_made(id);
-        }
         let partition = PartitionHandle::beside_others(
             id.clone(),
             log,
@@ -185,12 +194,6 @@ impl Shared {
         topic.partitions.insert(id.index, partition);
         drop((held, heard));
         Ok(report.was_clean || report.was_new)
-    }
-
-    fn note_made(&self, id: &PartitionId) {
-        if let (Some(made), Ok(index)) = (&mut *self.made.lock(), u32::try_from(id.index)) {
-            made.insert((id.topic_id, index));
-        }
     }
 
     /// The data directory where a partition lies, or from now on shall lie. What else has its name is taken out of the way.
@@ -221,44 +224,6 @@ impl Shared {
         }
     }
 
-    /// Gives a partition up, with its records. First nobody finds it any more, then its files go.
-    fn release(&self, id: &PartitionId) {
-        self.unusable.lock().remove(id);
-        let partition = {
-            let mut held = self.held.write();
-            let partition = held.0.get_mut(&id.topic_id).and_then(|topic| topic.partitions.remove(&id.index));
-            if held.0.get(&id.topic_id).is_some_and(|topic| topic.partitions.is_empty()) {
-                held.0.remove(&id.topic_id);
-            }
-            partition
-        };
-        if let Some(partition) = partition {
-            partition.abandon();
-            // From here on no pass can begin; one under way must not write where another topic's files may be soon.
-            self.upkeep.end_compaction_of(id);
-        }
-        self.remove_files(id);
-    }
-
-    fn remove_files(&self, id: &PartitionId) {
-        if let Err(reason) = self.try_remove_files(id) {
-            tracing::error!(partition = %id, error = %reason, "the files of a deleted partition are still there");
-        }
-    }
-
-    fn try_remove_files(&self, id: &PartitionId) -> Result<(), LogError> {
-        let name = name_of(id)?;
-        let named = self.places.lock().of(&name);
-        for at in named {
-            // One that does not say whose it is is empty.
-            if self.data_dirs[at].topic_of(&name)?.is_none_or(|held| held == id.topic_id) {
-                self.data_dirs[at].remove_partition(&name)?;
-                self.places.lock().forget(&name, at);
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn strays(&self) -> Vec<PathBuf> {
         let image = Arc::clone(&self.image.lock());
         let is_known = |name: &PartitionName| {
@@ -270,7 +235,8 @@ impl Shared {
     /// Closes all logs, each cleanly where `timeout` has not passed yet. What a disk holds up longer is not waited for.
     pub(super) fn close(&self, timeout: Duration) -> Closed {
         let begun = Stopwatch::start();
-        self.upkeep.stop(timeout);
+        // Its threads may be at a log that hangs; the others are to be closed yet.
+        self.upkeep.stop(timeout / 2);
         self.is_closing.store(true, Ordering::Relaxed);
         // What is being opened now is among those that are closed.
         drop(self.image.try_lock_for(timeout.saturating_sub(begun.elapsed())));
@@ -304,10 +270,24 @@ impl Shared {
     }
 }
 
+/// Waits for whoever has the logs of these, but passes by those that hang: one must not keep the others from leading or following. They are
+/// what they are to be as soon as they go on.
+fn wait_for(partitions: &[PartitionHandle]) {
+    let begun = Stopwatch::start();
+    let hangs = |partition: &&PartitionHandle| !partition.settle(PATIENCE.saturating_sub(begun.elapsed()));
+    let hanging: Vec<_> = partitions.iter().filter(hangs).collect();
+    if let Some(first) = hanging.first() {
+        let count = hanging.len();
+        tracing::warn!(count, partition = %first.id(), "logs hang, this one among them; their replicas lead or follow as they are to when they go on");
+    }
+}
+
 /// True for what may go better without anybody repairing anything.
 fn is_worth_another_try(reason: &LogError) -> bool {
     match reason {
-        LogError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+        LogError::Io { source, .. } => {
+            matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::ResourceBusy)
+        }
         other => other.is_retryable(),
     }
 }
@@ -317,7 +297,7 @@ fn leader_epoch_in(image: &ClusterImage, id: &PartitionId) -> Option<LeaderEpoch
     Some(image.topic_by_id(id.topic_id)?.partition(index)?.leader_epoch)
 }
 
-fn name_of(id: &PartitionId) -> Result<PartitionName, LogError> {
+pub(super) fn name_of(id: &PartitionId) -> Result<PartitionName, LogError> {
     let index = u32::try_from(id.index).map_err(|_| format!("partition {} is negative", id.index));
     index
         .and_then(|index| PartitionName::new(&id.topic, index))
@@ -325,7 +305,7 @@ fn name_of(id: &PartitionId) -> Result<PartitionName, LogError> {
 }
 
 /// Runs `work` on every item, on a few threads that end with the call.
-fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+pub(super) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let run = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -1,4 +1,7 @@
 //! Partitions follow images, on a simulated disk.
+//!
+//! - `hanging`: a log that somebody has who waits for a disk
+//! - `missing`: what is found out of logs that are gone, before anything is made in their place
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +13,9 @@ use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::fs::{Disk, OpenMode, SimDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
+
+mod hanging;
+mod missing;
 
 use super::*;
 use crate::cluster::command::{ConfigChange, ConfigResource, ExpectedValue};
@@ -79,17 +85,20 @@ fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartiti
     open_with(disk, cluster, OFTEN)
 }
 
-fn open_with(disk: &SimDisk, cluster: &Cluster, periods: Periods) -> (Registry, Vec<UnusablePartition>) {
+fn data_dirs(disk: &SimDisk) -> Arc<[DataDir]> {
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::manual(1_000),
         random: Random::seeded(3),
         tail_budget: TailBudget::new(1 << 20),
     };
-    let data_dirs = ["a", "b"].map(|dir| open_once_free(&context, dir));
+    ["a", "b"].map(|dir| open_once_free(&context, dir)).into()
+}
+
+fn open_with(disk: &SimDisk, cluster: &Cluster, periods: Periods) -> (Registry, Vec<UnusablePartition>) {
     let options = RegistryOptions {
         node: NODE,
-        data_dirs: data_dirs.into(),
+        data_dirs: data_dirs(disk),
         disk_threads: 2,
         log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
         file_settings: Settings::new(),
@@ -251,68 +260,6 @@ fn who_waits_for_an_image_is_told_when_its_partitions_are_open() {
     });
 }
 
-/// A broker is let in again on the strength of an image that it has, and holds its lease then. Partitions that a disk keeps from following
-/// that image, their own or a neighbour's, must not answer under that lease in the name of a leader of the past.
-#[test]
-fn a_leader_of_the_past_answers_nobody_though_a_disk_keeps_it_from_its_duty() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let id = cluster.create("t", 1, 3);
-    let registry = open(&disk, &cluster);
-    let (sender, images) = watch::channel(Arc::clone(&cluster.0));
-    let entered = runtime.0.enter();
-    let follower = registry.spawn_follower(images);
-    drop(entered);
-    let partitions = [0, 1, 2].map(|n| registry.get(id, n).unwrap());
-    let old = partitions[2].leader_epoch();
-    runtime.block_on(append(&partitions[2]));
-    // Neither the log that hangs nor the one behind it is told of its duty.
-    let hanging = partitions[1].clone();
-    let (goes_on, held) = (std::sync::mpsc::sync_channel::<()>(1), std::sync::mpsc::sync_channel(1));
-    let holder = std::thread::spawn(move || {
-        hanging.hold_log(|| {
-            held.0.send(()).unwrap();
-            let _ = goes_on.1.recv();
-        });
-    });
-    held.1.recv().unwrap();
-    let behind = [1, 2].map(|n| &partitions[n]);
-    let waiting = behind.map(|partition| partition.committed(Offset(5), old));
-    let queued = partitions[1].append(vec![batch()], AppendOptions::CLIENT);
-    let broker = cluster.0.broker(NODE).unwrap().epoch;
-    let mut heard = registry.heard();
-    for command in [
-        Command::FenceBroker { broker: NODE, epoch: broker },
-        Command::UnfenceBroker { broker: NODE, epoch: broker },
-    ] {
-        cluster.change(command);
-        sender.send(Arc::clone(&cluster.0)).unwrap();
-        let version = cluster.0.version();
-        runtime.block_on(async { drop(heard.wait_for(|heard| *heard >= version).await.unwrap()) });
-    }
-    for (partition, waiting) in behind.into_iter().zip(waiting) {
-        assert_eq!(partition.duty().role, Role::Leader { epoch: old }, "its duty has reached it after all");
-        assert!(matches!(partition.role(), Role::NotLeader { epoch } if epoch > old));
-        let written = runtime.block_on(partition.append(vec![batch()], AppendOptions::CLIENT));
-        assert!(matches!(written, Err(PartitionError::NotLeader { .. })), "{written:?}");
-        assert!(matches!(runtime.block_on(waiting), Err(PartitionError::NotLeader { .. })));
-        let told = runtime.block_on(partition.committed(Offset(0), old));
-        assert!(matches!(told, Err(PartitionError::NotLeader { .. })), "{told:?}");
-    }
-    goes_on.0.send(()).unwrap();
-    holder.join().unwrap();
-    let told = runtime.block_on(queued);
-    assert!(
-        matches!(told, Err(PartitionError::NotLeader { .. } | PartitionError::FencedEpoch { .. })),
-        "{told:?}"
-    );
-    runtime.block_on(registry.reconciled(cluster.0.version()));
-    for partition in &partitions {
-        assert!(matches!(partition.role(), Role::Leader { epoch } if epoch > old));
-        runtime.block_on(append(partition));
-    }
-    follower.abort();
-}
-
 /// What is opened while images go on hears of them, too.
 #[test]
 fn a_partition_that_is_opened_late_knows_of_leaders_since() {
@@ -412,50 +359,6 @@ fn appends_that_find_no_space_are_noted_until_one_finds_some() {
     disk.limit_capacity(u64::MAX);
     runtime.block_on(append(&partition));
     assert!(!registry.0.full_disk.is_known());
-}
-
-/// Were it told only of logs that could be made, one that is made once there is room would pass for all that there ever was.
-#[test]
-fn a_log_that_is_missing_at_the_start_is_told_also_where_there_is_no_room_for_another() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let (kept, gone) = (cluster.create("kept", 1, 1), cluster.create("gone", 2, 1));
-    let registry = open(&disk, &cluster);
-    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
-    assert_eq!(registry.take_made(), [(kept, 0), (gone, 0)].into());
-    registry.close(PATIENCE);
-    drop(registry);
-    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
-        for entry in disk.list(dir).unwrap_or_default() {
-            disk.remove_file(&dir.join(entry.name)).unwrap();
-        }
-        let _ = disk.remove_dir(dir);
-    }
-    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64);
-    let (registry, unusable) = open_all(&disk, &cluster);
-    assert_eq!(unusable.len(), 1, "{unusable:?}");
-    assert_eq!(registry.take_made(), [(gone, 0)].into());
-    disk.limit_capacity(u64::MAX);
-    assert!(registry.0.follow(&cluster.0).is_empty());
-    assert!(registry.get(gone, 0).is_some());
-}
-
-/// Its directory alone says nothing of what was in it.
-#[test]
-fn a_log_whose_files_are_missing_is_told_though_its_directory_is_there() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let gone = cluster.create("gone", 1, 1);
-    let registry = open(&disk, &cluster);
-    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
-    registry.close(Duration::from_secs(20));
-    drop(registry);
-    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
-        for entry in disk.list(dir).unwrap_or_default() {
-            disk.remove_file(&dir.join(entry.name)).unwrap();
-        }
-    }
-    let registry = open(&disk, &cluster);
-    assert_eq!(registry.take_made(), [(gone, 0)].into());
-    assert_eq!(registry.get(gone, 0).unwrap().log_end(), Offset(0));
 }
 
 #[test]

@@ -111,13 +111,18 @@ impl Upkeep {
         }
     }
 
-    /// Returns once no pass is under way in this partition.
-    pub(super) fn end_compaction_of(&self, id: &PartitionId) {
+    /// Ends the pass under way in this partition; says whether there is none any more, which is waited for so long at most.
+    pub(super) fn end_compaction_of(&self, id: &PartitionId, patience: Duration) -> bool {
+        let begun = Stopwatch::start();
         let mut of = self.pass.of.lock();
         while let Some((_, control)) = of.as_ref().filter(|(held, _)| held == id) {
             control.cancel();
-            self.pass.ended.wait(&mut of);
+            let left = patience.saturating_sub(begun.elapsed());
+            if self.pass.ended.wait_for(&mut of, left).timed_out() && left.is_zero() {
+                return false;
+            }
         }
+        true
     }
 }
 

@@ -32,7 +32,7 @@ const STEPS: u64 = 1_000_000;
 const STEPS_TO_SHOW: u64 = 6_000_000;
 
 /// Without these a run shows nothing of what the rules are for.
-const HAS_TO_HAPPEN: [&str; 9] = [
+const HAS_TO_HAPPEN: [&str; 10] = [
     "a log was cut",
     "a log began again",
     "unsynced records were lost",
@@ -40,6 +40,7 @@ const HAS_TO_HAPPEN: [&str; 9] = [
     "the in-sync set shrank",
     "a move was finished",
     "a disk was lost",
+    "a start without its log was cut short",
     "a retry was found in the log",
     "a slow message arrived",
 ];
@@ -174,6 +175,11 @@ fn r7_joining_below_the_start_of_the_epoch_shows() {
 #[test]
 fn r9_joining_in_the_name_of_another_start_shows() {
     shows("R9", 2446, Guards { joins_by_registration: false, ..Guards::ALL });
+}
+
+#[test]
+fn r10_making_a_log_before_its_loss_is_told_shows() {
+    shows("lost logs", 1396, Guards { tells_before_making: false, ..Guards::ALL });
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) chance: SplitMix,
+    /// Where starts that find no log end early. By itself, so that histories without such a start stay what they were.
+    pub(crate) cut_starts: SplitMix,
+    /// All faults have ended.
+    pub(crate) is_healing: bool,
     pub(crate) guards: Guards,
     pub(crate) now_ms: u64,
     pub(crate) image: Arc<ClusterImage>,
@@ -142,6 +146,8 @@ impl World {
             one_slow_of: [3, 12][chance.below(2) as usize],
             lag_ms: [800, 2_000, 6_000][chance.below(3) as usize],
             chance,
+            cut_starts: SplitMix::new(!seed),
+            is_healing: false,
             guards,
             now_ms: 0,
             nodes: (0..count).map(node).collect(),
@@ -580,6 +586,13 @@ impl World {
         }
         self.incarnations += 1;
         let broker = self.nodes[n].id;
+        let is_missing = self.nodes[n].replica.is_none() && self.counts_as_holding(broker);
+        if is_missing && self.guards.tells_before_making {
+            self.tell_lost(n);
+            if self.is_cut_short(n) {
+                return;
+            }
+        }
         let register = Command::RegisterBroker {
             broker,
             incarnation: uuid::Uuid::from_u128(self.incarnations),
@@ -592,7 +605,9 @@ impl World {
             self.truth.wrong = Some(format!("broker {broker} cannot register"));
             return;
         };
-        let has_log = self.nodes[n].replica.is_some();
+        if is_missing && self.is_cut_short(n) {
+            return;
+        }
         let node = &mut self.nodes[n];
         (node.is_up, node.broker_epoch) = (true, epoch);
         if self.image.topic_by_id(TOPIC.id()).is_some() && !self.state().isr.contains(&broker) {
@@ -602,16 +617,50 @@ impl World {
         node.opened += 1;
         node.incarnation = self.incarnations;
         self.observe(n, true);
-        let should_have = self.image.topic_by_id(TOPIC.id()).is_some() && self.state().isr.contains(&broker);
-        if should_have && !has_log {
-            let partitions = vec![(TOPIC.id(), 0)];
-            let _ = self.command(&Command::LoseReplicas { broker, epoch, partitions });
+        if is_missing && self.is_cut_short(n) {
+            return;
+        }
+        if is_missing && !self.guards.tells_before_making {
+            self.tell_lost(n);
+        }
+        if self.counts_as_holding(broker) && !self.state().is_lost {
+            // Whatever it had to say is said.
+            self.nodes[n].has_lost = false;
         }
         if self.image.topic_by_id(TOPIC.id()).is_none() {
             let _ = self.command(&Command::UnfenceBroker { broker, epoch });
         }
         self.truth.touched.push(n);
         self.note(Event::Started { by: n });
+    }
+
+    /// Whether everybody takes this broker for one that has all that was acknowledged.
+    fn counts_as_holding(&self, broker: BrokerId) -> bool {
+        self.image.topic_by_id(TOPIC.id()).is_some() && self.state().isr.contains(&broker)
+    }
+
+    /// A broker says under its last registration that it has lost its log.
+    fn tell_lost(&mut self, n: usize) {
+        let broker = self.nodes[n].id;
+        let Some(epoch) = self.image.broker(broker).map(|registered| registered.epoch) else { return };
+        let _ = self.command(&Command::FenceBroker { broker, epoch });
+        let partitions = vec![(TOPIC.id(), 0)];
+        let _ = self.command(&Command::LoseReplicas { broker, epoch, partitions });
+    }
+
+    /// The process of a broker that starts is killed now and then. What it has made by then is there at its next start.
+    fn is_cut_short(&mut self, n: usize) -> bool {
+        if self.is_healing || self.cut_starts.below(3) > 0 {
+            return false;
+        }
+        let node = &mut self.nodes[n];
+        node.is_up = false;
+        node.replica = node.replica.take().map(|replica| Replica::new(replica.log, replica.state));
+        let end = node.replica.as_ref().map_or(-1, |replica| replica.log.end());
+        self.happened("a start without its log was cut short");
+        self.truth.touched.push(n);
+        self.note(Event::PowerCut { of: n, end });
+        true
     }
 
     /// A disk is lost, of a broker that is down: of the replicas in sync never half or more.

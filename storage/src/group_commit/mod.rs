@@ -15,6 +15,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use floodmark_proto::batch::RecordBatch;
 use floodmark_proto::ids::Offset;
@@ -104,16 +105,7 @@ impl GroupCommit {
 
     /// Runs `f` on the log, alone. Waits for whoever has it, who may be waiting for the disk.
     pub fn with_log<R>(&self, f: impl FnOnce(&mut Log) -> R) -> R {
-        let (result, wants_sync) = {
-            let mut log = self.0.hold();
-            let result = f(&mut log);
-            (result, (self.0.owner.on_moved)(&mut log))
-        };
-        self.0.moved(wants_sync);
-        self.0.answer_waiters();
-        // Requests that came meanwhile found the log taken and rely on its holder.
-        self.0.serve();
-        result
+        self.0.run_on(self.0.hold(), f)
     }
 
     /// Fixes the order of `batches` and has them written: at once, by this thread, where the log is free, else by whoever has
@@ -171,14 +163,8 @@ impl GroupCommit {
 
     /// [`GroupCommit::with_log`] where nobody has the log at this moment and nobody waits for it; gives `f` back otherwise.
     pub fn try_with_log<R, F: FnOnce(&mut Log) -> R>(&self, f: F) -> Result<R, F> {
-        let Some(mut log) = self.0.try_hold() else { return Err(f) };
-        let result = f(&mut log);
-        let wants_sync = (self.0.owner.on_moved)(&mut log);
-        drop(log);
-        self.0.moved(wants_sync);
-        self.0.answer_waiters();
-        self.0.serve();
-        Ok(result)
+        let Some(log) = self.0.try_hold() else { return Err(f) };
+        Ok(self.0.run_on(log, f))
     }
 
     /// Has the owner's `on_moved` called at once, also beside a sync, where nobody has the log at this moment; else as
@@ -187,6 +173,18 @@ impl GroupCommit {
         if self.try_with_log(|_| ()).is_err() {
             self.nudge();
         }
+    }
+
+    /// [`GroupCommit::look`] by a thread that may wait, for so long at most. Says whether it was done by this one; else whoever has the log does
+    /// it before letting go, or behind that.
+    pub fn look_within(&self, patience: Duration) -> bool {
+        let log = self.0.log.try_lock_for(patience).map(Held);
+        let has_it = log.is_some();
+        match log {
+            Some(log) => self.0.run_on(log, |_| ()),
+            None => self.nudge(),
+        }
+        has_it
     }
 
     /// Has the owner's `on_moved` called soon, by whoever has the log or comes to have it. Does not wait.
@@ -245,6 +243,17 @@ impl Shared {
 
     fn try_hold(&self) -> Option<Held<'_>> {
         self.log.try_lock().map(Held)
+    }
+
+    fn run_on<R>(self: &Arc<Self>, mut log: Held<'_>, f: impl FnOnce(&mut Log) -> R) -> R {
+        let result = f(&mut log);
+        let wants_sync = (self.owner.on_moved)(&mut log);
+        drop(log);
+        self.moved(wants_sync);
+        self.answer_waiters();
+        // Requests that came meanwhile found the log taken and rely on its holder.
+        self.serve();
+        result
     }
 
     /// Batches with their keys, where the log has an index of them: hashed before anybody has to wait for it.

@@ -262,7 +262,7 @@ impl Log {
     }
 
     /// Ends the log as it is. Nothing is written any more, also no zeros.
-    pub(crate) fn end_abruptly(&mut self) {
+    pub fn end_abruptly(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
         self.active.sleep();
         self.spare.stop();

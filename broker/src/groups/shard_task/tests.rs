@@ -273,7 +273,7 @@ fn with_too_few_replicas_for_new_commits_the_old_ones_are_told() {
         let duty = Duty::clone(&partition.duty());
         let settings_of_topic =
             TopicSettings { min_insync_replicas: 2, ..TopicSettings::clone(&duty.settings) };
-        partition.take_up(Duty { settings: Arc::new(settings_of_topic), ..duty });
+        partition.take_up(Duty { settings: Arc::new(settings_of_topic), ..duty }, Duration::from_secs(60));
         let broker = start_on(&disk, partition, clock, settings());
         broker.ready().await;
         assert_eq!(broker.fetch("g"), Ok(Some(7)));
@@ -299,7 +299,10 @@ fn whoever_commits_or_deletes_into_a_log_that_does_not_answer_is_told_in_time_to
         // In sync, and never heard of.
         let silent = Arc::new([BrokerId(1), BrokerId(2)]);
         let duty = Duty::clone(&broker.partition.duty());
-        broker.partition.take_up(Duty { replicas: silent.clone(), isr: silent, partition_epoch: 1, ..duty });
+        broker.partition.take_up(
+            Duty { replicas: silent.clone(), isr: silent, partition_epoch: 1, ..duty },
+            Duration::from_secs(60),
+        );
         let late = Err(GroupError::CoordinatorNotAvailable);
         assert_eq!(broker.commit("g", 8).await, late);
         assert_eq!(broker.coordinator.delete_offsets("g", &[("t", 0)]).await, Ok(vec![late]));
@@ -310,7 +313,7 @@ fn whoever_commits_or_deletes_into_a_log_that_does_not_answer_is_told_in_time_to
         // What was decided happens once the log goes on.
         let alone = Arc::new([BrokerId(1)]);
         let duty = Duty::clone(&broker.partition.duty());
-        broker.partition.take_up(Duty { isr: alone, partition_epoch: 2, ..duty });
+        broker.partition.take_up(Duty { isr: alone, partition_epoch: 2, ..duty }, Duration::from_secs(60));
         while broker.fetch("g") != Ok(None) || broker.fetch("h") != Ok(None) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

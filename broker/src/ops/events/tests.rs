@@ -320,11 +320,11 @@ fn an_index_may_come_and_go() {
     let store = open(&SimDisk::new(), &[]);
     let sent = produced(&store, &[("a", &[]), ("b", &[]), ("a", &[])], CompressionType::None);
     assert!(sent.is_ok());
-    store.take_up(duty(STORE));
+    store.take_up(duty(STORE), Duration::from_secs(60));
     assert_eq!(append(&store, "a", Expected::Exactly(Offset(2)), &["3"]), Ok(3));
-    store.take_up(duty(&[]));
+    store.take_up(duty(&[]), Duration::from_secs(60));
     assert!(produced(&store, &[("b", &[])], CompressionType::None).is_ok());
-    store.take_up(duty(STORE));
+    store.take_up(duty(STORE), Duration::from_secs(60));
     assert_eq!(append(&store, "b", Expected::Exactly(Offset(1)), &["x"]), Err(Some(4)));
     assert_eq!(read(&store, wanted("a", Direction::Forward)).records.len(), 3);
 }
@@ -391,7 +391,10 @@ fn sent(partition: &PartitionHandle, builder: BatchBuilder) -> Result<i64, NotPr
 fn the_time_of_records_begins_with_their_call() {
     let store = store();
     let (both, within) = (Arc::from([BrokerId(1), BrokerId(2)]), Duration::from_millis(20));
-    store.take_up(Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty(STORE) });
+    store.take_up(
+        Duty { replicas: Arc::clone(&both), isr: both, partition_epoch: 1, ..duty(STORE) },
+        Duration::from_secs(60),
+    );
     let mut batch = BatchBuilder::new();
     batch.push(&NewRecord { timestamp: NOW, key: Some(b"a"), ..NewRecord::default() }).unwrap();
     let records = Some(batch.build().unwrap().as_bytes().into());

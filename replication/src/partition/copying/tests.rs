@@ -109,7 +109,7 @@ impl Cluster {
     /// Brokers that hear of it do as the image says now.
     fn tell(&self, nodes: &[i32]) {
         for node in nodes {
-            self.on(*node).take_up(self.duty(*node, self.replicas.len() as i32));
+            self.on(*node).take_up(self.duty(*node, self.replicas.len() as i32), PATIENCE);
         }
     }
 
