@@ -6,6 +6,9 @@ use floodmark_proto::kafka::frame::{self, FrameError, LENGTH_PREFIX_LEN};
 /// Room for one read of a connection that sends little, and of one that sends much.
 const READ_BYTES_MIN: usize = 4 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
+/// Of a connection that sends little, room that is left of the last read's and is worth a read. A piece of memory for each small request
+/// would cost a fresh page for each, and keep it as long as the newest records are kept.
+const LEFT_BYTES_MIN: usize = 1 << 10;
 /// What a connection that has sent a frame so large may take ahead for the next one, at most.
 const AHEAD_BYTES_MAX: usize = 4 << 20;
 
@@ -38,7 +41,8 @@ impl Inbound {
     /// Bytes that the next read may bring.
     pub(super) fn room(&self) -> usize {
         let announced = self.announced().ok().flatten();
-        room(self.buffer.len(), announced, self.read_bytes, self.recent_bytes)
+        let left = self.buffer.capacity() - self.buffer.len();
+        room(self.buffer.len(), announced, self.read_bytes, self.recent_bytes, left)
     }
 
     /// Takes memory for the next read: a multiple of what has arrived or of what this connection lately sent, whatever it announces.
@@ -88,9 +92,11 @@ impl Inbound {
     }
 }
 
-/// Room for a read where `arrived` bytes lie ahead of it and `announced` is the length of the frame they begin.
-fn room(arrived: usize, announced: Option<usize>, read: usize, recent: usize) -> usize {
+/// Room for a read where `arrived` bytes lie ahead of it, `announced` is the length of the frame they begin, and memory for `left` bytes is
+/// there.
+fn room(arrived: usize, announced: Option<usize>, read: usize, recent: usize, left: usize) -> usize {
     let ahead = recent.min(AHEAD_BYTES_MAX);
+    let is_enough = |bytes: usize| bytes + LENGTH_PREFIX_LEN <= arrived + left;
     match announced {
         // No more than to its end, so that the next frame gets memory of its own and is not moved.
         Some(bytes) if bytes + LENGTH_PREFIX_LEN > arrived + read => {
@@ -98,6 +104,12 @@ fn room(arrived: usize, announced: Option<usize>, read: usize, recent: usize) ->
             missing.min(arrived.max(ahead).max(READ_BYTES_MAX))
         }
         _ if arrived == 0 && ahead > read => ahead + LENGTH_PREFIX_LEN,
+        _ if read == READ_BYTES_MIN
+            && left >= LEFT_BYTES_MIN.max(2 * recent)
+            && announced.is_none_or(is_enough) =>
+        {
+            left.min(read)
+        }
         _ => read,
     }
 }
@@ -109,22 +121,32 @@ mod tests {
     #[test]
     fn memory_follows_what_arrived_and_not_what_is_announced() {
         const MIB: usize = 1 << 20;
-        for (arrived, announced, recent, expected) in [
-            (0, None, 0, READ_BYTES_MIN),
-            (3, None, 0, READ_BYTES_MIN),
-            (4, Some(100 * MIB), 0, READ_BYTES_MAX),
-            (READ_BYTES_MAX, Some(100 * MIB), 0, READ_BYTES_MAX),
-            (MIB, Some(100 * MIB), 0, MIB),
-            (60 * MIB, Some(100 * MIB), 0, 40 * MIB + LENGTH_PREFIX_LEN),
-            (4, Some(100 * MIB), 2 * MIB, 2 * MIB),
-            (4, Some(100 * MIB), 90 * MIB, AHEAD_BYTES_MAX),
-            (0, None, 2 * MIB, 2 * MIB + LENGTH_PREFIX_LEN),
-            (100, Some(96), 0, READ_BYTES_MIN),
-            (50, Some(96), 0, READ_BYTES_MIN),
+        for (arrived, announced, recent, left, expected) in [
+            (0, None, 0, 0, READ_BYTES_MIN),
+            (3, None, 0, 0, READ_BYTES_MIN),
+            (4, Some(100 * MIB), 0, 2_000, READ_BYTES_MAX),
+            (READ_BYTES_MAX, Some(100 * MIB), 0, 2_000, READ_BYTES_MAX),
+            (MIB, Some(100 * MIB), 0, 2_000, MIB),
+            (60 * MIB, Some(100 * MIB), 0, 0, 40 * MIB + LENGTH_PREFIX_LEN),
+            (4, Some(100 * MIB), 2 * MIB, 0, 2 * MIB),
+            (4, Some(100 * MIB), 90 * MIB, 0, AHEAD_BYTES_MAX),
+            (0, None, 2 * MIB, 3_000, 2 * MIB + LENGTH_PREFIX_LEN),
+            (100, Some(96), 0, 0, READ_BYTES_MIN),
+            (50, Some(96), 0, 0, READ_BYTES_MIN),
+            // What is left is used up where the next request should fit, or the one that has begun does.
+            (0, None, 0, LEFT_BYTES_MIN, LEFT_BYTES_MIN),
+            (0, None, 0, LEFT_BYTES_MIN - 1, READ_BYTES_MIN),
+            (0, None, 600, 1_200, 1_200),
+            (0, None, 601, 1_200, READ_BYTES_MIN),
+            (50, Some(1_096), 0, 1_050, 1_050),
+            (50, Some(1_097), 0, 1_050, READ_BYTES_MIN),
+            (0, None, 0, 100_000, READ_BYTES_MIN),
         ] {
-            let seen = room(arrived, announced, READ_BYTES_MIN, recent);
-            assert_eq!(seen, expected, "{arrived} {announced:?} {recent}");
+            let seen = room(arrived, announced, READ_BYTES_MIN, recent, left);
+            assert_eq!(seen, expected, "{arrived} {announced:?} {recent} {left}");
         }
+        // Whoever sends much gets memory for whole reads.
+        assert_eq!(room(0, None, READ_BYTES_MAX, 0, 20_000), READ_BYTES_MAX);
     }
 
     #[test]
