@@ -30,7 +30,7 @@ use crate::config::BrokerConfig;
 use crate::error::StartError;
 use crate::heartbeat::{Heartbeats, Pulse};
 use crate::lost_replicas;
-use crate::member::Member;
+use crate::member::{Member, complete_registration};
 use crate::ops::error::OpError;
 use crate::ops::topics::{TopicDefaults, TopicKey, find};
 use crate::readiness::Readiness;
@@ -60,6 +60,8 @@ pub(crate) struct Cluster {
     heartbeats: Heartbeats,
     /// Says which logs have failed.
     losses: JoinHandle<()>,
+    /// Registers once more where the cluster came to keep more.
+    completing: JoinHandle<()>,
     /// `broker.session.timeout.ms`.
     session: Duration,
     copying: Copying,
@@ -180,12 +182,15 @@ impl Cluster {
         let vitals = quorum.vitals().clone();
         let telling = lost_replicas::tell(quorum, known, registry.clone());
         let losses = tokio::spawn(vitals.keep("looking for failed logs", telling));
+        let completing = complete_registration(member.quorum.clone(), known, member.registration.clone());
+        let completing = tokio::spawn(vitals.keep("completing the registration", completing));
         Ok(Cluster {
             member,
             registry,
             follower,
             heartbeats,
             losses,
+            completing,
             session: config.broker_session_timeout.duration(),
             copying,
             random,
@@ -290,6 +295,7 @@ impl Cluster {
         // From here on others may be given everything.
         self.lease.give_up();
         self.losses.abort();
+        self.completing.abort();
         self.member.fence().await;
         self.copying.end();
         self.follower.abort();

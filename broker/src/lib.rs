@@ -63,7 +63,7 @@ pub use error::StartError;
 use cluster::{Cluster, Opening};
 use kafka::Door;
 use kafka::request::Endpoint;
-use member::{Joining, Member};
+use member::{Joining, Member, in_sync_defaults};
 use peer_door::PeerDoor;
 use runtime::Threads;
 use shared::{Ground, Shared};
@@ -426,6 +426,7 @@ fn joining(
         quorum,
         directories: data_dirs.iter().map(|dir| dir.id().0).collect(),
         rack: config.broker_rack.clone(),
+        in_sync_defaults: in_sync_defaults(config.file_settings()),
         endpoints,
         readiness: Arc::clone(&ground.readiness),
     })

@@ -197,6 +197,7 @@ mod tests {
                 endpoints: Vec::new(),
                 feature_levels: (1, 2),
                 directories: Vec::new(),
+                in_sync_defaults: None,
             };
             let Output::BrokerRegistered { epoch } = done(&mut image, &register) else { panic!() };
             epochs.push((broker, epoch));
@@ -243,6 +244,7 @@ mod tests {
                 endpoints: Vec::new(),
                 feature_levels: (1, 2),
                 directories: Vec::new(),
+                in_sync_defaults: None,
             };
             let Output::BrokerRegistered { epoch } = done(image, &register) else { panic!() };
             let lost = at_start(image, BrokerId(1), &made, false, |_, _| true);

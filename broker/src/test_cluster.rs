@@ -22,6 +22,7 @@ pub(crate) fn live(count: i32) -> ClusterImage {
             endpoints: Vec::new(),
             feature_levels: floodmark_replication::quorum::FEATURE_LEVELS,
             directories: Vec::new(),
+            in_sync_defaults: None,
         };
         let Output::BrokerRegistered { epoch } = done(&mut image, &register) else {
             panic!("not registered")

@@ -1,12 +1,13 @@
 //! Image and command to image: total, deterministic, without I/O, clock or chance. A refused command changes nothing.
 //!
 //! Kept by every command: a partition's leader is live and in sync, its in-sync set is part of its replicas and never empty,
-//! its epochs never go back. Brokers are in `broker`, who leads and who is in sync in `partition`, moves in `moves`, topics in
-//! `topic`.
+//! its epochs never go back. Brokers are in `broker`, who leads and who is in sync in `partition`, who stays so while its broker
+//! does not serve in `staying`, moves in `moves`, topics in `topic`.
 
 mod broker;
 pub(crate) mod moves;
 mod partition;
+mod staying;
 mod topic;
 
 use std::collections::BTreeMap;
@@ -43,7 +44,15 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
         return Err(CommandError::NeedsFeatureLevel { needed, current });
     }
     match command {
-        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels, directories } => {
+        Command::RegisterBroker {
+            broker,
+            incarnation,
+            rack,
+            endpoints,
+            feature_levels,
+            directories,
+            in_sync_defaults,
+        } => {
             let registered = Broker {
                 id: *broker,
                 incarnation: *incarnation,
@@ -54,6 +63,7 @@ fn change(image: &mut ClusterImage, command: &Command) -> Result<Output, Command
                 rack: rack.clone(),
                 endpoints: endpoints.clone(),
                 feature_levels: *feature_levels,
+                in_sync_defaults: *in_sync_defaults,
             };
             broker::register(image, registered)
         }
@@ -137,6 +147,7 @@ fn set_config(
             image.put_topic(Arc::new(topic));
         }
     }
+    staying::forget_unsynced(image);
     Ok(Output::Done)
 }
 

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, ProducerId, TopicId};
 
-use super::image::{Endpoint, FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
+use super::image::{Endpoint, FIRST_FEATURE_LEVEL, InSyncDefaults, MOVES_FEATURE_LEVEL};
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Command {
         /// Identities of its data directories, the one with metadata first. The same broker with another first directory is
         /// refused: it has lost its disk, and what it promised with it.
         directories: Vec<uuid::Uuid>,
+        /// Its own defaults for topics; kept from feature level 3 on.
+        in_sync_defaults: Option<InSyncDefaults>,
     },
     /// Takes every leadership from a broker and lets it have none: it is silent, or has stopped.
     FenceBroker {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::apply;
 use super::command::{Command, ConfigChange, ConfigResource, Election, ExpectedValue};
-use super::image::{ClusterImage, Endpoint};
+use super::image::{ClusterImage, Endpoint, InSyncDefaults};
 
 fn broker() -> impl Strategy<Value = BrokerId> {
     (0..4).prop_map(BrokerId)
@@ -28,11 +28,16 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn settings() -> impl Strategy<Value = Vec<(String, String)>> {
-    vec((setting_name(), "[0-9]{0,3}"), 0..3)
+    vec((setting_name(), setting_value()), 0..3)
 }
 
 fn setting_name() -> impl Strategy<Value = String> {
-    proptest::sample::select(&["retention.ms", "cleanup.policy", "anything"][..]).prop_map(str::to_owned)
+    const NAMES: [&str; 4] = ["retention.ms", "floodmark.sync", "min.insync.replicas", "anything"];
+    proptest::sample::select(&NAMES[..]).prop_map(str::to_owned)
+}
+
+fn setting_value() -> impl Strategy<Value = String> {
+    prop_oneof![2 => "[0-9]{0,2}", 1 => Just("ack".to_owned()), 1 => Just("none".to_owned())]
 }
 
 fn assignments() -> impl Strategy<Value = Vec<Vec<BrokerId>>> {
@@ -43,13 +48,10 @@ fn config_change() -> impl Strategy<Value = ConfigChange> {
     let expected = prop_oneof![
         4 => Just(ExpectedValue::Any),
         1 => Just(ExpectedValue::Unset),
-        1 => "[0-9]{0,2}".prop_map(ExpectedValue::Is),
+        1 => setting_value().prop_map(ExpectedValue::Is),
     ];
-    (setting_name(), option::of("[0-9]{0,2}"), expected).prop_map(|(name, value, only_over)| ConfigChange {
-        name,
-        value,
-        only_over,
-    })
+    (setting_name(), option::of(setting_value()), expected)
+        .prop_map(|(name, value, only_over)| ConfigChange { name, value, only_over })
 }
 
 fn resource() -> impl Strategy<Value = ConfigResource> {
@@ -66,16 +68,23 @@ fn election() -> impl Strategy<Value = Election> {
 
 fn register() -> impl Strategy<Value = Command> {
     let rack = option::of(proptest::sample::select(&["east", "west"][..]).prop_map(str::to_owned));
-    let levels = prop_oneof![3 => Just((1u16, 2u16)), 1 => (0u16..3, 0u16..4)];
+    let levels = prop_oneof![5 => Just((1u16, 3u16)), 1 => (0u16..3, 0u16..5)];
     let directories = vec((0u128..2).prop_map(uuid::Uuid::from_u128), 0..2);
-    (broker(), 0u128..3, rack, any::<u16>(), levels, directories).prop_map(
-        |(broker, incarnation, rack, port, feature_levels, directories)| Command::RegisterBroker {
-            broker,
-            incarnation: uuid::Uuid::from_u128(incarnation),
-            rack,
-            endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port }],
-            feature_levels,
-            directories,
+    let defaults = proptest::bool::weighted(0.9);
+    let defaults = (defaults, 0u32..4)
+        .prop_map(|(is_synced, min_insync_replicas)| InSyncDefaults { is_synced, min_insync_replicas });
+    let defaults = option::weighted(0.9, defaults);
+    (broker(), 0u128..3, rack, any::<u16>(), levels, directories, defaults).prop_map(
+        |(broker, incarnation, rack, port, feature_levels, directories, in_sync_defaults)| {
+            Command::RegisterBroker {
+                broker,
+                incarnation: uuid::Uuid::from_u128(incarnation),
+                rack,
+                endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port }],
+                feature_levels,
+                directories,
+                in_sync_defaults,
+            }
         },
     )
 }
@@ -181,13 +190,11 @@ fn made_current(image: &ClusterImage, command: Command) -> Command {
     }
 }
 
-/// Commands, most of which name what is current when their turn comes. Most sequences begin at the second level.
+/// Commands, most of which name what is current when their turn comes. Most sequences begin at a higher level than the first.
 pub(crate) fn commands() -> impl Strategy<Value = Vec<(bool, Command)>> {
-    let level = proptest::bool::weighted(0.8);
-    (level, vec((proptest::bool::weighted(0.8), command()), 0..60)).prop_map(|(is_second, mut commands)| {
-        if is_second {
-            commands.insert(0, (false, Command::SetFeatureLevel { level: 2 }));
-        }
+    let level = prop_oneof![1 => Just(1), 2 => Just(2), 4 => Just(3)];
+    (level, vec((proptest::bool::weighted(0.8), command()), 0..60)).prop_map(|(level, mut commands)| {
+        commands.insert(0, (false, Command::SetFeatureLevel { level }));
         commands
     })
 }

@@ -13,6 +13,10 @@ pub const FIRST_FEATURE_LEVEL: u16 = 1;
 /// The level from which brokers name their directories, stop in two steps and lose replicas, and partitions move.
 pub const MOVES_FEATURE_LEVEL: u16 = 2;
 
+/// The level from which it is known of topics whether their records were always synced before they counted, and replicas stay in sync on
+/// the strength of it.
+pub const STAYING_FEATURE_LEVEL: u16 = 3;
+
 /// Names and values of settings that somebody set; what is not in it has its default.
 pub type Settings = BTreeMap<String, String>;
 
@@ -44,8 +48,7 @@ pub struct Broker {
     pub incarnation: uuid::Uuid,
     /// Rises with each registration.
     pub epoch: BrokerEpoch,
-    /// A fenced broker leads nothing and is in no in-sync set that has another member: it is starting, has stopped, or is
-    /// not heard of.
+    /// A fenced broker leads nothing and joins no in-sync set: it is starting, has stopped, or is not heard of.
     pub fenced: bool,
     /// A stopping broker gets no leadership and joins no in-sync set. What it leads goes to others where they can take it.
     pub stopping: bool,
@@ -58,6 +61,17 @@ pub struct Broker {
     pub endpoints: Vec<Endpoint>,
     /// Lowest and highest feature level that it can work with.
     pub feature_levels: (u16, u16),
+    /// What it takes for topics of which nobody says otherwise. `None` where it registered before the cluster kept that.
+    pub in_sync_defaults: Option<InSyncDefaults>,
+}
+
+/// A broker's own defaults for those topic settings on which it depends who is in sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InSyncDefaults {
+    /// `floodmark.sync` is `ack`.
+    pub is_synced: bool,
+    /// `min.insync.replicas`.
+    pub min_insync_replicas: u32,
 }
 
 /// An address under the name of its listener.
@@ -82,6 +96,8 @@ pub struct Topic {
     pub partitions: SortedMap<u32, Partition>,
     /// What was set for it.
     pub settings: Arc<Settings>,
+    /// Since it was made, no broker can have counted a record of it that was not synced: `floodmark.sync=ack` was in force everywhere.
+    pub is_synced: bool,
 }
 
 /// Where one partition lies and who leads it.
@@ -90,7 +106,7 @@ pub struct Partition {
     /// The brokers that hold it; the first one is the preferred leader. While the partition moves, those it moves to and
     /// behind them those that it leaves.
     pub replicas: Arc<[BrokerId]>,
-    /// Those of them that have everything that was acknowledged.
+    /// Those of them that have everything that was acknowledged. Where the topic's records were always synced, fenced brokers among them.
     pub isr: Arc<[BrokerId]>,
     /// Those of the replicas that get the partition by a move that is under way.
     pub adding: Arc<[BrokerId]>,

@@ -77,7 +77,7 @@ pub(crate) fn for_partitions(
             }
             _ => {}
         }
-        if is_finishable(partition) {
+        if is_finishable(image, partition) {
             finishable.insert((topic, index), partition);
         }
     }

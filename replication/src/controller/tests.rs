@@ -63,6 +63,7 @@ async fn register(quorum: &QuorumHandle, broker: i32) -> BrokerEpoch {
         endpoints: Vec::new(),
         feature_levels: FEATURE_LEVELS,
         directories: Vec::new(),
+        in_sync_defaults: None,
     };
     match quorum.propose(register).await.unwrap() {
         Output::BrokerRegistered { epoch } => epoch,

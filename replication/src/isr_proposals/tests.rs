@@ -141,6 +141,7 @@ async fn register(quorum: &QuorumHandle, broker: i32) -> BrokerEpoch {
         endpoints: Vec::new(),
         feature_levels: FEATURE_LEVELS,
         directories: Vec::new(),
+        in_sync_defaults: None,
     };
     let Output::BrokerRegistered { epoch } = quorum.propose(register).await.unwrap() else {
         panic!("not registered")

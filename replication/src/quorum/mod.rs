@@ -55,7 +55,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
-use crate::cluster::image::{FIRST_FEATURE_LEVEL, MOVES_FEATURE_LEVEL};
+use crate::cluster::image::{FIRST_FEATURE_LEVEL, STAYING_FEATURE_LEVEL};
 use crate::cluster::{ClusterImage, Command, CommandError};
 use crate::rpc::{Address, PeerIdentity, Peers};
 use crate::vital::Vitals;
@@ -97,8 +97,8 @@ pub const FEATURE_LEVELS: (u16, u16) = (FIRST_FEATURE_LEVEL, FEATURE_LEVEL_MAX);
 /// Another one where a test of upgrades has asked for an older or a newer program.
 const FEATURE_LEVEL_MAX: u16 = match () {
     () if cfg!(feature = "older-program") => FIRST_FEATURE_LEVEL,
-    () if cfg!(feature = "newer-program") => MOVES_FEATURE_LEVEL + 1,
-    () => MOVES_FEATURE_LEVEL,
+    () if cfg!(feature = "newer-program") => STAYING_FEATURE_LEVEL + 1,
+    () => STAYING_FEATURE_LEVEL,
 };
 
 /// Commands that wait at most.

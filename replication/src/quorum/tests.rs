@@ -102,6 +102,7 @@ fn register(incarnation: u128) -> Command {
         }],
         feature_levels: FEATURE_LEVELS,
         directories: Vec::new(),
+        in_sync_defaults: None,
     }
 }
 

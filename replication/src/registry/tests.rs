@@ -35,6 +35,7 @@ impl Cluster {
             endpoints: Vec::new(),
             feature_levels: (1, 1),
             directories: Vec::new(),
+            in_sync_defaults: None,
         };
         let Output::BrokerRegistered { epoch } = cluster.change(register) else { panic!("not registered") };
         cluster.change(Command::UnfenceBroker { broker: NODE, epoch });

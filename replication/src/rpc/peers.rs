@@ -252,6 +252,7 @@ mod tests {
             }],
             feature_levels: crate::quorum::FEATURE_LEVELS,
             directories: Vec::new(),
+            in_sync_defaults: None,
         };
         let (image, _) = apply(&image, &register);
         let (_sender, images) = watch::channel(Arc::new(image));

@@ -587,6 +587,7 @@ impl World {
             endpoints: Vec::new(),
             feature_levels: (1, 2),
             directories: vec![uuid::Uuid::from_u128(1 + n as u128)],
+            in_sync_defaults: None,
         };
         let Ok(Output::BrokerRegistered { epoch }) = self.command(&register) else {
             self.truth.wrong = Some(format!("broker {broker} cannot register"));

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use floodmark_proto::ids::BrokerId;
 use floodmark_proto::kafka::ErrorCode;
-use floodmark_replication::cluster::{Broker, ClusterImage, Command, CommandError, apply};
+use floodmark_replication::cluster::{Broker, ClusterImage, Command, CommandError, Partition, apply};
 use floodmark_replication::quorum::{FEATURE_LEVELS, LocalStatus, MembershipError};
 use tokio::time::{Instant, timeout_at};
 
@@ -177,8 +177,10 @@ fn check_leaves_copies(image: &ClusterImage, broker: BrokerId, command: &Command
         Err(CommandError::LosesInSync { .. }) => CommandError::LosesInSync { broker },
         Err(e) => return Err(e.into()),
     };
+    let serves_beside = |r: &BrokerId| *r != broker && image.is_live(*r);
+    let is_needed = |p: &Partition| p.isr.contains(&broker) && !p.isr.iter().any(serves_beside);
     let in_sync = image.topics().flat_map(|topic| {
-        let held = topic.partitions.iter().filter(|(_, partition)| partition.isr.contains(&broker));
+        let held = topic.partitions.iter().filter(|(_, partition)| is_needed(partition));
         held.map(|(index, _)| format!("{}-{index}", topic.name))
     });
     let mut names: Vec<String> = in_sync.collect();

@@ -41,6 +41,7 @@ async fn quorum_of_one(context: LogContext) -> QuorumHandle {
         endpoints: Vec::new(),
         feature_levels: FEATURE_LEVELS,
         directories: Vec::new(),
+        in_sync_defaults: None,
     };
     let Output::BrokerRegistered { epoch } = quorum.propose(register).await.unwrap() else { panic!() };
     quorum.propose(Command::UnfenceBroker { broker: BrokerId(1), epoch }).await.unwrap();

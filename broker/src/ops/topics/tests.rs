@@ -30,6 +30,7 @@ fn cluster_of(brokers: i32, existing: &[&str]) -> ClusterImage {
             endpoints: Vec::new(),
             feature_levels: (1, 1),
             directories: Vec::new(),
+            in_sync_defaults: None,
         });
         let floodmark_replication::cluster::Output::BrokerRegistered { epoch } = registered else {
             panic!("{registered:?}")

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 
 use super::super::command::{CommandError, Output};
-use super::super::image::{Broker, ClusterImage, MOVES_FEATURE_LEVEL, Partition, Topic};
+use super::super::image::{
+    Broker, ClusterImage, MOVES_FEATURE_LEVEL, Partition, STAYING_FEATURE_LEVEL, Topic,
+};
 use super::partition::{next_partition_epoch, with_leader, without_leader};
+use super::staying::{change_partitions, leave, min_in_sync, taking_office, withdraw};
 use super::topic::PARTITIONS_MAX;
-use super::{registered, within};
+use super::{registered, staying, within};
 
 /// Listeners of a broker at most.
 const ENDPOINTS_MAX: usize = 64;
@@ -32,15 +35,20 @@ pub(super) fn register(image: &mut ClusterImage, broker: Broker) -> Result<Outpu
         // Brokers with older programs have nowhere to keep them, and all must make the same image of a command.
         broker.directories = Vec::new();
     }
+    if image.feature_level < STAYING_FEATURE_LEVEL {
+        broker.in_sync_defaults = None;
+    }
     check_directory(image, &broker)?;
     if let Some(before) = image.broker(id).filter(|before| before.incarnation == broker.incarnation) {
         // A registration whose answer was lost is made again; what the process has done since stands.
         (broker.epoch, broker.fenced, broker.stopping) = (before.epoch, before.fenced, before.stopping);
     } else {
-        withdraw(image, id);
+        let has_disks = has_disks(image, &broker);
+        withdraw(image, id, |image, topic| has_disks.then(|| min_in_sync(image, topic, &broker)));
     }
     let epoch = broker.epoch;
     Arc::make_mut(&mut image.brokers).insert(id, Arc::new(broker));
+    staying::forget_unsynced(image);
     Ok(Output::BrokerRegistered { epoch })
 }
 
@@ -56,6 +64,13 @@ fn check_directory(image: &ClusterImage, broker: &Broker) -> Result<(), CommandE
     }
 }
 
+/// True where the broker has every data directory that it had when it registered last, and it is known which those were. What lay in one
+/// that is gone is not told apart from the rest here.
+fn has_disks(image: &ClusterImage, broker: &Broker) -> bool {
+    let before = image.broker(broker.id).map_or(&[][..], |before| before.directories.as_slice());
+    !before.is_empty() && before.iter().all(|directory| broker.directories.contains(directory))
+}
+
 pub(super) fn fence(
     image: &mut ClusterImage,
     id: BrokerId,
@@ -63,7 +78,11 @@ pub(super) fn fence(
 ) -> Result<Output, CommandError> {
     let broker = registered(image, id, epoch)?;
     set_fenced(image, &broker, true);
-    withdraw(image, id);
+    // One that stops in order has been waited for; where others lead they go on without it.
+    let min = |image: &ClusterImage, topic: &Topic| {
+        if broker.stopping { 0 } else { min_in_sync(image, topic, &broker) }
+    };
+    withdraw(image, id, |image, topic| Some(min(image, topic)));
     Ok(Output::Done)
 }
 
@@ -75,9 +94,9 @@ pub(super) fn unfence(
     let broker = registered(image, id, epoch)?;
     set_fenced(image, &broker, false);
     // Where nobody else could lead it leads again. Elsewhere it is a follower until a leader takes it in.
-    change_partitions(image, |image, _, partition| {
+    change_partitions(image, |image, _, _, partition| {
         if partition.leader.is_none() && partition.isr.contains(&id) {
-            partition.heir(image).and_then(|heir| with_leader(partition, heir))
+            partition.heir(image).and_then(|heir| taking_office(image, partition, heir))
         } else {
             None
         }
@@ -93,7 +112,7 @@ pub(super) fn begin_shutdown(
     let broker = registered(image, id, epoch)?;
     put_broker(image, Broker { stopping: true, ..Broker::clone(&broker) });
     // It stays in sync until it is fenced: a new leader commits nothing before this broker follows it, and so knows of it.
-    change_partitions(image, |image, _, partition| {
+    change_partitions(image, |image, _, _, partition| {
         let heir = if partition.leader == Some(id) { partition.heir(image) } else { None };
         heir.and_then(|heir| with_leader(partition, heir))
     });
@@ -114,10 +133,17 @@ pub(super) fn remove(
     if held > 0 && !keeps_replicas {
         return Err(CommandError::BrokerHoldsReplicas { broker: id, partitions: held });
     }
-    // It is fenced, so where it is in sync nobody else is.
-    if all().any(|partition| partition.isr.contains(&id)) {
+    // It is fenced. Others that are, too, may have lost their disks, of which they have not said anything yet.
+    let is_needed = |partition: &Partition| !partition.isr.iter().any(|r| *r != id && image.is_live(*r));
+    if all().any(|partition| partition.isr.contains(&id) && is_needed(partition)) {
         return Err(CommandError::LosesInSync { broker: id });
     }
+    change_partitions(
+        image,
+        |image, _, _, partition| {
+            if partition.isr.contains(&id) { leave(image, partition, id) } else { None }
+        },
+    );
     Arc::make_mut(&mut image.brokers).remove(&id);
     Ok(Output::Done)
 }
@@ -131,8 +157,8 @@ pub(super) fn lose_replicas(
     registered(image, id, epoch)?;
     within("partitions that a broker has lost", partitions.len(), PARTITIONS_MAX)?;
     let lost: BTreeSet<(TopicId, u32)> = partitions.iter().copied().collect();
-    change_partitions(image, |image, key, partition| {
-        if partition.is_lost || !partition.isr.contains(&id) || !lost.contains(&key) {
+    change_partitions(image, |image, topic, index, partition| {
+        if partition.is_lost || !partition.isr.contains(&id) || !lost.contains(&(topic.id, index)) {
             return None;
         }
         if let Some(left) = leave(image, partition, id) {
@@ -159,54 +185,4 @@ fn set_fenced(image: &mut ClusterImage, broker: &Broker, fenced: bool) {
 
 fn put_broker(image: &mut ClusterImage, broker: Broker) {
     Arc::make_mut(&mut image.brokers).insert(broker.id, Arc::new(broker));
-}
-
-/// Takes the broker out of every in-sync set that has another member, and out of every lead. Another live replica in sync
-/// takes over; where there is none, nobody does.
-fn withdraw(image: &mut ClusterImage, id: BrokerId) {
-    change_partitions(image, |image, _, partition| {
-        if !partition.isr.contains(&id) {
-            return None;
-        }
-        // The last one in sync stays so: only it has everything that was acknowledged.
-        let lone = || (partition.leader == Some(id)).then(|| without_leader(partition));
-        leave(image, partition, id).or_else(lone)
-    });
-}
-
-/// The partition without one member of its in-sync set; `None` where there is no other.
-fn leave(image: &ClusterImage, partition: &Partition, id: BrokerId) -> Option<Partition> {
-    let others: Arc<[BrokerId]> = partition.isr.iter().copied().filter(|r| *r != id).collect();
-    if others.is_empty() {
-        return None;
-    }
-    let left = Partition { isr: others, ..partition.clone() };
-    if partition.leader != Some(id) {
-        return next_partition_epoch(&left);
-    }
-    let led = left.heir(image).and_then(|heir| with_leader(&left, heir));
-    Some(led.unwrap_or_else(|| without_leader(&left)))
-}
-
-/// Puts what `change` makes of them in the place of partitions.
-fn change_partitions(
-    image: &mut ClusterImage,
-    change: impl Fn(&ClusterImage, (TopicId, u32), &Partition) -> Option<Partition>,
-) {
-    let mut changed = Vec::new();
-    for topic in image.topics() {
-        let of = |(index, p): (&u32, &Partition)| Some((*index, change(image, (topic.id, *index), p)?));
-        let found: Vec<(u32, Partition)> = topic.partitions.iter().filter_map(of).collect();
-        if found.is_empty() {
-            continue;
-        }
-        let mut topic = Topic::clone(topic);
-        for (index, partition) in found {
-            topic.partitions.insert(index, partition);
-        }
-        changed.push(Arc::new(topic));
-    }
-    for topic in changed {
-        image.put_topic(topic);
-    }
 }

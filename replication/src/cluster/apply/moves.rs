@@ -47,7 +47,7 @@ pub(super) fn finish(
         let (given, current) = (partition_epoch, partition.partition_epoch);
         return Err(CommandError::StalePartitionEpoch { given, current });
     }
-    if !is_finishable(&partition) {
+    if !is_finishable(image, &partition) {
         return Err(CommandError::NoMove { what: "finished".into() });
     }
     let replicas: Arc<[BrokerId]> = partition.target().collect();
@@ -60,9 +60,19 @@ pub(super) fn finish(
 
 /// True where everybody to whom the partition moves is in sync, and nobody else leads it.
 #[must_use]
-pub(crate) fn is_finishable(partition: &Partition) -> bool {
+pub(crate) fn is_finishable(image: &ClusterImage, partition: &Partition) -> bool {
     let leads_elsewhere = partition.leader.is_some_and(|leader| partition.removing.contains(&leader));
-    partition.is_moving() && is_target_in_sync(partition) && !leads_elsewhere
+    partition.is_moving()
+        && is_target_in_sync(partition)
+        && !leads_elsewhere
+        && keeps_copies(image, partition, partition.target())
+}
+
+/// True where nobody leaves the in-sync set, or one that stays serves: those that do not may have lost what they had, and not have said so
+/// yet.
+fn keeps_copies(image: &ClusterImage, partition: &Partition, stay: impl Iterator<Item = BrokerId>) -> bool {
+    let stay: Vec<BrokerId> = stay.collect();
+    stay.len() == partition.isr.len() || stay.iter().any(|r| image.is_live(*r))
 }
 
 /// Gives the lead to the target once all of it is in sync. The one that led stays in sync until the move is finished: its
@@ -94,7 +104,7 @@ fn retarget(
     let adding: Arc<[BrokerId]> = target.iter().copied().filter(|r| !origin.contains(r)).collect();
     let replicas: Arc<[BrokerId]> = target.iter().chain(&*removing).copied().collect();
     let isr: Arc<[BrokerId]> = partition.isr.iter().copied().filter(|r| replicas.contains(r)).collect();
-    if !isr.iter().any(|r| Some(*r) != leads) {
+    if !keeps_copies(image, partition, isr.iter().copied().filter(|r| Some(*r) != leads)) {
         let broker = partition.isr.first().copied().unwrap_or(BrokerId(-1));
         return Err(CommandError::LosesInSync { broker });
     }

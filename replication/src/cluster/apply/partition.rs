@@ -7,7 +7,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicId};
 
 use super::super::command::{CommandError, Election, Output};
 use super::super::image::{ClusterImage, Partition, Topic};
-use super::moves;
+use super::{moves, staying};
 
 /// What a leader states.
 pub(super) struct IsrProposal<'a> {
@@ -41,7 +41,9 @@ pub(super) fn change_isr(
         .ok_or(CommandError::InvalidIsr { reason: "the partition's epochs are used up".to_owned() })?;
     let partition_epoch = changed.partition_epoch;
     // The answer is true of the set as it was proposed; what follows from it has an epoch of its own.
-    put(image, &topic, index, moves::led_from_target(image, changed));
+    let changed = moves::led_from_target(image, changed);
+    let changed = staying::without_absent(image, &topic, changed);
+    put(image, &topic, index, changed);
     Ok(Output::IsrChanged { partition_epoch })
 }
 
@@ -64,7 +66,9 @@ fn check_isr(
         };
         match image.broker(*member) {
             None => return ineligible("it is not registered"),
-            Some(broker) if broker.fenced => return ineligible("it is fenced"),
+            Some(broker) if broker.fenced && !partition.isr.contains(member) => {
+                return ineligible("it is fenced");
+            }
             // What was in sync was another start of that broker, which may have lost its disk since.
             Some(broker) if broker.epoch != *epoch => return ineligible("it has registered again since"),
             Some(broker) if broker.stopping && !partition.isr.contains(member) => {
@@ -102,7 +106,7 @@ pub(super) fn elect_leader(
             return Err(CommandError::ElectionNotNeeded);
         }
         Election::InSync | Election::Unclean => match (partition.heir(image), election) {
-            (Some(leader), _) => with_leader(&partition, leader),
+            (Some(leader), _) => staying::taking_office(image, &partition, leader),
             (None, Election::Unclean) => unclean(image, &partition),
             (None, _) => None,
         },

@@ -5,6 +5,7 @@ mod disks;
 mod moves;
 mod partitions;
 mod shutdown;
+mod staying;
 mod topics;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ fn register(broker: i32, incarnation: u128) -> Command {
         endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "h".to_owned(), port: 9092 }],
         feature_levels: (1, 2),
         directories: vec![uuid::Uuid::from_u128(broker as u128)],
+        in_sync_defaults: None,
     }
 }
 
@@ -116,8 +118,9 @@ fn check_invariants(image: &ClusterImage) {
             if let Some(leader) = partition.leader {
                 assert!(isr.contains(&leader) && image.is_live(leader), "{partition:?}");
             }
-            // Of several members each may be elected at any moment.
-            assert!(isr.len() == 1 || isr.iter().all(|r| image.is_live(**r)), "{partition:?}");
+            // Of several members each may be elected at any moment, unless some were left in while they do not serve.
+            let are_live = isr.iter().all(|r| image.is_live(**r));
+            assert!(isr.len() == 1 || are_live || image.feature_level >= 3, "{partition:?}");
         }
     }
     let collisions: Vec<_> =

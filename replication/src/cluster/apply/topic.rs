@@ -9,7 +9,7 @@ use floodmark_storage::data_dir::PartitionName;
 use super::super::command::{CommandError, Output};
 use super::super::image::{ClusterImage, Partition, Settings, Topic, metric_name};
 use super::super::sorted_map::SortedMap;
-use super::{put_setting, within};
+use super::{put_setting, staying, within};
 
 /// Partitions of a topic at most.
 pub(super) const PARTITIONS_MAX: usize = 100_000;
@@ -42,7 +42,8 @@ pub(super) fn create(
         put_setting(&mut held, name, value)?;
     }
     let partitions = place(image, SortedMap::default(), assignments)?;
-    let topic = Topic { id, name: Arc::from(name), partitions, settings: Arc::new(held) };
+    let is_synced = staying::is_synced_everywhere(image, &held);
+    let topic = Topic { id, name: Arc::from(name), partitions, settings: Arc::new(held), is_synced };
     image.put_topic(Arc::new(topic));
     Ok(Output::Done)
 }

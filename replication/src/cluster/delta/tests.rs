@@ -44,6 +44,7 @@ fn cluster() -> ClusterImage {
         endpoints: Vec::new(),
         feature_levels: (1, 1),
         directories: Vec::new(),
+        in_sync_defaults: None,
     };
     let image = done(&image, &register);
     let epoch = image.broker(broker).unwrap().epoch;

@@ -24,6 +24,7 @@ fn image(brokers: &[(Option<u8>, bool)]) -> ClusterImage {
             feature_levels: (1, 2),
             directories: Vec::new(),
             stopping: false,
+            in_sync_defaults: None,
         };
         (BrokerId(n), Arc::new(broker))
     };

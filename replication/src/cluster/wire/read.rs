@@ -8,7 +8,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, ClusterId, LeaderEpoch, Produc
 use floodmark_proto::pb::metadata as pb;
 
 use super::super::command::{Command, ConfigChange, ConfigResource, Election, ExpectedValue, Output};
-use super::super::image::{Broker, ClusterImage, Endpoint, Partition, Settings, Topic};
+use super::super::image::{Broker, ClusterImage, Endpoint, InSyncDefaults, Partition, Settings, Topic};
 use super::super::sorted_map::SortedMap;
 use super::WireError;
 
@@ -22,6 +22,7 @@ pub(super) fn command(message: pb::Command) -> Result<Command, WireError> {
             endpoints: m.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
             feature_levels: feature_levels(m.feature_level_min, m.feature_level_max)?,
             directories: directories(&m.directories)?,
+            in_sync_defaults: m.in_sync_defaults.as_ref().map(in_sync_defaults),
         },
         Change::FenceBroker(m) => {
             let (broker, epoch) = broker_ref(&m);
@@ -186,7 +187,12 @@ fn broker(message: pb::Broker) -> Result<Broker, WireError> {
         rack: message.rack,
         endpoints: message.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
         feature_levels: feature_levels(message.feature_level_min, message.feature_level_max)?,
+        in_sync_defaults: message.in_sync_defaults.as_ref().map(in_sync_defaults),
     })
+}
+
+fn in_sync_defaults(message: &pb::InSyncDefaults) -> InSyncDefaults {
+    InSyncDefaults { is_synced: message.synced, min_insync_replicas: message.min_insync_replicas }
 }
 
 fn topic(message: pb::Topic) -> Result<Topic, WireError> {
@@ -199,6 +205,7 @@ fn topic(message: pb::Topic) -> Result<Topic, WireError> {
         name: Arc::from(message.name),
         partitions,
         settings: Arc::new(settings(message.settings)?),
+        is_synced: message.synced,
     })
 }
 

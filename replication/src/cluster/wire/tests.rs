@@ -115,8 +115,10 @@ fn commands_and_images_of_the_first_level_are_read() {
     ]
     .concat();
     let command = command_from_pb(decode("command", register.into()).unwrap()).unwrap();
-    let Command::RegisterBroker { feature_levels, directories, .. } = &command else { panic!() };
-    assert_eq!((*feature_levels, directories.len()), ((1, 1), 0));
+    let Command::RegisterBroker { feature_levels, directories, in_sync_defaults, .. } = &command else {
+        panic!()
+    };
+    assert_eq!((*feature_levels, directories.len(), *in_sync_defaults), ((1, 1), 0, None));
     let image = [
         // cluster_id, version 3, feature_level 1
         &[0x0a, 16][..],
@@ -135,7 +137,8 @@ fn commands_and_images_of_the_first_level_are_read() {
     let image = image_from_pb(decode("image", image.into()).unwrap()).unwrap();
     assert_eq!(image.feature_level(), 1);
     let broker = image.broker(BrokerId(1)).unwrap();
-    assert!(!broker.stopping && broker.directories.is_empty());
+    assert!(!broker.stopping && broker.directories.is_empty() && broker.in_sync_defaults.is_none());
+    assert!(!image.topic("t").unwrap().is_synced);
     let partition = image.topic("t").unwrap().partition(0).unwrap();
     assert!(!partition.is_moving() && !partition.is_lost);
     assert_eq!(partition.leader, Some(BrokerId(1)));

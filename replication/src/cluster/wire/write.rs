@@ -7,7 +7,7 @@ use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 use floodmark_proto::pb::metadata as pb;
 
 use super::super::command::{Command, ConfigChange, ConfigResource, Election, ExpectedValue, Output};
-use super::super::image::{Broker, ClusterImage, Endpoint, Partition, Settings, Topic};
+use super::super::image::{Broker, ClusterImage, Endpoint, InSyncDefaults, Partition, Settings, Topic};
 
 pub(super) fn command(command: &Command) -> pb::Command {
     pb::Command { change: Some(change(command)) }
@@ -16,17 +16,24 @@ pub(super) fn command(command: &Command) -> pb::Command {
 fn change(command: &Command) -> pb::command::Change {
     use pb::command::Change;
     match command {
-        Command::RegisterBroker { broker, incarnation, rack, endpoints, feature_levels, directories } => {
-            Change::RegisterBroker(pb::RegisterBroker {
-                broker: broker.0,
-                incarnation: Bytes::copy_from_slice(incarnation.as_bytes()),
-                rack: rack.clone(),
-                endpoints: endpoints.iter().map(endpoint).collect(),
-                feature_level_min: feature_levels.0.into(),
-                feature_level_max: feature_levels.1.into(),
-                directories: self::directories(directories),
-            })
-        }
+        Command::RegisterBroker {
+            broker,
+            incarnation,
+            rack,
+            endpoints,
+            feature_levels,
+            directories,
+            in_sync_defaults,
+        } => Change::RegisterBroker(pb::RegisterBroker {
+            broker: broker.0,
+            incarnation: Bytes::copy_from_slice(incarnation.as_bytes()),
+            rack: rack.clone(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+            feature_level_min: feature_levels.0.into(),
+            feature_level_max: feature_levels.1.into(),
+            directories: self::directories(directories),
+            in_sync_defaults: in_sync_defaults.as_ref().map(self::in_sync_defaults),
+        }),
         Command::FenceBroker { broker, epoch } => Change::FenceBroker(broker_ref(*broker, *epoch)),
         Command::UnfenceBroker { broker, epoch } => Change::UnfenceBroker(broker_ref(*broker, *epoch)),
         Command::BeginShutdown { broker, epoch } => Change::BeginShutdown(broker_ref(*broker, *epoch)),
@@ -167,7 +174,12 @@ fn broker(broker: &Broker) -> pb::Broker {
         endpoints: broker.endpoints.iter().map(endpoint).collect(),
         feature_level_min: broker.feature_levels.0.into(),
         feature_level_max: broker.feature_levels.1.into(),
+        in_sync_defaults: broker.in_sync_defaults.as_ref().map(in_sync_defaults),
     }
+}
+
+fn in_sync_defaults(defaults: &InSyncDefaults) -> pb::InSyncDefaults {
+    pb::InSyncDefaults { synced: defaults.is_synced, min_insync_replicas: defaults.min_insync_replicas }
 }
 
 fn topic(topic: &Topic) -> pb::Topic {
@@ -176,6 +188,7 @@ fn topic(topic: &Topic) -> pb::Topic {
         name: topic.name.to_string(),
         partitions: topic.partitions.values().map(partition).collect(),
         settings: settings(&topic.settings),
+        synced: topic.is_synced,
     }
 }
 

@@ -30,6 +30,7 @@ fn register(broker: i32, incarnation: u128) -> Command {
         endpoints: Vec::new(),
         feature_levels: (1, 2),
         directories: vec![uuid::Uuid::from_u128(broker as u128)],
+        in_sync_defaults: None,
     }
 }
 

@@ -22,6 +22,7 @@ fn register(image: &mut ClusterImage, broker: i32, incarnation: u128) {
         endpoints: Vec::new(),
         feature_levels: (1, 2),
         directories: Vec::new(),
+        in_sync_defaults: None,
     };
     done(image, &register);
 }

@@ -113,6 +113,7 @@ impl Cluster {
             endpoints: vec![endpoint],
             feature_levels: FEATURE_LEVELS,
             directories: vec![uuid::Uuid::from_u128(broker as u128 + 1)],
+            in_sync_defaults: None,
         };
         let Output::BrokerRegistered { epoch } = self.change(register) else { panic!("not registered") };
         self.change(Command::UnfenceBroker { broker: BrokerId(broker), epoch });

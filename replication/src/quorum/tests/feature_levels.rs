@@ -14,6 +14,7 @@ fn registration(broker: i32, incarnation: u128, levels: (u16, u16)) -> Command {
         endpoints: Vec::new(),
         feature_levels: levels,
         directories: Vec::new(),
+        in_sync_defaults: None,
     }
 }
 
@@ -94,10 +95,10 @@ fn a_program_that_does_not_know_the_level_on_its_disk_does_not_start_and_loses_n
             let options =
                 QuorumOptions { snapshots: SnapshotRule { log_bytes, keep_entries: 1000 }, ..options(&disk) };
             let quorum = QuorumHandle::start(options.clone()).await.unwrap();
-            let epoch = registered(&quorum, registration(1, 1, (1, 3))).await;
+            let epoch = registered(&quorum, registration(1, 1, (1, 4))).await;
             quorum.propose(Command::UnfenceBroker { broker: BrokerId(1), epoch }).await.unwrap();
             quorum.propose(create_topic(1)).await.unwrap();
-            quorum.propose(Command::SetFeatureLevel { level: 3 }).await.unwrap();
+            quorum.propose(Command::SetFeatureLevel { level: 4 }).await.unwrap();
             let last = quorum.shared.raft.metrics().borrow().last_applied;
             if log_bytes == 0 {
                 // What is asked for while one is built comes to nothing.
@@ -114,7 +115,7 @@ fn a_program_that_does_not_know_the_level_on_its_disk_does_not_start_and_loses_n
             for _ in 0..2 {
                 let refused = QuorumHandle::start(options.clone()).await;
                 assert!(
-                    matches!(refused, Err(QuorumError::FeatureLevel { level: 3, lowest: 1, highest: 2 })),
+                    matches!(refused, Err(QuorumError::FeatureLevel { level: 4, lowest: 1, highest: 3 })),
                     "{refused:?}"
                 );
                 assert!(kept(log).starts_with(&entries) && kept("node.state") == state);

@@ -28,6 +28,7 @@ fn with_brokers(count: i32) -> ClusterImage {
             endpoints,
             feature_levels: (1, 1),
             directories: Vec::new(),
+            in_sync_defaults: None,
         };
         let (next, outcome) = apply(&image, &register);
         let Ok(Output::BrokerRegistered { epoch, .. }) = outcome else { panic!("{outcome:?}") };
