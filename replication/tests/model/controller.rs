@@ -19,7 +19,8 @@ impl World {
                 let Some(registered) = self.image.broker(broker).filter(|_| is_now) else {
                     return self.note(Event::Nothing);
                 };
-                Command::FenceBroker { broker, epoch: registered.epoch }
+                let epoch = registered.epoch;
+                return self.fence(broker, epoch);
             }
             4..10 => {
                 let n = self.one_of(n, |world, node| !node.is_up && world.image.is_live(node.id));
@@ -27,7 +28,8 @@ impl World {
                 let Some(registered) = self.image.broker(broker).filter(|_| !self.nodes[n].is_up) else {
                     return self.note(Event::Nothing);
                 };
-                Command::FenceBroker { broker, epoch: registered.epoch }
+                let epoch = registered.epoch;
+                return self.fence(broker, epoch);
             }
             10..40 => {
                 let n = self.one_of(n, |world, node| node.is_up && !world.image.is_live(node.id));
@@ -87,6 +89,7 @@ impl World {
                     self.nodes[n].is_up = false;
                 }
                 self.start(n);
+                self.open(n);
                 self.unfence(n);
             }
             if self.state().leader.is_none() {

@@ -36,6 +36,14 @@ pub(crate) struct Guards {
     pub(crate) acknowledges_by_min_isr: bool,
     /// A position counts for the state of the partition in which it was stated.
     pub(crate) positions_have_a_state: bool,
+    /// A replica stays in sync as it starts where the others could acknowledge nothing.
+    pub(crate) stays_as_it_starts: bool,
+    /// A replica stays in sync as it is fenced where nobody would lead, or too few were left.
+    pub(crate) stays_as_it_is_fenced: bool,
+    /// A replica that stayed and has lost its disk says so before it serves.
+    pub(crate) says_what_it_lost: bool,
+    /// A leader waits for members that do not serve.
+    pub(crate) waits_for_all_members: bool,
 }
 
 impl Guards {
@@ -56,5 +64,9 @@ impl Guards {
         waits_end_with_leadership: true,
         acknowledges_by_min_isr: true,
         positions_have_a_state: true,
+        stays_as_it_starts: true,
+        stays_as_it_is_fenced: true,
+        says_what_it_lost: true,
+        waits_for_all_members: true,
     };
 }

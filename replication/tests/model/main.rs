@@ -3,7 +3,8 @@
 //!
 //! `MODEL_SEED=n` runs one seed only, `MODEL_STEPS=n` so many steps of it or in all; what a failure prints says both.
 //!
-//! - `world`: brokers, wires, image, clients, and a step; `controller`: what is done to the cluster; `node`, `log`: one broker
+//! - `world`: brokers, wires, image, clients, and a step; `controller`: what is done to the cluster; `starts`: brokers that die and come
+//!   back; `node`, `log`: one broker
 //! - `invariants`: the promises, one a file; `guards`: rules that a run may do without, to show that it is noticed
 
 #![allow(
@@ -17,6 +18,7 @@ mod guards;
 mod invariants;
 mod log;
 mod node;
+mod starts;
 mod world;
 
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ const STEPS: u64 = 1_000_000;
 const STEPS_TO_SHOW: u64 = 6_000_000;
 
 /// Without these a run shows nothing of what the rules are for.
-const HAS_TO_HAPPEN: [&str; 9] = [
+const HAS_TO_HAPPEN: [&str; 14] = [
     "a log was cut",
     "a log began again",
     "unsynced records were lost",
@@ -40,6 +42,11 @@ const HAS_TO_HAPPEN: [&str; 9] = [
     "the in-sync set shrank",
     "a move was finished",
     "a disk was lost",
+    "a replica stayed as it started",
+    "a replica stayed as it was fenced",
+    "a replica that lost its disk left",
+    "all were killed",
+    "somebody led while one was away",
     "a retry was found in the log",
     "a slow message arrived",
 ];
@@ -61,10 +68,20 @@ fn run(seed: u64, steps: u64, guards: Guards) -> Result<World, Box<(u64, String,
             return Ok(world);
         }
     }
-    match world.heal() {
-        Err(wrong) if !world.state().is_lost => Err(Box::new((steps, wrong, world))),
-        _ => Ok(world),
+    let ends: [fn(&mut World) -> Result<(), String>; 3] = [World::heal, World::outage, World::heal];
+    for end in ends {
+        let ended = end(&mut world);
+        if world.state().is_lost {
+            return match invariants::check(&mut world) {
+                Err(wrong) => Err(Box::new((steps, wrong, world))),
+                Ok(()) => Ok(world),
+            };
+        }
+        if let Err(wrong) = ended {
+            return Err(Box::new((steps, wrong, world)));
+        }
     }
+    Ok(world)
 }
 
 #[test]
@@ -214,4 +231,24 @@ fn acknowledging_with_too_few_in_sync_shows() {
 #[test]
 fn a_position_from_before_a_move_shows() {
     shows("positions", 21, Guards { positions_have_a_state: false, ..Guards::ALL });
+}
+
+#[test]
+fn leaving_the_set_at_each_start_shows() {
+    shows("stays as it starts", 0, Guards { stays_as_it_starts: false, ..Guards::ALL });
+}
+
+#[test]
+fn leaving_the_set_at_each_fence_shows() {
+    shows("stays as it is fenced", 0, Guards { stays_as_it_is_fenced: false, ..Guards::ALL });
+}
+
+#[test]
+fn r9_staying_without_a_word_of_a_lost_disk_shows() {
+    shows("says what it lost", 0, Guards { says_what_it_lost: false, ..Guards::ALL });
+}
+
+#[test]
+fn going_on_without_a_member_that_does_not_serve_shows() {
+    shows("waits for all members", 0, Guards { waits_for_all_members: false, ..Guards::ALL });
 }

@@ -18,12 +18,16 @@ use crate::world::TOPIC;
 pub(crate) struct Node {
     pub(crate) id: BrokerId,
     pub(crate) is_up: bool,
+    /// It has registered, and not opened its log yet.
+    pub(crate) is_starting: bool,
     pub(crate) incarnation: u128,
     pub(crate) broker_epoch: BrokerEpoch,
     /// What it knows of the cluster.
     pub(crate) image: Arc<ClusterImage>,
     /// Also while it is down: then it is what lies on its disk.
     pub(crate) replica: Option<Replica>,
+    /// The log that it gave up or lost when it was in sync no more, until it is again: an acknowledgement under way may have counted it.
+    pub(crate) left: Option<Log>,
     /// It lost its disk while it was in sync, and has not been taken out of the set since.
     pub(crate) has_lost: bool,
     /// Counts the logs it has begun and opened.
@@ -62,10 +66,14 @@ impl Node {
         self.image = Arc::clone(image);
         let Some(state) = image.topic_by_id(TOPIC.id()).and_then(|t| t.partition(0)).cloned() else { return };
         if !state.replicas.contains(&self.id) {
-            self.replica = None;
+            self.left = self.replica.take().map(|replica| replica.log).or(self.left.take());
             return;
         }
         let id = self.id;
+        let mut state = state;
+        if !guards.waits_for_all_members && state.leader == Some(id) {
+            state.isr = state.isr.iter().copied().filter(|r| image.is_live(*r)).collect();
+        }
         self.opened += u64::from(self.replica.is_none());
         let replica = self.replica.get_or_insert_with(|| Replica::new(Log::default(), state.clone()));
         replica.take_up(id, state, guards);
@@ -73,6 +81,11 @@ impl Node {
 
     pub(crate) fn leader(&mut self) -> Option<&mut Replica> {
         self.replica.as_mut().filter(|replica| self.is_up && replica.leads())
+    }
+
+    /// No process of it runs.
+    pub(crate) fn is_down(&self) -> bool {
+        !self.is_up && !self.is_starting
     }
 
     /// What the follower asks, and of whom.

@@ -60,6 +60,7 @@ pub(crate) enum Event {
     Read { of: usize, up_to: i64 },
     PowerCut { of: usize, end: i64 },
     Started { by: usize },
+    Opened { by: usize },
     Stopped { by: usize },
     Wiped { of: usize },
     Deleted { by: usize, before: i64 },
@@ -91,7 +92,7 @@ pub(crate) struct World {
     pub(crate) truth: Truth,
     pub(crate) events: VecDeque<Event>,
     trace: DefaultHasher,
-    incarnations: u128,
+    pub(crate) incarnations: u128,
     /// The leader epoch, and the version of the image with which it began.
     pub(crate) epoch_since: (i32, u64),
 }
@@ -119,6 +120,10 @@ pub(crate) struct Truth {
     pub(crate) wrong: Option<String>,
     /// Brokers that the step changed.
     pub(crate) touched: Vec<usize>,
+    /// The in-sync set as it was when somebody led last, less those that moves have taken out since.
+    pub(crate) last_led: Vec<BrokerId>,
+    /// Of those, who has said since that it lost what it had.
+    pub(crate) said_lost: Vec<BrokerId>,
 }
 
 impl World {
@@ -129,10 +134,12 @@ impl World {
         let node = |n: usize| Node {
             id: BrokerId(n as i32),
             is_up: false,
+            is_starting: false,
             incarnation: 0,
             broker_epoch: BrokerEpoch(-1),
             image: Arc::clone(&image),
             replica: None,
+            left: None,
             has_lost: false,
             opened: 0,
         };
@@ -161,15 +168,16 @@ impl World {
     }
 
     fn found(&mut self) {
-        let _ = self.command(&Command::SetFeatureLevel { level: 1 });
+        let _ = self.command(&Command::SetFeatureLevel { level: 3 });
         for n in 0..self.nodes.len() {
             self.start(n);
+            self.open(n);
+            self.unfence(n);
         }
         let assignments = vec![(0..3).map(BrokerId).collect()];
-        let create =
-            Command::CreateTopic { name: "t".into(), id: TOPIC.id(), assignments, settings: Vec::new() };
+        let settings = vec![("min.insync.replicas".to_owned(), self.min_isr.to_string())];
+        let create = Command::CreateTopic { name: "t".into(), id: TOPIC.id(), assignments, settings };
         self.command(&create).expect("a good topic");
-        let _ = self.command(&Command::SetFeatureLevel { level: 2 });
         for n in 0..self.nodes.len() {
             self.observe(n, true);
         }
@@ -228,16 +236,17 @@ impl World {
             }
             852..872 => {
                 let n = self.one_of(n, |_, node| !node.is_up);
-                self.start(n);
+                if self.nodes[n].is_starting { self.open(n) } else { self.start(n) }
             }
             872..880 => {
                 let n = self.one_of(n, |world, node| world.image.broker(node.id).is_some_and(|b| b.stopping));
                 self.stop_if_begun(n);
             }
             880..900 if !self.is_bad_day() => self.note(Event::Nothing),
-            880..890 => self.power_cut(n),
+            880 => self.power_cut_all(),
+            881..890 => self.power_cut(n),
             890..896 => {
-                let n = self.one_of(n, |_, node| !node.is_up && node.replica.is_some());
+                let n = self.one_of(n, |_, node| node.is_down() && node.replica.is_some());
                 self.wipe(n);
             }
             896..900 => self.stop(n),
@@ -275,7 +284,7 @@ impl World {
         wires.push(message);
     }
 
-    fn deliver_some(&mut self) {
+    pub(crate) fn deliver_some(&mut self) {
         if self.wires.is_empty() {
             return self.note(Event::Nothing);
         }
@@ -297,7 +306,7 @@ impl World {
         }
     }
 
-    fn deliver_slow(&mut self) {
+    pub(crate) fn deliver_slow(&mut self) {
         if self.slow.is_empty() {
             return self.note(Event::Nothing);
         }
@@ -435,11 +444,11 @@ impl World {
 
     fn acknowledge(&mut self, Wait { offset, record, .. }: Wait) {
         let has_it = |node: &&Node| {
-            let replica = node.replica.as_ref();
-            replica.is_some_and(|r| {
-                // What was deleted on purpose was there.
-                r.log.start > offset || (r.log.get(offset) == Some(record) && r.log.durable > offset)
-            })
+            let logs = node.replica.as_ref().map(|replica| &replica.log).into_iter().chain(&node.left);
+            // What was deleted on purpose was there.
+            let mut had = logs
+                .map(|log| log.start > offset || (log.get(offset) == Some(record) && log.durable > offset));
+            had.any(|had| had)
         };
         let copies = self.nodes.iter().filter(has_it).count();
         self.note(Event::Acked { offset, producer: record.producer, sequence: record.sequence });
@@ -465,7 +474,7 @@ impl World {
     }
 
     /// A producer sends what it was not told of yet, or something after that, to whomever it takes for the leader.
-    fn produce(&mut self, n: usize) {
+    pub(crate) fn produce(&mut self, n: usize) {
         let producer = self.below(usize::from(PRODUCERS)) as u8;
         let next = self.told[usize::from(producer)].map_or(0, |told| told + 1);
         let sequence = next + self.below(2) as u32;
@@ -550,114 +559,6 @@ impl World {
         self.note(Event::Nothing);
     }
 
-    fn power_cut(&mut self, n: usize) {
-        let lucky = self.chance.below(3) as i64;
-        let node = &mut self.nodes[n];
-        if !node.is_up {
-            return self.note(Event::Nothing);
-        }
-        node.is_up = false;
-        let mut lost = false;
-        let end = node.replica.take().map(|mut replica| {
-            let before = replica.log.end();
-            replica.log.power_cut(lucky);
-            let end = replica.log.end();
-            node.replica = Some(Replica::new(replica.log, replica.state));
-            lost = end < before;
-            end
-        });
-        if lost {
-            self.happened("unsynced records were lost");
-        }
-        self.truth.touched.push(n);
-        self.note(Event::PowerCut { of: n, end: end.unwrap_or(-1) });
-    }
-
-    /// A broker that is down starts: it registers, opens what it has, and says what it lacks.
-    pub(crate) fn start(&mut self, n: usize) {
-        if self.nodes[n].is_up {
-            return self.note(Event::Nothing);
-        }
-        self.incarnations += 1;
-        let broker = self.nodes[n].id;
-        let register = Command::RegisterBroker {
-            broker,
-            incarnation: uuid::Uuid::from_u128(self.incarnations),
-            rack: None,
-            endpoints: Vec::new(),
-            feature_levels: (1, 2),
-            directories: vec![uuid::Uuid::from_u128(1 + n as u128)],
-            in_sync_defaults: None,
-        };
-        let Ok(Output::BrokerRegistered { epoch }) = self.command(&register) else {
-            self.truth.wrong = Some(format!("broker {broker} cannot register"));
-            return;
-        };
-        let has_log = self.nodes[n].replica.is_some();
-        let node = &mut self.nodes[n];
-        (node.is_up, node.broker_epoch) = (true, epoch);
-        if self.image.topic_by_id(TOPIC.id()).is_some() && !self.state().isr.contains(&broker) {
-            self.nodes[n].has_lost = false;
-        }
-        let node = &mut self.nodes[n];
-        node.opened += 1;
-        node.incarnation = self.incarnations;
-        self.observe(n, true);
-        let should_have = self.image.topic_by_id(TOPIC.id()).is_some() && self.state().isr.contains(&broker);
-        if should_have && !has_log {
-            let partitions = vec![(TOPIC.id(), 0)];
-            let _ = self.command(&Command::LoseReplicas { broker, epoch, partitions });
-        }
-        if self.image.topic_by_id(TOPIC.id()).is_none() {
-            let _ = self.command(&Command::UnfenceBroker { broker, epoch });
-        }
-        self.truth.touched.push(n);
-        self.note(Event::Started { by: n });
-    }
-
-    /// A disk is lost, of a broker that is down: of the replicas in sync never half or more.
-    fn wipe(&mut self, n: usize) {
-        let id = self.nodes[n].id;
-        let isr: Vec<_> = self.state().isr.to_vec();
-        let lost = self.nodes.iter().filter(|node| node.has_lost && isr.contains(&node.id)).count();
-        let is_covered = !isr.contains(&id) || 2 * (lost + 1) < isr.len();
-        if self.nodes[n].is_up || !is_covered {
-            return self.note(Event::Nothing);
-        }
-        self.nodes[n].replica = None;
-        self.nodes[n].has_lost = true;
-        self.happened("a disk was lost");
-        self.truth.touched.push(n);
-        self.note(Event::Wiped { of: n });
-    }
-
-    fn stop_if_begun(&mut self, n: usize) {
-        let has_begun = self.image.broker(self.nodes[n].id).is_some_and(|b| b.stopping);
-        if has_begun { self.stop(n) } else { self.note(Event::Nothing) }
-    }
-
-    /// A broker stops in order, or says that it is about to.
-    fn stop(&mut self, n: usize) {
-        let (broker, epoch) = (self.nodes[n].id, self.nodes[n].broker_epoch);
-        if !self.nodes[n].is_up {
-            return self.note(Event::Nothing);
-        }
-        if self.image.broker(broker).is_some_and(|b| !b.stopping) {
-            let _ = self.command(&Command::BeginShutdown { broker, epoch });
-            return;
-        }
-        let _ = self.command(&Command::FenceBroker { broker, epoch });
-        let node = &mut self.nodes[n];
-        node.is_up = false;
-        if let Some(mut replica) = node.replica.take() {
-            replica.log.sync();
-            replica.log.power_cut(0);
-            node.replica = Some(Replica::new(replica.log, replica.state));
-        }
-        self.truth.touched.push(n);
-        self.note(Event::Stopped { by: n });
-    }
-
     fn delete(&mut self, n: usize) {
         let keep = self.chance.below(6) as i64;
         let Some(replica) = self.up(n).filter(|r| r.leads()) else { return self.note(Event::Nothing) };
@@ -678,7 +579,7 @@ impl World {
                 *epoch = self.image.broker(*broker).map_or(*epoch, |broker| broker.epoch);
             }
         }
-        let before = self.members();
+        let before = self.isr();
         let (image, outcome) = apply(&self.image, &command);
         if outcome.is_err() {
             self.note(Event::Refused);
@@ -690,20 +591,21 @@ impl World {
             self.images.pop_front();
         }
         self.note(Event::Agreed { version: self.image.version() });
-        match self.members().cmp(&before) {
+        match self.isr().len().cmp(&before.len()) {
             Ordering::Greater => self.happened("the in-sync set grew"),
             Ordering::Less => self.happened("the in-sync set shrank"),
             Ordering::Equal => {}
         }
-        if matches!(command, Command::FinishMove { .. }) {
-            self.happened("a move was finished");
-        }
+        self.note_members(&command, &before);
         if self.image.topic_by_id(TOPIC.id()).is_some() {
             let (epoch, isr) = (self.state().leader_epoch.0, Arc::clone(&self.state().isr));
             if epoch != self.epoch_since.0 {
                 self.epoch_since = (epoch, self.image.version());
             }
             for node in &mut self.nodes {
+                if isr.contains(&node.id) {
+                    node.left = None;
+                }
                 // Had it been away only: as it starts it says so, and is in sync no more until it is again.
                 node.has_lost &= !node.is_up || isr.contains(&node.id);
             }
@@ -712,9 +614,42 @@ impl World {
         outcome
     }
 
-    /// How many are in sync.
-    fn members(&self) -> usize {
-        self.image.topic_by_id(TOPIC.id()).and_then(|t| t.partition(0)).map_or(0, |state| state.isr.len())
+    /// Who is in sync, where there is the partition yet.
+    fn isr(&self) -> Arc<[BrokerId]> {
+        let state = self.image.topic_by_id(TOPIC.id()).and_then(|t| t.partition(0));
+        state.map_or_else(Arc::default, |state| Arc::clone(&state.isr))
+    }
+
+    fn note_members(&mut self, command: &Command, before: &[BrokerId]) {
+        let isr = self.isr();
+        let is_shared = isr.len() > 1;
+        match command {
+            Command::FinishMove { .. } => self.happened("a move was finished"),
+            Command::RegisterBroker { broker, .. } if is_shared && isr.contains(broker) => {
+                self.happened("a replica stayed as it started");
+            }
+            Command::FenceBroker { broker, .. } if is_shared && isr.contains(broker) => {
+                self.happened("a replica stayed as it was fenced");
+            }
+            Command::LoseReplicas { broker, .. } => {
+                self.truth.said_lost.push(*broker);
+                if before.contains(broker) && !isr.contains(broker) {
+                    self.happened("a replica that lost its disk left");
+                }
+            }
+            _ => {}
+        }
+        let is_move = matches!(
+            command,
+            Command::MovePartition { .. } | Command::CancelMove { .. } | Command::FinishMove { .. }
+        );
+        let leads = self.image.topic_by_id(TOPIC.id()).is_some() && self.state().leader.is_some();
+        if leads {
+            self.truth.last_led = isr.to_vec();
+            self.truth.said_lost.clear();
+        } else if is_move {
+            self.truth.last_led.retain(|r| isr.contains(r));
+        }
     }
 
     /// For whoever looks at logs, wherever they are.

@@ -6,6 +6,7 @@ mod committed_only;
 mod exactly_once;
 mod high_watermark;
 mod log_matching;
+mod lost;
 mod one_record;
 mod order;
 
@@ -23,4 +24,5 @@ pub(crate) fn check(world: &mut World) -> Result<(), String> {
         .and_then(|()| exactly_once::check(world))
         .and_then(|()| log_matching::check(world))
         .and_then(|()| high_watermark::check(world))
+        .and_then(|()| lost::check(world))
 }
