@@ -206,7 +206,10 @@ impl Cluster {
     pub(crate) async fn serve(&self, readiness: &Readiness) -> Result<(), StartError> {
         let made = self.registry.take_made();
         let (id, has_lost_directory) = (self.member.id, self.member.has_lost_directory);
-        let is_held = |topic, index| self.registry.get(topic, index).is_some();
+        let damaged = self.registry.take_damaged();
+        // Nobody knows what a damaged one lacks. Where others have it, it comes from them.
+        let is_held =
+            |topic, index| self.registry.get(topic, index).is_some() && !damaged.contains(&(topic, index));
         lost_replicas::tell_of_return(&self.image(), id, &made);
         let lost = lost_replicas::at_start(&self.image(), id, &made, has_lost_directory, is_held);
         if !lost.is_empty() {

@@ -87,6 +87,8 @@ struct Shared {
     reconciled: watch::Sender<u64>,
     /// Partitions of which no disk had a log when the registry was opened, made since or not; `None` once somebody has asked.
     made: Mutex<Option<BTreeSet<(TopicId, u32)>>>,
+    /// Partitions whose logs were found damaged when they were opened, until somebody has asked.
+    damaged: Mutex<BTreeSet<(TopicId, i32)>>,
     upkeep: Upkeep,
     vitals: Vitals,
 }
@@ -150,6 +152,7 @@ impl Registry {
             is_closing: AtomicBool::new(false),
             reconciled: watch::Sender::new(0),
             made: Mutex::new(Some(BTreeSet::new())),
+            damaged: Mutex::default(),
             upkeep: Upkeep::new(options.periods),
             vitals: options.vitals,
         });
@@ -234,6 +237,12 @@ impl Registry {
     #[must_use]
     pub fn take_made(&self) -> BTreeSet<(TopicId, u32)> {
         self.0.made.lock().take().unwrap_or_default()
+    }
+
+    /// Partitions whose logs end before what no unfinished write explains: records that were on this disk may be gone. Told once.
+    #[must_use]
+    pub fn take_damaged(&self) -> BTreeSet<(TopicId, i32)> {
+        std::mem::take(&mut *self.0.damaged.lock())
     }
 
     /// What the broker cannot be without, for whatever else of it works on partitions.

@@ -146,6 +146,7 @@ impl Shared {
         let (log, report) = self.data_dirs[at].open_partition(&name, id.topic_id, config)?;
         for damage in &report.damage {
             tracing::warn!(partition = %name, %damage, "damaged behind the last checkpoint: records may be lost");
+            self.damaged.lock().insert((id.topic_id, id.index));
         }
         if !report.was_clean && !report.was_new {
             tracing::info!(

@@ -459,6 +459,30 @@ fn a_log_whose_files_are_missing_is_told_though_its_directory_is_there() {
     assert_eq!(registry.get(gone, 0).unwrap().log_end(), Offset(0));
 }
 
+/// It is opened, and ends before the damage: whoever counts it as a copy has to know.
+#[test]
+fn a_log_that_is_damaged_behind_its_last_checkpoint_is_told_once() {
+    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
+    let (well, bad) = (cluster.create("well", 1, 1), cluster.create("bad", 2, 1));
+    let registry = open(&disk, &cluster);
+    for id in [well, bad, bad, bad] {
+        runtime.block_on(append(&registry.get(id, 0).unwrap()));
+    }
+    assert!(registry.take_damaged().is_empty());
+    drop(registry);
+    let is_data = |path: &Path| {
+        path.extension().is_some_and(|e| e == "log") && path.to_string_lossy().contains("bad-0")
+    };
+    let (path, content) = disk.files().into_iter().find(|(path, _)| is_data(path)).unwrap();
+    let file = disk.open(&path, OpenMode::Write).unwrap();
+    // In the first batch, behind its header.
+    file.write_at(&[std::io::IoSlice::new(&[content[64] ^ 1])], 64).unwrap();
+    let registry = open(&disk, &cluster);
+    assert_eq!(registry.get(bad, 0).unwrap().log_end(), Offset(0));
+    assert_eq!(registry.take_damaged(), [(bad, 0)].into());
+    assert!(registry.take_damaged().is_empty());
+}
+
 #[test]
 fn a_partition_that_lies_in_two_directories_is_left_as_it_is() {
     let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
