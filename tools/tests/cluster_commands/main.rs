@@ -12,5 +12,6 @@ mod left_alone;
 mod members;
 mod moves;
 mod nodes;
+mod outage;
 mod status;
 mod upgrades;
