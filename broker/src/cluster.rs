@@ -95,7 +95,7 @@ struct Copying {
 
 /// What opening partitions needs, beside the member whose they are.
 pub(crate) struct Opening<'a> {
-    pub(crate) data_dirs: Vec<DataDir>,
+    pub(crate) data_dirs: Arc<[DataDir]>,
     pub(crate) config: &'a BrokerConfig,
     pub(crate) random: Random,
     pub(crate) clock: Clock,
@@ -204,14 +204,13 @@ impl Cluster {
 
     /// Asks to be let in, and returns once this broker may lead and its partitions know, however long that takes.
     pub(crate) async fn serve(&self, readiness: &Readiness) -> Result<(), StartError> {
-        let made = self.registry.take_made();
-        let (id, has_lost_directory) = (self.member.id, self.member.has_lost_directory);
+        let id = self.member.id;
         let damaged = self.registry.take_damaged();
         // Nobody knows what a damaged one lacks. Where others have it, it comes from them.
         let is_held =
             |topic, index| self.registry.get(topic, index).is_some() && !damaged.contains(&(topic, index));
-        lost_replicas::tell_of_return(&self.image(), id, &made);
-        let lost = lost_replicas::at_start(&self.image(), id, &made, has_lost_directory, is_held);
+        lost_replicas::tell_of_return(&self.image(), id, &self.member.missing);
+        let lost = lost_replicas::unopened(&self.image(), id, is_held);
         if !lost.is_empty() {
             lost_replicas::tell_at_start(&self.image(), &lost, self.registry.data_dirs());
             self.member.lose(lost).await?;

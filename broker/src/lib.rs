@@ -123,7 +123,7 @@ impl Broker {
             tail_budget: TailBudget::new(config.tail_cache_bytes.0),
         };
         let open = |dir| DataDir::open(context.clone(), dir);
-        let data_dirs = config.data_dirs.iter().map(|dir| open(dir)).collect::<Result<Vec<_>, _>>()?;
+        let data_dirs = config.data_dirs.iter().map(|dir| open(dir)).collect::<Result<Arc<[_]>, _>>()?;
         let threads = Threads::start(usize::try_from(config.runtime_threads).unwrap_or(0))
             .map_err(StartError::Thread)?;
         let _runtime = threads.control().enter();
@@ -294,7 +294,7 @@ impl Drop for Broker {
 /// A broker that is no member of its cluster yet.
 struct Starting<'s> {
     context: LogContext,
-    data_dirs: Vec<DataDir>,
+    data_dirs: Arc<[DataDir]>,
     /// Where others are told to connect.
     endpoints: Vec<ClusterEndpoint>,
     /// Where other brokers connect.
@@ -388,12 +388,12 @@ fn begin_to_decide(
 fn joining(
     config: &BrokerConfig,
     context: &LogContext,
-    data_dirs: &[DataDir],
+    data_dirs: &Arc<[DataDir]>,
     endpoints: Vec<ClusterEndpoint>,
     ground: &Ground,
 ) -> Result<Joining, StartError> {
     let mut holds_partitions = false;
-    for dir in data_dirs {
+    for dir in &**data_dirs {
         holds_partitions |= !dir.partitions()?.is_empty();
     }
     // Settings have one directory at least.
@@ -424,7 +424,7 @@ fn joining(
     Ok(Joining {
         seat: Seat::new(&quorum),
         quorum,
-        directories: data_dirs.iter().map(|dir| dir.id().0).collect(),
+        data_dirs: Arc::clone(data_dirs),
         rack: config.broker_rack.clone(),
         in_sync_defaults: in_sync_defaults(config.file_settings()),
         endpoints,

@@ -21,23 +21,31 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// A partition in whose in-sync set this broker is, as the image has it.
 type InSync<'a> = (TopicId, u32, &'a Partition);
 
-/// What is lost when the broker starts: logs that were `made` anew, because what should have been there was not, and those that cannot be
-/// opened.
+/// What is lost when the broker starts, of the logs that are `missing`. The others were never made.
 pub(crate) fn at_start(
     image: &ClusterImage,
     id: BrokerId,
-    made: &BTreeSet<(TopicId, u32)>,
+    missing: &BTreeSet<(TopicId, u32)>,
     has_lost_directory: bool,
+) -> Vec<(TopicId, u32)> {
+    let is_lost = |(topic, index, partition): &InSync<'_>| {
+        // A partition on this broker alone may be new: the broker ended before it had made the log. Then nobody has ever led it but
+        // when it was made, and all that came to it since is that this broker has registered again.
+        let may_be_new =
+            partition.replicas.len() == 1 && !has_lost_directory && partition.partition_epoch <= 1;
+        missing.contains(&(*topic, *index)) && !partition.is_lost && !may_be_new
+    };
+    in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
+}
+
+/// What the broker cannot open when it starts, of what others have.
+pub(crate) fn unopened(
+    image: &ClusterImage,
+    id: BrokerId,
     is_held: impl Fn(TopicId, i32) -> bool,
 ) -> Vec<(TopicId, u32)> {
     let is_lost = |(topic, index, partition): &InSync<'_>| {
-        if made.contains(&(*topic, *index)) {
-            // A partition on this broker alone may be new: the broker ended before it had made the log. Then nobody has ever led it but
-            // when it was made, and all that came to it since is that this broker has registered again.
-            partition.replicas.len() > 1 || has_lost_directory || partition.partition_epoch > 1
-        } else {
-            has_other(partition) && i32::try_from(*index).is_ok_and(|index| !is_held(*topic, index))
-        }
+        has_other(partition) && i32::try_from(*index).is_ok_and(|index| !is_held(*topic, index))
     };
     in_sync(image, id).filter(is_lost).map(|(topic, index, _)| (topic, index)).collect()
 }
@@ -63,10 +71,10 @@ pub(crate) fn tell_at_start(image: &ClusterImage, lost: &[(TopicId, u32)], data_
     }
 }
 
-/// Says which partitions the cluster takes for lost since an earlier start. What is here of them now may be what was missing then, or what was
-/// made in its place: nothing tells the two apart without a doubt.
-pub(crate) fn tell_of_return(image: &ClusterImage, id: BrokerId, made: &BTreeSet<(TopicId, u32)>) {
-    let returned = returned(image, id, made);
+/// Says which partitions the cluster takes for lost since an earlier start, but for those that were still `missing` at this one. What is here of
+/// the others may be what was missing then, or what was made in its place: nothing tells the two apart without a doubt.
+pub(crate) fn tell_of_return(image: &ClusterImage, id: BrokerId, missing: &BTreeSet<(TopicId, u32)>) {
+    let returned = returned(image, id, missing);
     if !returned.is_empty() {
         let (shared, alone) = by_others(image, &returned);
         tracing::warn!(
@@ -77,9 +85,9 @@ pub(crate) fn tell_of_return(image: &ClusterImage, id: BrokerId, made: &BTreeSet
     }
 }
 
-fn returned(image: &ClusterImage, id: BrokerId, made: &BTreeSet<(TopicId, u32)>) -> Vec<(TopicId, u32)> {
+fn returned(image: &ClusterImage, id: BrokerId, missing: &BTreeSet<(TopicId, u32)>) -> Vec<(TopicId, u32)> {
     let all = in_sync(image, id).filter(|(_, _, partition)| partition.is_lost);
-    all.map(|(topic, index, _)| (topic, index)).filter(|key| !made.contains(key)).collect()
+    all.map(|(topic, index, _)| (topic, index)).filter(|key| !missing.contains(key)).collect()
 }
 
 /// Names of those of which others have everything, and of the rest.
@@ -222,21 +230,25 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_anew_is_lost_but_where_it_may_just_be_new() {
+    fn what_is_missing_is_lost_but_where_it_may_just_be_new() {
         let image = image();
-        let made: BTreeSet<_> = [SHARED, ALONE, LAST, 8].map(|n| (id(n), 0)).into();
-        let lost = |has_lost_directory| at_start(&image, BrokerId(1), &made, has_lost_directory, |_, _| true);
+        let missing: BTreeSet<_> = [SHARED, ALONE, LAST, 8].map(|n| (id(n), 0)).into();
+        let lost = |has_lost_directory| at_start(&image, BrokerId(1), &missing, has_lost_directory);
         assert_eq!(lost(false), [(id(SHARED), 0), (id(LAST), 0)]);
         assert_eq!(lost(true), [(id(SHARED), 0), (id(ALONE), 0), (id(LAST), 0)]);
-        assert_eq!(at_start(&image, BrokerId(1), &BTreeSet::new(), true, |_, _| true), []);
+        assert_eq!(at_start(&image, BrokerId(1), &BTreeSet::new(), true), []);
     }
 
     /// A directory that vanished is not what a new partition looks like: this broker has led it since it was made.
     #[test]
     fn a_log_that_was_led_before_is_lost_also_where_nobody_else_has_a_copy() {
         let mut image = image();
-        let made: BTreeSet<_> = [(id(ALONE), 0)].into();
+        let missing: BTreeSet<_> = [(id(ALONE), 0)].into();
         let restart = |image: &mut ClusterImage, n, serves| {
+            // What is missing is told under the registration before, behind a fence.
+            let epoch = image.broker(BrokerId(1)).unwrap().epoch;
+            done(image, &Command::FenceBroker { broker: BrokerId(1), epoch });
+            let lost = at_start(image, BrokerId(1), &missing, false);
             let register = Command::RegisterBroker {
                 broker: BrokerId(1),
                 incarnation: uuid::Uuid::from_u128(n),
@@ -247,7 +259,8 @@ mod tests {
                 in_sync_defaults: None,
             };
             let Output::BrokerRegistered { epoch } = done(image, &register) else { panic!() };
-            let lost = at_start(image, BrokerId(1), &made, false, |_, _| true);
+            // Nor does that make a difference, where the cluster is too old to be told before.
+            assert_eq!(at_start(image, BrokerId(1), &missing, false), lost);
             if serves {
                 done(image, &Command::UnfenceBroker { broker: BrokerId(1), epoch });
             }
@@ -258,6 +271,11 @@ mod tests {
         assert_eq!(restart(&mut image, 3, false), []);
         assert_eq!(restart(&mut image, 4, true), []);
         assert_eq!(restart(&mut image, 5, true), [(id(ALONE), 0)]);
+        done(&mut image, &Command::SetFeatureLevel { level: 2 });
+        let epoch = image.broker(BrokerId(1)).unwrap().epoch;
+        let lose = Command::LoseReplicas { broker: BrokerId(1), epoch, partitions: vec![(id(ALONE), 0)] };
+        done(&mut image, &lose);
+        assert_eq!(restart(&mut image, 6, true), [], "it is known");
     }
 
     #[test]
@@ -289,8 +307,8 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_or_has_failed_is_lost_where_others_have_it() {
         let image = image();
-        let none = BTreeSet::new();
-        assert_eq!(at_start(&image, BrokerId(1), &none, false, |_, _| false), [(id(SHARED), 0)]);
+        assert_eq!(unopened(&image, BrokerId(1), |_, _| false), [(id(SHARED), 0)]);
+        assert_eq!(unopened(&image, BrokerId(1), |_, _| true), []);
         assert_eq!(failed(&image, BrokerId(1), |_, _| Log::Failed), [(id(SHARED), 0)]);
         let last = |topic: TopicId, _: i32| if topic == id(LAST) { Log::Failed } else { Log::Well };
         assert_eq!(failed(&image, BrokerId(1), last), []);

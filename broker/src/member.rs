@@ -1,18 +1,26 @@
 //! This broker as the cluster knows it: registered when it starts, leading once its logs are open, fenced before it goes.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
-use floodmark_replication::cluster::image::{Endpoint, InSyncDefaults, STAYING_FEATURE_LEVEL, Settings};
+use floodmark_replication::cluster::image::{
+    Endpoint, InSyncDefaults, MOVES_FEATURE_LEVEL, STAYING_FEATURE_LEVEL, Settings,
+};
 use floodmark_replication::cluster::settings::{Layers, SyncPolicy, TopicSettings};
-use floodmark_replication::cluster::{ClusterImage, Command, Output};
+use floodmark_replication::cluster::{Broker, ClusterImage, Command, Output};
 use floodmark_replication::quorum::{FEATURE_LEVELS, ProposeError, QuorumHandle, QuorumOptions, Seat};
+use floodmark_replication::registry::missing_logs;
 use floodmark_storage::LogConfig;
+use floodmark_storage::data_dir::DataDir;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::error::StartError;
+use crate::lost_replicas;
 use crate::readiness::Readiness;
 
 /// A broker that stops does not wait long to say so: others notice anyway.
@@ -29,8 +37,8 @@ pub(crate) struct Joining {
     pub(crate) quorum: QuorumOptions,
     /// What other brokers see meanwhile.
     pub(crate) seat: Seat,
-    /// The identities of all data directories, the one with metadata first.
-    pub(crate) directories: Vec<uuid::Uuid>,
+    /// All data directories, the one with metadata first.
+    pub(crate) data_dirs: Arc<[DataDir]>,
     pub(crate) rack: Option<String>,
     /// Of its own defaults for topics, those on which it depends who is in sync.
     pub(crate) in_sync_defaults: InSyncDefaults,
@@ -49,10 +57,17 @@ pub(crate) struct Member {
     pub(crate) epoch: BrokerEpoch,
     /// Whether other brokers can reach this one.
     pub(crate) is_reachable: bool,
-    /// A data directory of the registration before is not there any more.
-    pub(crate) has_lost_directory: bool,
+    /// Logs that were on no disk when it came, and are made since. What was lost with them, the cluster knew before.
+    pub(crate) missing: BTreeSet<(TopicId, u32)>,
     /// As which it registered.
     pub(crate) registration: Command,
+}
+
+/// What a registration comes to.
+struct Registered {
+    registration: Command,
+    epoch: BrokerEpoch,
+    missing: BTreeSet<(TopicId, u32)>,
 }
 
 impl Member {
@@ -74,12 +89,12 @@ impl Member {
             () = &mut stop => Err(StartError::Stopped),
         };
         match registered {
-            Ok((registration, epoch, has_lost_directory)) => Ok(Member {
+            Ok(Registered { registration, epoch, missing }) => Ok(Member {
                 quorum,
                 id: options.node_id,
                 epoch,
                 is_reachable: options.address.is_some(),
-                has_lost_directory,
+                missing,
                 registration,
             }),
             Err(e) => {
@@ -93,14 +108,7 @@ impl Member {
     /// Says what this broker ought to have and does not: it must not count as holding it.
     pub(crate) async fn lose(&self, partitions: Vec<(TopicId, u32)>) -> Result<(), StartError> {
         let lose = Command::LoseReplicas { broker: self.id, epoch: self.epoch, partitions };
-        loop {
-            match self.quorum.propose(lose.clone()).await {
-                Ok(_) => return Ok(()),
-                // Said twice it changes nothing more.
-                Err(e) if e.is_retryable() => tracing::info!("waiting to say what was lost: {e}"),
-                Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
-            }
-        }
+        have_known(&self.quorum, lose).await
     }
 
     /// Lets go of every leadership.
@@ -189,15 +197,30 @@ fn completion(image: &ClusterImage, id: BrokerId, epoch: BrokerEpoch) -> Complet
     }
 }
 
-/// Registers once this broker knows everything that the cluster has agreed on. Answers with how it did, its epoch, and whether it had a data
-/// directory before that it has no more.
-async fn register(
-    quorum: &QuorumHandle,
-    joining: &Joining,
-) -> Result<(Command, BrokerEpoch, bool), StartError> {
+impl Joining {
+    fn id(&self) -> BrokerId {
+        self.quorum.node_id
+    }
+
+    /// The identities of the data directories.
+    fn directories(&self) -> Vec<Uuid> {
+        self.data_dirs.iter().map(|dir| dir.id().0).collect()
+    }
+
+    /// The logs that should lie in the data directories and do not.
+    async fn missing(&self, image: &Arc<ClusterImage>) -> Result<BTreeSet<(TopicId, u32)>, StartError> {
+        let (data_dirs, image, id) = (Arc::clone(&self.data_dirs), Arc::clone(image), self.id());
+        let look = move || missing_logs(&data_dirs, &image, id);
+        // A look that panicked has found nothing out.
+        spawn_blocking(look).await.map_err(|_| StartError::Ended)?.map_err(StartError::DataDir)
+    }
+}
+
+/// Registers once this broker knows everything that the cluster has agreed on, and the cluster knows what this broker has lost. That comes
+/// first: nothing has been made by then in the place of what is missing, and the registration before still says which directories there were.
+/// Whenever this process ends, the next one finds the same, or the cluster knows.
+async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<Registered, StartError> {
     let image = catch_up(quorum, &joining.readiness).await?;
-    let before = image.broker(joining.quorum.node_id).map(|before| before.directories.clone());
-    let has_lost = before.is_some_and(|ids| ids.iter().any(|id| !joining.directories.contains(id)));
     if image.version() == 0 {
         // A new cluster begins with all that this program knows.
         loop {
@@ -209,23 +232,77 @@ async fn register(
             }
         }
     }
+    let missing = joining.missing(&image).await?;
+    let directories = joining.directories();
+    // Another disk says nothing in the name of this one; it is refused.
+    let is_same_disk = |before: &&Arc<Broker>| {
+        before.directories.first().is_none_or(|first| directories.first() == Some(first))
+    };
+    let before = image.broker(joining.id()).filter(is_same_disk);
+    // In a cluster of older programs nobody can be told before this one is registered as newer.
+    let before = before.filter(|_| image.feature_level() >= MOVES_FEATURE_LEVEL);
+    if let Some(before) = before {
+        let has_lost_directory = before.directories.iter().any(|id| !directories.contains(id));
+        tell_lost(quorum, joining, before.epoch, (&missing, has_lost_directory)).await?;
+    }
+    let is_told = before.is_some();
     let random = &joining.quorum.context.random;
     let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
     let command = Command::RegisterBroker {
-        broker: joining.quorum.node_id,
+        broker: joining.id(),
         incarnation: uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid(),
         rack: joining.rack.clone(),
         endpoints: joining.endpoints.clone(),
         feature_levels: FEATURE_LEVELS,
-        directories: joining.directories.clone(),
+        directories,
         in_sync_defaults: Some(joining.in_sync_defaults),
     };
-    loop {
+    let epoch = loop {
         match quorum.propose(command.clone()).await {
-            Ok(Output::BrokerRegistered { epoch }) => return Ok((command, epoch, has_lost)),
+            Ok(Output::BrokerRegistered { epoch }) => break epoch,
             // The same incarnation may register again.
             Err(e) if e.is_retryable() => tracing::info!("waiting to be registered: {e}"),
             other => return Err(StartError::NotRegistered { reason: said(other) }),
+        }
+    };
+    if !is_told {
+        tell_lost(quorum, joining, epoch, (&missing, false)).await?;
+    }
+    Ok(Registered { registration: command, epoch, missing })
+}
+
+/// Tells the cluster what is lost of the logs that are missing, in the name of the registration with this epoch.
+async fn tell_lost(
+    quorum: &QuorumHandle,
+    joining: &Joining,
+    epoch: BrokerEpoch,
+    (missing, has_lost_directory): (&BTreeSet<(TopicId, u32)>, bool),
+) -> Result<(), StartError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let broker = joining.id();
+    // From here on it is given nothing and joins no in-sync set, on the strength of what it had: what the image says behind that stays so.
+    have_known(quorum, Command::FenceBroker { broker, epoch }).await?;
+    let image = catch_up(quorum, &joining.readiness).await?;
+    let lost = lost_replicas::at_start(&image, broker, missing, has_lost_directory);
+    if lost.is_empty() {
+        return Ok(());
+    }
+    lost_replicas::tell_at_start(&image, &lost, &joining.data_dirs);
+    if image.feature_level() < MOVES_FEATURE_LEVEL {
+        have_known(quorum, Command::SetFeatureLevel { level: MOVES_FEATURE_LEVEL }).await?;
+    }
+    have_known(quorum, Command::LoseReplicas { broker, epoch, partitions: lost }).await
+}
+
+/// Returns once the cluster has agreed on it. For what, said twice, changes nothing more.
+async fn have_known(quorum: &QuorumHandle, command: Command) -> Result<(), StartError> {
+    loop {
+        match quorum.propose(command.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(e) if e.is_retryable() => tracing::info!("waiting to say what was lost: {e}"),
+            Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Brokers in one process, each on a simulated disk that fails while it runs: what was acknowledged outlives the disk's error, the restart
 //! of the process and the power cut after it.
+//!
+//! - `lost_logs`: what a broker finds missing when it starts
 
 #[path = "../tests/free_ports/mod.rs"]
 mod free_ports;
+mod lost_logs;
 
 use std::path::PathBuf;
 use std::thread;
@@ -48,7 +51,6 @@ fn configs(count: i32) -> Vec<BrokerConfig> {
     let config = |(id, port): (i32, &u16)| {
         let mut config = BrokerConfig::temporary().unwrap();
         config.node_id = id;
-        config.data_dirs = vec![PathBuf::from("data")];
         config.runtime_threads = 1;
         // A machine that stands still for some seconds is no broker that has died.
         config.broker_session_timeout.0 = 10_000;
@@ -66,7 +68,14 @@ fn configs(count: i32) -> Vec<BrokerConfig> {
 impl Brokers {
     /// With one topic of so many partitions, which all brokers hold.
     fn start(count: i32, partitions: usize) -> Brokers {
-        let node = |config| Node { config, disk: SimDisk::new(), broker: None };
+        Brokers::start_in(count, partitions, &[PathBuf::from("data")])
+    }
+
+    fn start_in(count: i32, partitions: usize, data_dirs: &[PathBuf]) -> Brokers {
+        let node = |mut config: BrokerConfig| {
+            config.data_dirs = data_dirs.to_vec();
+            Node { config, disk: SimDisk::new(), broker: None }
+        };
         let mut brokers = Brokers {
             nodes: configs(count).into_iter().map(node).collect(),
             runtime: Runtime::new().unwrap(),

@@ -3,6 +3,7 @@
 //!
 //! - this file: [`Registry`], what the operations of a broker may ask
 //! - `reconcile`: from two images to what has to be done, pure
+//! - `missing`: what should lie in them and does not, before anything is opened
 //! - `places`: in which data directory each partition lies
 //! - `changes`: what has to be done, done: opened, made, removed, closed
 //! - `complaints`: what is said of partitions that cannot be had, pure
@@ -10,6 +11,7 @@
 
 mod changes;
 mod complaints;
+mod missing;
 mod places;
 mod reconcile;
 mod upkeep;
@@ -36,6 +38,7 @@ use crate::partition::{FullDisk, PartitionError, PartitionHandle, PartitionId};
 use crate::vital::Vitals;
 pub use changes::Closed;
 use complaints::{Complaint, Complaints, Present};
+pub use missing::missing_logs;
 use places::Places;
 use reconcile::Viewer;
 pub use upkeep::Periods;
@@ -50,7 +53,7 @@ pub struct RegistryOptions {
     /// This broker.
     pub node: BrokerId,
     /// Where its logs lie; the lock of each is held as long as the registry lives.
-    pub data_dirs: Vec<DataDir>,
+    pub data_dirs: Arc<[DataDir]>,
     /// Threads that sync.
     pub disk_threads: usize,
     /// What logs have in common that no topic setting says.
@@ -70,7 +73,7 @@ pub struct Registry(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     viewer: Viewer,
-    data_dirs: Vec<DataDir>,
+    data_dirs: Arc<[DataDir]>,
     disks: DiskThreads,
     full_disk: Arc<FullDisk>,
     held: RwLock<Held>,
@@ -85,8 +88,6 @@ struct Shared {
     /// From here on nothing is opened any more: nobody would close it.
     is_closing: AtomicBool,
     reconciled: watch::Sender<u64>,
-    /// Partitions of which no disk had a log when the registry was opened, made since or not; `None` once somebody has asked.
-    made: Mutex<Option<BTreeSet<(TopicId, u32)>>>,
     /// Partitions whose logs were found damaged when they were opened, until somebody has asked.
     damaged: Mutex<BTreeSet<(TopicId, i32)>>,
     upkeep: Upkeep,
@@ -131,8 +132,8 @@ impl OutOfOrder {
 }
 
 impl Registry {
-    /// Opens every partition that `image` gives to this broker. Blocks until all are open; where one cannot be opened, it is told and
-    /// left out, and whoever asks for it is sent elsewhere.
+    /// Opens every partition that `image` gives to this broker, and makes what is missing ([`missing_logs`]: the cluster has to know of that
+    /// before). Blocks until all are open; where one cannot be opened, it is told and left out, and whoever asks for it is sent elsewhere.
     pub fn open(
         options: RegistryOptions,
         image: &Arc<ClusterImage>,
@@ -151,7 +152,6 @@ impl Registry {
             heard_version: watch::Sender::new(0),
             is_closing: AtomicBool::new(false),
             reconciled: watch::Sender::new(0),
-            made: Mutex::new(Some(BTreeSet::new())),
             damaged: Mutex::default(),
             upkeep: Upkeep::new(options.periods),
             vitals: options.vitals,
@@ -230,13 +230,6 @@ impl Registry {
             }
         }
         found
-    }
-
-    /// Partitions that were not on any disk until now, though the image gave them to this broker before it was opened, also where there was no
-    /// room to make them yet. Told once; what is made for later images is not told.
-    #[must_use]
-    pub fn take_made(&self) -> BTreeSet<(TopicId, u32)> {
-        self.0.made.lock().take().unwrap_or_default()
     }
 
     /// Partitions whose logs end before what no unfinished write explains: records that were on this disk may be gone. Told once.

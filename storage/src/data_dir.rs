@@ -195,6 +195,12 @@ impl DataDir {
         Ok(opened)
     }
 
+    /// Whether a partition has a log here, or what is left of one, rather than none or another topic's of its name. Changes nothing.
+    pub fn holds_log(&self, name: &PartitionName, topic_id: TopicId) -> Result<bool, LogError> {
+        let is_own = self.topic_of(name)?.is_none_or(|held| held == topic_id);
+        Ok(is_own && Log::is_in(&*self.context.disk, &self.partition_path(name))?)
+    }
+
     /// The incarnation of the topic that a partition's directory belongs to. `None` where there is no directory, and for a log
     /// to which nothing was ever appended, because whoever made it was stopped before it could say so.
     pub fn topic_of(&self, name: &PartitionName) -> Result<Option<TopicId>, LogError> {

@@ -69,7 +69,7 @@ impl Leading {
         quorum.propose(create).await.unwrap();
         let options = RegistryOptions {
             node: BrokerId(1),
-            data_dirs: vec![data_dir],
+            data_dirs: [data_dir].into(),
             disk_threads: 1,
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),

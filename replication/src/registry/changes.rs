@@ -138,9 +138,6 @@ impl Shared {
     /// Opens a partition, or makes it; says whether there was nothing to recover.
     fn open(&self, id: &PartitionId, duty: &Duty) -> Result<bool, LogError> {
         let name = name_of(id)?;
-        if self.places.lock().of(&name).is_empty() {
-            self.note_made(id);
-        }
         let at = self.place_of(&name, id.topic_id)?;
         let config = duty.settings.log.clone();
         let (log, report) = self.data_dirs[at].open_partition(&name, id.topic_id, config)?;
@@ -159,9 +156,6 @@ impl Shared {
             );
         }
         self.unusable.lock().remove(id);
-        if report.was_new {
-            self.note_made(id);
-        }
         let partition = PartitionHandle::beside_others(
             id.clone(),
             log,
@@ -182,12 +176,6 @@ impl Shared {
         topic.partitions.insert(id.index, partition);
         drop((held, heard));
         Ok(report.was_clean || report.was_new)
-    }
-
-    fn note_made(&self, id: &PartitionId) {
-        if let (Some(made), Ok(index)) = (&mut *self.made.lock(), u32::try_from(id.index)) {
-            made.insert((id.topic_id, index));
-        }
     }
 
     /// The data directory where a partition lies, or from now on shall lie. What else has its name is taken out of the way.
@@ -322,7 +310,7 @@ fn name_of(id: &PartitionId) -> Result<PartitionName, LogError> {
 }
 
 /// Runs `work` on every item, on a few threads that end with the call.
-fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+pub(super) fn in_parallel<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let run = || {
         while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {

@@ -1,4 +1,6 @@
 //! Partitions follow images, on a simulated disk.
+//!
+//! - `missing`: what is found out of logs that are gone, before anything is made in their place
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use floodmark_storage::clock::{Clock, Stopwatch};
 use floodmark_storage::fs::{Disk, OpenMode, SimDisk};
 use floodmark_storage::log::LogContext;
 use floodmark_storage::random::Random;
+
+mod missing;
 
 use super::*;
 use crate::cluster::command::{ConfigChange, ConfigResource, ExpectedValue};
@@ -80,17 +84,20 @@ fn open_all(disk: &SimDisk, cluster: &Cluster) -> (Registry, Vec<UnusablePartiti
     open_with(disk, cluster, OFTEN)
 }
 
-fn open_with(disk: &SimDisk, cluster: &Cluster, periods: Periods) -> (Registry, Vec<UnusablePartition>) {
+fn data_dirs(disk: &SimDisk) -> Arc<[DataDir]> {
     let context = LogContext {
         disk: Arc::new(disk.clone()),
         clock: Clock::manual(1_000),
         random: Random::seeded(3),
         tail_budget: TailBudget::new(1 << 20),
     };
-    let data_dirs = ["a", "b"].map(|dir| open_once_free(&context, dir));
+    ["a", "b"].map(|dir| open_once_free(&context, dir)).into()
+}
+
+fn open_with(disk: &SimDisk, cluster: &Cluster, periods: Periods) -> (Registry, Vec<UnusablePartition>) {
     let options = RegistryOptions {
         node: NODE,
-        data_dirs: data_dirs.into(),
+        data_dirs: data_dirs(disk),
         disk_threads: 2,
         log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
         file_settings: Settings::new(),
@@ -413,50 +420,6 @@ fn appends_that_find_no_space_are_noted_until_one_finds_some() {
     disk.limit_capacity(u64::MAX);
     runtime.block_on(append(&partition));
     assert!(!registry.0.full_disk.is_known());
-}
-
-/// Were it told only of logs that could be made, one that is made once there is room would pass for all that there ever was.
-#[test]
-fn a_log_that_is_missing_at_the_start_is_told_also_where_there_is_no_room_for_another() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let (kept, gone) = (cluster.create("kept", 1, 1), cluster.create("gone", 2, 1));
-    let registry = open(&disk, &cluster);
-    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
-    assert_eq!(registry.take_made(), [(kept, 0), (gone, 0)].into());
-    registry.close(PATIENCE);
-    drop(registry);
-    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
-        for entry in disk.list(dir).unwrap_or_default() {
-            disk.remove_file(&dir.join(entry.name)).unwrap();
-        }
-        let _ = disk.remove_dir(dir);
-    }
-    disk.limit_capacity(disk.files().values().map(Vec::len).sum::<usize>() as u64);
-    let (registry, unusable) = open_all(&disk, &cluster);
-    assert_eq!(unusable.len(), 1, "{unusable:?}");
-    assert_eq!(registry.take_made(), [(gone, 0)].into());
-    disk.limit_capacity(u64::MAX);
-    assert!(registry.0.follow(&cluster.0).is_empty());
-    assert!(registry.get(gone, 0).is_some());
-}
-
-/// Its directory alone says nothing of what was in it.
-#[test]
-fn a_log_whose_files_are_missing_is_told_though_its_directory_is_there() {
-    let (disk, mut cluster, runtime) = (SimDisk::new(), Cluster::new(), runtime());
-    let gone = cluster.create("gone", 1, 1);
-    let registry = open(&disk, &cluster);
-    runtime.block_on(append(&registry.get(gone, 0).unwrap()));
-    registry.close(Duration::from_secs(20));
-    drop(registry);
-    for dir in ["a/logs/gone-0", "b/logs/gone-0"].map(Path::new) {
-        for entry in disk.list(dir).unwrap_or_default() {
-            disk.remove_file(&dir.join(entry.name)).unwrap();
-        }
-    }
-    let registry = open(&disk, &cluster);
-    assert_eq!(registry.take_made(), [(gone, 0)].into());
-    assert_eq!(registry.get(gone, 0).unwrap().log_end(), Offset(0));
 }
 
 /// It is opened, and ends before the damage: whoever counts it as a copy has to know.

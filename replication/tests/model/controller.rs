@@ -79,6 +79,7 @@ impl World {
         self.wires.clear();
         self.slow.clear();
         self.one_slow_of = u64::MAX;
+        self.is_healing = true;
         for _ in 0..400 {
             self.truth.touched.clear();
             self.now_ms += 400;

@@ -20,6 +20,8 @@ pub(crate) struct Guards {
     pub(crate) joins_from_epoch_start: bool,
     /// A member joins as the start of its broker that fetched (R9).
     pub(crate) joins_by_registration: bool,
+    /// What a broker has lost is told before anything is made in its place (R10).
+    pub(crate) tells_before_making: bool,
     /// What is acknowledged is synced on the leader (R10).
     pub(crate) leader_counts_synced: bool,
     /// A log that begins again is committed up to there (R12).
@@ -56,6 +58,7 @@ impl Guards {
         cuts_before_watermark: true,
         joins_from_epoch_start: true,
         joins_by_registration: true,
+        tells_before_making: true,
         leader_counts_synced: true,
         reset_raises_watermark: true,
         reads_below_watermark: true,

@@ -39,13 +39,20 @@ impl World {
         self.happened("all were killed");
     }
 
-    /// A broker that is down starts: it registers.
+    /// A broker that is down starts: it says what it lacks, and registers.
     pub(crate) fn start(&mut self, n: usize) {
         if !self.nodes[n].is_down() {
             return self.note(Event::Nothing);
         }
         self.incarnations += 1;
         let broker = self.nodes[n].id;
+        let has_to_tell = self.is_missing(n) && self.guards.says_what_it_lost;
+        if has_to_tell && self.guards.tells_before_making {
+            self.tell_lost(n);
+            if self.is_cut_short(n) {
+                return;
+            }
+        }
         let register = Command::RegisterBroker {
             broker,
             incarnation: uuid::Uuid::from_u128(self.incarnations),
@@ -68,26 +75,59 @@ impl World {
         self.note(Event::Started { by: n });
     }
 
-    /// One that has registered opens what it has, and says what it lacks.
+    /// One that has registered opens what it has, and makes what it has not.
     pub(crate) fn open(&mut self, n: usize) {
-        let has_log = self.nodes[n].replica.is_some();
-        let node = &mut self.nodes[n];
-        if !node.is_starting {
+        if !self.nodes[n].is_starting {
             return self.note(Event::Nothing);
         }
-        let (broker, epoch) = (node.id, node.broker_epoch);
+        let (broker, is_missing) = (self.nodes[n].id, self.is_missing(n));
+        let node = &mut self.nodes[n];
         (node.is_starting, node.is_up) = (false, true);
         node.opened += 1;
-        let is_in_sync = self.image.topic_by_id(TOPIC.id()).is_some() && self.state().isr.contains(&broker);
-        self.nodes[n].has_lost &= is_in_sync;
         self.observe(n, true);
-        let has_other = is_in_sync && self.state().isr.len() > 1;
-        if is_in_sync && !has_log && (self.guards.says_what_it_lost || !has_other) {
-            let partitions = vec![(TOPIC.id(), 0)];
-            let _ = self.command(&Command::LoseReplicas { broker, epoch, partitions });
+        if is_missing && self.is_cut_short(n) {
+            return;
         }
+        if is_missing && self.guards.says_what_it_lost {
+            self.tell_lost(n);
+        }
+        // Whatever it had to say is said.
+        self.nodes[n].has_lost &= self.counts_as_holding(broker) && self.state().is_lost;
         self.truth.touched.push(n);
         self.note(Event::Opened { by: n });
+    }
+
+    /// Whether everybody takes this broker for one that has all that was acknowledged.
+    fn counts_as_holding(&self, broker: BrokerId) -> bool {
+        self.image.topic_by_id(TOPIC.id()).is_some() && self.state().isr.contains(&broker)
+    }
+
+    fn is_missing(&self, n: usize) -> bool {
+        self.nodes[n].replica.is_none() && self.counts_as_holding(self.nodes[n].id)
+    }
+
+    /// A broker says under its last registration that it has lost its log.
+    fn tell_lost(&mut self, n: usize) {
+        let broker = self.nodes[n].id;
+        let Some(epoch) = self.image.broker(broker).map(|registered| registered.epoch) else { return };
+        let _ = self.command(&Command::FenceBroker { broker, epoch });
+        let partitions = vec![(TOPIC.id(), 0)];
+        let _ = self.command(&Command::LoseReplicas { broker, epoch, partitions });
+    }
+
+    /// The process of a broker that starts is killed now and then. What it has made by then is there at its next start.
+    fn is_cut_short(&mut self, n: usize) -> bool {
+        if self.is_healing || self.cut_starts.below(3) > 0 {
+            return false;
+        }
+        let node = &mut self.nodes[n];
+        (node.is_up, node.is_starting) = (false, false);
+        node.replica = node.replica.take().map(|replica| Replica::new(replica.log, replica.state));
+        let end = node.replica.as_ref().map_or(-1, |replica| replica.log.end());
+        self.happened("a start without its log was cut short");
+        self.truth.touched.push(n);
+        self.note(Event::PowerCut { of: n, end });
+        true
     }
 
     /// Has a member leave that should not, for a run that does without what keeps it.

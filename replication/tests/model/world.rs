@@ -71,6 +71,10 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) chance: SplitMix,
+    /// Where starts that find no log end early. By itself, so that histories without such a start stay what they were.
+    pub(crate) cut_starts: SplitMix,
+    /// All faults have ended.
+    pub(crate) is_healing: bool,
     pub(crate) guards: Guards,
     pub(crate) now_ms: u64,
     pub(crate) image: Arc<ClusterImage>,
@@ -149,6 +153,8 @@ impl World {
             one_slow_of: [3, 12][chance.below(2) as usize],
             lag_ms: [800, 2_000, 6_000][chance.below(3) as usize],
             chance,
+            cut_starts: SplitMix::new(!seed),
+            is_healing: false,
             guards,
             now_ms: 0,
             nodes: (0..count).map(node).collect(),

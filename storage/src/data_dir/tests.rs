@@ -81,6 +81,39 @@ fn a_partition_belongs_to_one_incarnation_of_its_topic() {
     assert!(data.open_partition(&name, topic(78), LogConfig::default()).unwrap().1.was_new);
 }
 
+/// Whatever a look finds is what opening finds: one that is made anew was said to be missing, and no other.
+#[test]
+fn a_log_is_missing_where_opening_would_make_one() {
+    let disk = SimDisk::new();
+    let data = DataDir::open(context(&disk), Path::new("data")).unwrap();
+    let name = PartitionName::new("orders", 3).unwrap();
+    let is_there = || data.holds_log(&name, topic(77)).unwrap();
+    let open = || data.open_partition(&name, topic(77), LogConfig::default()).unwrap();
+    assert!(!is_there());
+    let operations = disk.operations();
+    assert_eq!((is_there(), disk.operations()), (false, operations), "a look changes nothing");
+    assert!(open().1.was_new);
+    assert!(is_there() && !data.holds_log(&name, topic(78)).unwrap());
+    let dir = data.partition_path(&name);
+    let files: Vec<_> = disk.list(&dir).unwrap().into_iter().map(|e| e.name).collect();
+    assert!(files.len() > 2, "{files:?}");
+    // Each may be all that is left.
+    for left in &files {
+        for file in disk.list(&dir).unwrap().iter().filter(|e| e.name != *left) {
+            disk.remove_file(&dir.join(&file.name)).unwrap();
+        }
+        let was_there = is_there();
+        match data.open_partition(&name, topic(77), LogConfig::default()) {
+            Ok((_, report)) => assert_eq!(report.was_new, !was_there, "{left}"),
+            Err(_) => assert!(was_there, "{left}"),
+        }
+        data.remove_partition(&name).unwrap();
+        open();
+    }
+    put(&disk, "data/logs/orders-3/partition.metadata", b"nobody's");
+    data.holds_log(&name, topic(77)).unwrap_err();
+}
+
 /// Makes two partitions, removes one, and cuts the power after every change; what had returned by then must hold. The
 /// first thing that does not, if any.
 fn first_loss(skipped: Option<SyncPoint>) -> Option<String> {

@@ -78,7 +78,7 @@ fn groups_of_a_partition_that_is_opened_late_are_taken_over() {
         });
         let options = RegistryOptions {
             node: BrokerId(1),
-            data_dirs: vec![data_dir],
+            data_dirs: [data_dir].into(),
             disk_threads: 1,
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),

@@ -222,7 +222,7 @@ impl Node {
         };
         let options = RegistryOptions {
             node: id,
-            data_dirs: vec![open_once_free(&context).await],
+            data_dirs: [open_once_free(&context).await].into(),
             disk_threads: 2,
             log: LogConfig { prewrite_bytes: 0, ..LogConfig::default() },
             file_settings: Settings::new(),

@@ -1,7 +1,7 @@
 //! The first half of opening: what the manifest says, changes that a crash interrupted, the part that must be there to the byte.
 //! Must not judge what lies behind the recovery point.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use floodmark_proto::ids::Offset;
@@ -9,20 +9,40 @@ use floodmark_proto::ids::Offset;
 use super::{EPOCHS_BYTES_MAX, MANIFEST_BYTES_MAX, Opening};
 use crate::error::LogError;
 use crate::format_error::FormatError;
-use crate::fs::{OpenMode, SyncPoint, parent, read_small_file};
+use crate::fs::{Disk, OpenMode, SyncPoint, parent, read_small_file};
 use crate::leader_epochs::LeaderEpochs;
-use crate::log::{EPOCHS_FILE, MANIFEST_FILE, files};
+use crate::log::{EPOCHS_FILE, Log, MANIFEST_FILE, files};
 use crate::manifest::{Manifest, SegmentRecord};
 use crate::segment::Segment;
 use crate::segment::name::{FileKind, path_of};
 use crate::segment::walk::HeaderWalk;
 
+impl Log {
+    /// Whether opening `dir` finds a log, or what is left of one; else it makes a new one. Changes nothing.
+    pub fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
+        match disk.list(dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(LogError::io("list", dir)(e)),
+            Ok(_) => {}
+        }
+        let has_data = !files::look(disk, dir)?.data.is_empty();
+        // A newer program's is one, too.
+        let is_manifest = |read| matches!(read, Ok(_) | Err(FormatError::NewerVersion { .. }));
+        Ok(has_data || manifest_in(disk, dir)?.is_some_and(is_manifest))
+    }
+}
+
+/// `None` where there is none.
+fn manifest_in(disk: &dyn Disk, dir: &Path) -> Result<Option<Result<Manifest, FormatError>>, LogError> {
+    let path = dir.join(MANIFEST_FILE);
+    let content = read_small_file(disk, &path, MANIFEST_BYTES_MAX).map_err(LogError::io("read", &path))?;
+    Ok(content.map(|bytes| Manifest::parse(&bytes)))
+}
+
 impl Opening {
     pub(super) fn read_manifest(&mut self) -> Result<(), LogError> {
         let path = self.dir.join(MANIFEST_FILE);
-        let content =
-            read_small_file(&*self.disk, &path, MANIFEST_BYTES_MAX).map_err(LogError::io("read", &path))?;
-        self.manifest = match content.map(|bytes| Manifest::parse(&bytes)) {
+        self.manifest = match manifest_in(&*self.disk, &self.dir)? {
             Some(Ok(manifest)) => Some(manifest),
             Some(Err(e @ FormatError::NewerVersion { .. })) => {
                 return Err(LogError::BadFile { path, source: e });
