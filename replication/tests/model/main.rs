@@ -56,6 +56,9 @@ fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+/// What a history ends with, and what was wrong with it.
+type End = fn(&mut World) -> Result<(), String>;
+
 /// Runs one history; tells at which step what went wrong.
 fn run(seed: u64, steps: u64, guards: Guards) -> Result<World, Box<(u64, String, World)>> {
     let mut world = World::new(seed, guards);
@@ -69,7 +72,7 @@ fn run(seed: u64, steps: u64, guards: Guards) -> Result<World, Box<(u64, String,
             return Ok(world);
         }
     }
-    let ends: [fn(&mut World) -> Result<(), String>; 3] = [World::heal, World::outage, World::heal];
+    let ends: [End; 3] = [World::heal, World::outage, World::heal];
     for end in ends {
         let ended = end(&mut world);
         if world.state().is_lost {

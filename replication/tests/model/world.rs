@@ -609,7 +609,8 @@ impl World {
                 self.epoch_since = (epoch, self.image.version());
             }
             for node in &mut self.nodes {
-                if isr.contains(&node.id) {
+                // One may be taken in for what it said before its disk was lost.
+                if isr.contains(&node.id) && !node.has_lost {
                     node.left = None;
                 }
                 // Had it been away only: as it starts it says so, and is in sync no more until it is again.

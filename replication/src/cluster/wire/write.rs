@@ -89,12 +89,7 @@ fn change(command: &Command) -> pb::command::Change {
         Command::ElectLeader { topic, partition, election } => Change::ElectLeader(pb::ElectLeader {
             topic: topic_id(*topic),
             partition: *partition,
-            election: match election {
-                Election::Preferred => pb::Election::Preferred,
-                Election::InSync => pb::Election::InSync,
-                Election::Unclean => pb::Election::Unclean,
-            }
-            .into(),
+            election: self::election(*election).into(),
         }),
         Command::AllocateProducerIds { broker, epoch, count } => {
             Change::AllocateProducerIds(pb::AllocateProducerIds {
@@ -103,6 +98,14 @@ fn change(command: &Command) -> pb::command::Change {
             })
         }
         Command::SetFeatureLevel { level } => Change::SetFeatureLevel(u32::from(*level)),
+    }
+}
+
+fn election(election: Election) -> pb::Election {
+    match election {
+        Election::Preferred => pb::Election::Preferred,
+        Election::InSync => pb::Election::InSync,
+        Election::Unclean => pb::Election::Unclean,
     }
 }
 
