@@ -194,7 +194,7 @@ fn r7_joining_below_the_start_of_the_epoch_shows() {
 
 #[test]
 fn r9_joining_in_the_name_of_another_start_shows() {
-    shows("R9", 2280, Guards { joins_by_registration: false, ..Guards::ALL });
+    shows("R9", 567, Guards { joins_by_registration: false, ..Guards::ALL });
 }
 
 #[test]

@@ -159,6 +159,12 @@ impl World {
         self.happened("a disk was lost");
         self.truth.touched.push(n);
         self.note(Event::Wiped { of: n });
+        // Only so that it is seen soon: seldom is one back before what was proposed of its start before is decided.
+        if !self.guards.joins_by_registration && !isr.contains(&id) {
+            self.start(n);
+            self.open(n);
+            self.unfence(n);
+        }
     }
 
     pub(crate) fn stop_if_begun(&mut self, n: usize) {
