@@ -33,7 +33,7 @@ impl Channels {
         let channel = match by_address.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = endpoint(config, address)?.connect_lazy();
+                let channel = endpoint(config, address, config.frame_bytes_max)?.connect_lazy();
                 by_address.insert(address.to_owned(), channel.clone());
                 channel
             }
@@ -47,17 +47,17 @@ impl Channels {
     }
 
     /// A channel of its own, for a stream that shall not share windows and one connection's order with others.
-    pub(crate) fn apart(config: &ClientConfig, address: &str) -> Result<Peer> {
+    pub(crate) fn apart(config: &ClientConfig, address: &str, frame_bytes_max: u32) -> Result<Peer> {
         Ok(Peer {
             address: address.to_owned(),
-            channel: endpoint(config, address)?.connect_lazy(),
+            channel: endpoint(config, address, frame_bytes_max)?.connect_lazy(),
             timeout: config.request_timeout,
             message_bytes_max: config.message_bytes_max,
         })
     }
 }
 
-fn endpoint(config: &ClientConfig, address: &str) -> Result<Endpoint> {
+fn endpoint(config: &ClientConfig, address: &str, frame_bytes_max: u32) -> Result<Endpoint> {
     let invalid = |error: &dyn std::fmt::Display| {
         Error::Invalid(format!("`{address}` is no address of a broker, which is host:port: {error}"))
     };
@@ -70,7 +70,7 @@ fn endpoint(config: &ClientConfig, address: &str) -> Result<Endpoint> {
         .keep_alive_timeout(config.keep_alive_timeout)
         .initial_stream_window_size(config.stream_window_bytes)
         .initial_connection_window_size(config.connection_window_bytes)
-        .max_frame_size(config.frame_bytes_max))
+        .max_frame_size(frame_bytes_max))
 }
 
 /// A broker that can be asked.

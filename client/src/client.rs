@@ -293,7 +293,8 @@ impl Client {
 
     /// The same on a connection of its own, for a stream that carries much. Who asks was told of the broker by others: where it is not there
     /// any more, that passes.
-    pub(crate) async fn broker_apart(&self, broker: i32) -> Result<Peer> {
+    /// By a connection of its own, with frames of this size at most.
+    pub(crate) async fn broker_apart(&self, broker: i32, frame_bytes_max: u32) -> Result<Peer> {
         let address = match self.broker(broker).await {
             Ok(peer) => peer.address,
             Err(Error::Invalid(reason)) => {
@@ -301,7 +302,7 @@ impl Client {
             }
             Err(error) => return Err(error),
         };
-        Channels::apart(&self.inner.config, &address)
+        Channels::apart(&self.inner.config, &address, frame_bytes_max)
     }
 
     pub(crate) fn learn_brokers(&self, brokers: &[pb::Broker]) {

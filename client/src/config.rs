@@ -33,7 +33,7 @@ pub struct ClientConfig {
     pub stream_window_bytes: u32,
     /// The same for all streams of a connection together.
     pub connection_window_bytes: u32,
-    /// HTTP/2 frames that the client takes. Large ones cost fewer system calls; what they hold has left the cores' caches when it is read.
+    /// HTTP/2 frames that the client takes, but for consumers: they take frames as large as the messages that they ask for.
     pub frame_bytes_max: u32,
     /// Largest message that the client takes.
     pub message_bytes_max: usize,

@@ -1,6 +1,6 @@
 //! Reads records: what it is told to, or its part of what a group shares.
 //!
-//! The parts: `feed` fetches from brokers under a budget; `positions` holds how far each partition is, `lost` finds out where that is not known; `decode` takes batches apart; `group`
+//! The parts: `feed` fetches from brokers under a budget, in `pieces` of what size; `positions` holds how far each partition is, `lost` finds out where that is not known; `decode` takes batches apart; `group`
 //! is the membership, with `assignor` for the member that shares out and `protocol` for the bytes between members; `offsets` talks to
 //! coordinators.
 
@@ -12,6 +12,7 @@ mod group;
 mod handle;
 mod lost;
 mod offsets;
+mod pieces;
 mod positions;
 mod protocol;
 

@@ -115,7 +115,8 @@ pub struct ConsumerConfig {
     pub filter: Option<String>,
     /// Bytes that brokers may send ahead.
     pub prefetch_bytes: usize,
-    /// Bytes after which a broker sends a message though there is more; 0 leaves it to the broker.
+    /// Bytes after which a broker sends a message though there is more; 0: an eighth of what may be sent ahead, 1 MiB at most, or 256 KiB
+    /// where each is committed before it is handed out. After a connection that was lost in silence it is less, for the line may be slow.
     pub message_bytes_max: u32,
     /// Largest batch after decompression.
     pub batch_bytes_max: usize,

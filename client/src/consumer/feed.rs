@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Shared;
 use super::config::Isolation;
+use super::pieces::Pieces;
 use super::positions::{Progress, Wanted};
 use crate::error::{Error, Result};
 use crate::record::TopicPartition;
@@ -152,6 +153,7 @@ impl Asked {
 /// One subscription after the other to one broker.
 async fn run(shared: Arc<Shared>, broker: i32, mut told: watch::Receiver<Vec<Wanted>>) {
     let mut backoff = Backoff::new(shared.client.config());
+    let mut pieces = Pieces::new();
     loop {
         let parts = told.borrow_and_update().clone();
         if parts.is_empty() {
@@ -166,7 +168,9 @@ async fn run(shared: Arc<Shared>, broker: i32, mut told: watch::Receiver<Vec<Wan
             broker,
             parts: HashMap::new(),
             is_used: HashMap::new(),
+            pieces,
             has_answered: false,
+            heard_at: None,
         };
         let ended = tokio::select! {
             ended = feed.run(&parts, &mut told) => ended,
@@ -187,6 +191,9 @@ async fn run(shared: Arc<Shared>, broker: i32, mut told: watch::Receiver<Vec<Wan
             Ok(()) => {}
             Err(error) if error.is_retryable() => {
                 tracing::debug!(broker, %error, "a subscription ended");
+                if let Some(heard_at) = feed.heard_at {
+                    pieces = pieces.after(heard_at.elapsed(), shared.client.config().keep_alive);
+                }
                 for part in &parts {
                     shared.client.forget_topic(&part.partition.topic);
                 }
@@ -210,7 +217,10 @@ struct Feed<'s> {
     parts: HashMap<TopicPartition, Wanted>,
     /// What ever was. Messages do not say which of two subscriptions to one partition they belong to, so there is never a second in one stream.
     is_used: HashMap<TopicPartition, u64>,
+    pieces: Pieces,
     has_answered: bool,
+    /// When the broker was heard last; first when it took the call.
+    heard_at: Option<Instant>,
 }
 
 impl Feed<'_> {
@@ -223,7 +233,8 @@ impl Feed<'_> {
         if start.parts.is_empty() {
             return Ok(());
         }
-        let peer = self.shared.client.broker_apart(self.broker).await?;
+        let frame_bytes_max = self.pieces.frame_bytes(&self.shared.config);
+        let peer = self.shared.client.broker_apart(self.broker, frame_bytes_max).await?;
         // Never full yet.
         let _ = outbox.try_send(request(pb::subscribe_request::Request::Start(start)));
         let limit = self.shared.client.request_timeout();
@@ -231,6 +242,7 @@ impl Feed<'_> {
         let called = called.map_err(|_elapsed| Error::Deadline { what: "subscribing", limit, last: None })?;
         let failed = |status: tonic::Status| Error::from_status(&peer.address, &status);
         let mut replies = called.map_err(failed)?;
+        self.heard_at = Some(Instant::now());
         loop {
             tokio::select! {
                 reply = replies.message() => match reply.map_err(failed)? {
@@ -281,7 +293,7 @@ impl Feed<'_> {
                 Isolation::Committed => pb::Isolation::Committed.into(),
             },
             filter: config.filter.clone().unwrap_or_default(),
-            message_bytes_max: config.message_bytes_max,
+            message_bytes_max: self.pieces.message_bytes(config),
         }
     }
 
@@ -322,6 +334,7 @@ impl Feed<'_> {
 
     async fn on_reply(&mut self, reply: pb::SubscribeReply, credit: &Arc<Credit>) -> Result<()> {
         self.has_answered = true;
+        self.heard_at = Some(Instant::now());
         match reply.reply {
             Some(pb::subscribe_reply::Reply::Delivery(message)) => self.on_delivery(message, credit).await,
             Some(pb::subscribe_reply::Reply::Failure(failure)) => self.on_failure(&failure).await,

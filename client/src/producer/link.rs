@@ -179,7 +179,8 @@ struct Pumped {
 impl Session<'_> {
     /// Ends well only with the producer; else with what went wrong.
     async fn run(&mut self, active: &mut Vec<Arc<Partition>>) -> Result<()> {
-        let peer = self.shared.client.broker_apart(self.link.broker).await?;
+        let frame_bytes_max = self.shared.client.config().frame_bytes_max;
+        let peer = self.shared.client.broker_apart(self.link.broker, frame_bytes_max).await?;
         let identity = self.shared.identity(&peer).await?;
         let (outbox, requests) = mpsc::channel(OUTBOX);
         let mut replies = Replies::open(&peer, requests);

@@ -208,7 +208,7 @@ async fn subscribe(
     let (leader, _) = client.leader(&partition.topic, partition.partition).await?;
     // A topic that went while it was read was forgotten with the subscription that ended, so what is known now is of the one that is there.
     made_anew(&config.topic, config.topic_id, client.topic(&config.topic).await?.id)?;
-    let peer = client.broker_apart(leader).await?;
+    let peer = client.broker_apart(leader, client.config().frame_bytes_max).await?;
     let (credit, requests) = mpsc::channel(OUTBOX);
     let start = pb::SubscribeStart {
         parts: vec![pb::SubscribePart {

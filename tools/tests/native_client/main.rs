@@ -10,6 +10,7 @@ mod group;
 mod producer;
 mod replay;
 mod selection;
+mod slow_line;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use floodmark_client::{Begin, Client, ClientConfig, ConsumerConfig, NewRecord, ProducerConfig, Result};
+use floodmark_client::{Begin, Client, ConsumerConfig, NewRecord, ProducerConfig, Result};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,9 +24,6 @@ pub(crate) struct Args {
     /// Messages of so many KiB to a consumer, where not its default
     #[arg(long)]
     message_kib: Option<u32>,
-    /// HTTP/2 frames of so many KiB at most to the client, where not its default
-    #[arg(long)]
-    frame_kib: Option<u32>,
     /// Everything on one thread
     #[arg(long)]
     one_thread: bool,
@@ -53,11 +50,7 @@ impl Args {
             false => tokio::runtime::Builder::new_multi_thread().enable_all().build()?,
         };
         let seconds = runtime.block_on(async {
-            let mut config = ClientConfig::new([self.address.to_string()]);
-            if let Some(kib) = self.frame_kib {
-                config.frame_bytes_max = kib << 10;
-            }
-            let client = Client::with(config).await?;
+            let client = Client::connect(self.address.to_string()).await?;
             match self.what {
                 What::Produce => self.produce(&client).await,
                 What::Consume | What::ConsumeBatches => self.consume(&client).await,

@@ -142,7 +142,9 @@ async fn a_partition_that_its_leader_cannot_read_is_told_once_and_tried_on_and_n
     let mut fail = async |brings: Option<i64>, told: &mut Vec<i64>| {
         let wanted = wanted_now(&shared, &at).expect("it is tried again");
         let (parts, is_used) = (HashMap::from([(at.clone(), wanted.clone())]), HashMap::new());
-        let mut feed = Feed { shared: &shared, broker: 1, parts, is_used, has_answered: false };
+        let pieces = Pieces::new();
+        let mut feed =
+            Feed { shared: &shared, broker: 1, parts, is_used, pieces, has_answered: false, heard_at: None };
         if let Some(next_offset) = brings {
             feed.on_delivery(delivery(next_offset), &credit).await;
         }
