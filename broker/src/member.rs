@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, TopicId};
 use floodmark_replication::cluster::image::{Endpoint, MOVES_FEATURE_LEVEL};
-use floodmark_replication::cluster::{Broker, ClusterImage, Command, Output};
+use floodmark_replication::cluster::{Broker, ClusterImage, Command, CommandError, Output};
 use floodmark_replication::quorum::{FEATURE_LEVELS, ProposeError, QuorumHandle, QuorumOptions, Seat};
 use floodmark_replication::registry::missing_logs;
 use floodmark_storage::data_dir::DataDir;
@@ -98,7 +98,7 @@ impl Member {
     /// Says what this broker ought to have and does not: it must not count as holding it.
     pub(crate) async fn lose(&self, partitions: Vec<(TopicId, u32)>) -> Result<(), StartError> {
         let lose = Command::LoseReplicas { broker: self.id, epoch: self.epoch, partitions };
-        have_known(&self.quorum, lose).await
+        Ok(have_known(&self.quorum, lose).await?)
     }
 
     /// Lets go of every leadership.
@@ -142,6 +142,16 @@ impl Joining {
         self.data_dirs.iter().map(|dir| dir.id().0).collect()
     }
 
+    /// The registration in whose name this broker may say what is lost.
+    fn before<'i>(&self, image: &'i ClusterImage) -> Option<&'i Arc<Broker>> {
+        // In a cluster of older programs nobody can be told before this one is registered as newer.
+        let knows_losses = image.feature_level() >= MOVES_FEATURE_LEVEL;
+        let before = image.broker(self.id()).filter(|_| knows_losses)?;
+        // Another disk says nothing in the name of this one; it is refused.
+        let first = before.directories.first();
+        first.is_none_or(|first| self.directories().first() == Some(first)).then_some(before)
+    }
+
     /// The logs that should lie in the data directories and do not.
     async fn missing(&self, image: &Arc<ClusterImage>) -> Result<BTreeSet<(TopicId, u32)>, StartError> {
         let (data_dirs, image, id) = (Arc::clone(&self.data_dirs), Arc::clone(image), self.id());
@@ -155,32 +165,22 @@ impl Joining {
 /// first: nothing has been made by then in the place of what is missing, and the registration before still says which directories there were.
 /// Whenever this process ends, the next one finds the same, or the cluster knows.
 async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<Registered, StartError> {
-    let image = catch_up(quorum, &joining.readiness).await?;
-    if image.version() == 0 {
-        // A new cluster begins with all that this program knows.
-        loop {
-            match quorum.propose(Command::SetFeatureLevel { level: FEATURE_LEVELS.1 }).await {
-                // Brokers that start together may all propose it.
-                Ok(_) | Err(ProposeError::Refused(_)) => break,
-                Err(e) if e.is_retryable() => tracing::info!("waiting to begin the cluster: {e}"),
-                Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
-            }
+    let (missing, is_told) = loop {
+        let image = catch_up(quorum, &joining.readiness).await?;
+        if image.version() == 0 {
+            begin_cluster(quorum).await?;
         }
-    }
-    let missing = joining.missing(&image).await?;
-    let directories = joining.directories();
-    // Another disk says nothing in the name of this one; it is refused.
-    let is_same_disk = |before: &&Arc<Broker>| {
-        before.directories.first().is_none_or(|first| directories.first() == Some(first))
-    };
-    let before = image.broker(joining.id()).filter(is_same_disk);
-    // In a cluster of older programs nobody can be told before this one is registered as newer.
-    let before = before.filter(|_| image.feature_level() >= MOVES_FEATURE_LEVEL);
-    if let Some(before) = before {
+        let missing = joining.missing(&image).await?;
+        let Some(before) = joining.before(&image) else { break (missing, false) };
+        let directories = joining.directories();
         let has_lost_directory = before.directories.iter().any(|id| !directories.contains(id));
-        tell_lost(quorum, joining, before.epoch, (&missing, has_lost_directory)).await?;
-    }
-    let is_told = before.is_some();
+        match tell_lost(quorum, joining, before.epoch, (&missing, has_lost_directory)).await {
+            Ok(()) => break (missing, true),
+            // An earlier process of this broker ended while its registration was on the way. There are no more of those than such processes.
+            Err(Untold::Overtaken(e)) => tracing::info!("looking again at what the cluster knows: {e}"),
+            Err(Untold::Failed(e)) => return Err(e),
+        }
+    };
     let random = &joining.quorum.context.random;
     let bits = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
     let command = Command::RegisterBroker {
@@ -189,7 +189,7 @@ async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<Registered
         rack: joining.rack.clone(),
         endpoints: joining.endpoints.clone(),
         feature_levels: FEATURE_LEVELS,
-        directories,
+        directories: joining.directories(),
     };
     let epoch = loop {
         match quorum.propose(command.clone()).await {
@@ -205,13 +205,25 @@ async fn register(quorum: &QuorumHandle, joining: &Joining) -> Result<Registered
     Ok(Registered { epoch, missing })
 }
 
+/// A new cluster begins with all that this program knows.
+async fn begin_cluster(quorum: &QuorumHandle) -> Result<(), StartError> {
+    loop {
+        match quorum.propose(Command::SetFeatureLevel { level: FEATURE_LEVELS.1 }).await {
+            // Brokers that start together may all propose it.
+            Ok(_) | Err(ProposeError::Refused(_)) => return Ok(()),
+            Err(e) if e.is_retryable() => tracing::info!("waiting to begin the cluster: {e}"),
+            Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
+        }
+    }
+}
+
 /// Tells the cluster what is lost of the logs that are missing, in the name of the registration with this epoch.
 async fn tell_lost(
     quorum: &QuorumHandle,
     joining: &Joining,
     epoch: BrokerEpoch,
     (missing, has_lost_directory): (&BTreeSet<(TopicId, u32)>, bool),
-) -> Result<(), StartError> {
+) -> Result<(), Untold> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -230,13 +242,40 @@ async fn tell_lost(
     have_known(quorum, Command::LoseReplicas { broker, epoch, partitions: lost }).await
 }
 
+/// Why the cluster does not know what it was told.
+enum Untold {
+    /// The registration in whose name it was said is not this broker's last one.
+    Overtaken(CommandError),
+    /// The start ends.
+    Failed(StartError),
+}
+
+impl From<StartError> for Untold {
+    fn from(e: StartError) -> Untold {
+        Untold::Failed(e)
+    }
+}
+
+impl From<Untold> for StartError {
+    fn from(untold: Untold) -> StartError {
+        match untold {
+            Untold::Overtaken(e) => StartError::NotRegistered { reason: e.to_string() },
+            Untold::Failed(e) => e,
+        }
+    }
+}
+
 /// Returns once the cluster has agreed on it. For what, said twice, changes nothing more.
-async fn have_known(quorum: &QuorumHandle, command: Command) -> Result<(), StartError> {
+async fn have_known(quorum: &QuorumHandle, command: Command) -> Result<(), Untold> {
+    use CommandError::{StaleBrokerEpoch, UnknownBroker};
     loop {
         match quorum.propose(command.clone()).await {
             Ok(_) => return Ok(()),
             Err(e) if e.is_retryable() => tracing::info!("waiting to say what was lost: {e}"),
-            Err(e) => return Err(StartError::NotRegistered { reason: e.to_string() }),
+            Err(ProposeError::Refused(e @ (StaleBrokerEpoch { .. } | UnknownBroker { .. }))) => {
+                return Err(Untold::Overtaken(e));
+            }
+            Err(e) => return Err(Untold::Failed(StartError::NotRegistered { reason: e.to_string() })),
         }
     }
 }
@@ -268,3 +307,6 @@ fn said(answer: Result<Output, ProposeError>) -> String {
         Err(e) => e.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,18 +72,28 @@ impl Brokers {
     }
 
     fn start_in(count: i32, partitions: usize, data_dirs: &[PathBuf]) -> Brokers {
+        let mut brokers = Brokers::unstarted(count, data_dirs);
+        brokers.begin(partitions);
+        brokers
+    }
+
+    fn unstarted(count: i32, data_dirs: &[PathBuf]) -> Brokers {
         let node = |mut config: BrokerConfig| {
             config.data_dirs = data_dirs.to_vec();
             Node { config, disk: SimDisk::new(), broker: None }
         };
-        let mut brokers = Brokers {
+        Brokers {
             nodes: configs(count).into_iter().map(node).collect(),
             runtime: Runtime::new().unwrap(),
             acknowledged: Vec::new(),
-        };
-        brokers.start_all();
+        }
+    }
+
+    fn begin(&mut self, partitions: usize) {
+        let count = self.nodes.len() as i32;
+        self.start_all();
         let ids: Vec<BrokerId> = (1..=count).map(BrokerId).collect();
-        brokers.until("all brokers are live", |brokers| {
+        self.until("all brokers are live", |brokers| {
             let image = brokers.quorum().image();
             ids.iter().all(|id| image.is_live(*id)).then_some(())
         });
@@ -94,11 +104,10 @@ impl Brokers {
             assignments,
             settings: vec![("min.insync.replicas".to_owned(), count.min(2).to_string())],
         };
-        brokers.runtime.block_on(brokers.quorum().propose(create)).unwrap();
-        brokers.until("all partitions are led", |brokers| {
+        self.runtime.block_on(self.quorum().propose(create)).unwrap();
+        self.until("all partitions are led", |brokers| {
             (0..partitions).all(|index| brokers.leading(index as i32).is_some()).then_some(())
         });
-        brokers
     }
 
     /// Starts those that do not run.

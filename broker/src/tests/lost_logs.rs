@@ -1,6 +1,7 @@
 //! A broker that finds a log missing is killed at some moment of its start, and started again: what is lost is known to be so, however often
 //! that happens, and what is new is not taken for lost.
 
+use floodmark_replication::quorum::QuorumHandle;
 use floodmark_storage::fs::sim::DiskImage;
 
 use super::*;
@@ -35,6 +36,53 @@ impl Brokers {
         let step = (images.len() / MOMENTS).max(1);
         let is_tried = |n: usize| n.is_multiple_of(step) || (made.saturating_sub(1)..made + 6).contains(&n);
         images.into_iter().enumerate().filter(|(n, _)| is_tried(*n)).map(|(_, image)| image).collect()
+    }
+
+    /// Has `command` agreed on while the broker does not run, as other programs might have.
+    fn agree_on(&self, command: Command) {
+        let Node { config, disk, .. } = &self.nodes[0];
+        let context = LogContext {
+            disk: Arc::new(disk.clone()),
+            clock: Clock::System,
+            random: Random::System,
+            tail_budget: TailBudget::new(1 << 20),
+        };
+        let open = |dir: &PathBuf| DataDir::open(context.clone(), dir).unwrap();
+        let data_dirs = config.data_dirs.iter().map(open).collect::<Arc<[_]>>();
+        self.runtime.block_on(async {
+            let ground = Ground::new(config);
+            let joining = joining(config, &context, &data_dirs, Vec::new(), &ground).unwrap();
+            let quorum = QuorumHandle::start_at(joining.quorum.clone(), &joining.seat).await.unwrap();
+            quorum.propose(command).await.unwrap();
+            quorum.shutdown().await.unwrap();
+        });
+    }
+
+    /// A broker with a program of these feature levels starts, beside the one that is tried.
+    fn register_other(&self, feature_levels: (u16, u16)) {
+        self.agree_on(Command::RegisterBroker {
+            broker: BrokerId(2),
+            incarnation: uuid::Uuid::from_u128(feature_levels.1.into()),
+            rack: None,
+            endpoints: Vec::new(),
+            feature_levels,
+            directories: Vec::new(),
+        });
+    }
+
+    /// One that does not run, of two partitions of which one has no log any more. Another broker's program keeps the cluster at the first
+    /// feature level.
+    fn without_a_log_at_the_first_level() -> Brokers {
+        let mut brokers = Brokers::unstarted(1, &[PathBuf::from("data")]);
+        brokers.register_other((1, 1));
+        brokers.begin(2);
+        brokers.produce(3);
+        brokers.restart(1);
+        assert_eq!(brokers.quorum().image().feature_level(), 1);
+        let left = brokers.kill();
+        remove_log(&left, "t-0");
+        brokers.nodes[0].disk = left;
+        brokers
     }
 
     fn check_lost(&self, index: u32, at: &str) {
@@ -112,4 +160,38 @@ fn a_log_that_was_never_made_is_not_lost_wherever_a_start_ends() {
         let partition = brokers.cluster(1).registry().get(id, 0).unwrap();
         brokers.until("it takes records", |brokers| brokers.try_append(&partition, "v").ok());
     }
+}
+
+/// No command of the first level says so.
+#[test]
+fn in_a_cluster_of_the_first_level_a_log_that_is_missing_is_lost_wherever_the_start_ends() {
+    let mut brokers = Brokers::without_a_log_at_the_first_level();
+    brokers.register_other((1, 2));
+    let disk = brokers.nodes[0].disk.clone();
+    let moments = brokers.moments_of_start(disk, "t-0");
+    brokers.check_lost(0, "the first start");
+    for moment in moments {
+        let at = format!("killed at operation {}", moment.operation());
+        brokers.start_on(moment.killed());
+        brokers.check_lost(0, &at);
+        assert!(brokers.leading(1).is_some(), "{at}: the other one is well");
+    }
+}
+
+/// It cannot be said while a broker is there that would not know what that means, and without that no log is made.
+#[test]
+fn where_an_older_program_keeps_the_first_level_nothing_takes_the_place_of_a_log_that_is_missing() {
+    let mut brokers = Brokers::without_a_log_at_the_first_level();
+    let Node { config, disk, .. } = &brokers.nodes[0];
+    for _ in 0..2 {
+        let never = std::future::pending();
+        let refused = Broker::start_on(config.clone(), Arc::new(disk.clone()), never);
+        let Err(StartError::NotRegistered { reason }) = refused else { panic!("it has started") };
+        assert_eq!(reason, "broker 2 works at feature levels 1 to 1, not at 2");
+        assert!(disk.list(&PathBuf::from("data/logs/t-0")).is_err());
+    }
+    brokers.register_other((1, 2));
+    brokers.start_all();
+    brokers.check_lost(0, "a start beside newer programs alone");
+    assert!(brokers.leading(1).is_some());
 }

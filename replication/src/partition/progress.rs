@@ -151,15 +151,20 @@ impl Progress {
 
     /// With the log: does what is wanted.
     fn catch_up(&self, log: &mut Log) {
-        let wanted = {
-            let mut wanted = self.wanted.lock();
-            self.is_late.store(false, Ordering::Release);
-            std::mem::take(&mut *wanted)
-        };
-        if wanted.ends {
-            log.end_abruptly();
-        } else if let Some(duty) = wanted.duty {
-            self.take_up(log, duty);
+        loop {
+            let wanted = {
+                let mut wanted = self.wanted.lock();
+                if !wanted.ends && wanted.duty.is_none() {
+                    // Said when it is done: whoever finds it so relies on that.
+                    return self.is_late.store(false, Ordering::Release);
+                }
+                std::mem::take(&mut *wanted)
+            };
+            if wanted.ends {
+                log.end_abruptly();
+            } else if let Some(duty) = wanted.duty {
+                self.take_up(log, duty);
+            }
         }
     }
 

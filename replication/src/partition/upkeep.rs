@@ -21,7 +21,8 @@ impl PartitionHandle {
 
     /// Waits until this replica is and does what is wanted of it, for so long at most; says whether it is so.
     pub fn settle(&self, patience: Duration) -> bool {
-        self.0.log.look_within(patience)
+        // Who had the log meanwhile may have seen to it, and another may have it since.
+        !self.is_late() || self.0.log.look_within(patience) || !self.is_late()
     }
 
     /// Whether somebody who has the log keeps this replica from being what is wanted of it.

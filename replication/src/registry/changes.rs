@@ -83,8 +83,10 @@ impl Shared {
                 waiting.push(partition);
             }
         }
-        wait_for(&waiting);
-        self.finish_leaving();
+        let begun = Stopwatch::start();
+        let left = || PATIENCE.saturating_sub(begun.elapsed());
+        wait_for(&waiting, left);
+        self.finish_leaving(left);
         let unusable = self.open_all(&missing);
         *present = Arc::clone(image);
         self.reconciled.send_replace(image.version());
@@ -272,9 +274,8 @@ impl Shared {
 
 /// Waits for whoever has the logs of these, but passes by those that hang: one must not keep the others from leading or following. They are
 /// what they are to be as soon as they go on.
-fn wait_for(partitions: &[PartitionHandle]) {
-    let begun = Stopwatch::start();
-    let hangs = |partition: &&PartitionHandle| !partition.settle(PATIENCE.saturating_sub(begun.elapsed()));
+fn wait_for(partitions: &[PartitionHandle], left: impl Fn() -> Duration) {
+    let hangs = |partition: &&PartitionHandle| !partition.settle(left());
     let hanging: Vec<_> = partitions.iter().filter(hangs).collect();
     if let Some(first) = hanging.first() {
         let count = hanging.len();

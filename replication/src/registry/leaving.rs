@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use floodmark_storage::LogError;
-use floodmark_storage::clock::Stopwatch;
 
+use super::Shared;
 use super::changes::name_of;
-use super::{PATIENCE, Shared};
 use crate::partition::{PartitionHandle, PartitionId};
 
 /// One whose files are not gone yet.
@@ -33,6 +32,8 @@ impl Shared {
         match partition {
             Some(partition) => {
                 partition.abandon(Duration::ZERO);
+                // It has the time to end in which others are waited for.
+                self.upkeep.end_compaction_of(id, Duration::ZERO);
                 self.leaving.lock().push(Leaving { partition, is_late: false });
             }
             None if !self.is_name_taken(id) => self.remove_files(id),
@@ -40,13 +41,13 @@ impl Shared {
         }
     }
 
-    /// Removes the files of those whose logs have ended. Those that have not are waited for once.
-    pub(super) fn finish_leaving(&self) {
-        let begun = Stopwatch::start();
+    /// Removes the files of those whose logs have ended. Those that have not are waited for once, for what is `left` of the patience: they end
+    /// beside each other, whichever is waited for.
+    pub(super) fn finish_leaving(&self, left: impl Fn() -> Duration) {
         let mut hanging = Vec::new();
         let mut leaving = self.leaving.lock();
         leaving.retain_mut(|Leaving { partition, is_late }| {
-            let left = || if *is_late { Duration::ZERO } else { PATIENCE.saturating_sub(begun.elapsed()) };
+            let left = || if *is_late { Duration::ZERO } else { left() };
             // A pass cannot begin in a log that has ended; one under way must not write where another topic's files may be soon.
             let has_ended = partition.settle(left()) && self.upkeep.end_compaction_of(partition.id(), left());
             if has_ended {

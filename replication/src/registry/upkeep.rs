@@ -111,6 +111,12 @@ impl Upkeep {
         }
     }
 
+    /// A pass that is under way in this partition for all that others see.
+    #[cfg(test)]
+    pub(super) fn pretend_compaction_of(&self, id: &PartitionId, control: CompactionControl) {
+        *self.pass.of.lock() = Some((id.clone(), control));
+    }
+
     /// Ends the pass under way in this partition; says whether there is none any more, which is waited for so long at most.
     pub(super) fn end_compaction_of(&self, id: &PartitionId, patience: Duration) -> bool {
         let begun = Stopwatch::start();

@@ -1,5 +1,5 @@
 //! A disk in memory that keeps what was synced and holds back the rest, so that a test can cut its power at any moment and
-//! see every state a real disk might be left in. Also fails on demand: errors, short writes, no space, unreadable ranges. What of its files
+//! see every state a real disk might be left in. Also fails on demand: errors, short writes, no space, unreadable ranges, calls that hang. What of its files
 //! is in memory is a matter of chance.
 
 mod at_hand;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint, parent};
 use at_hand::AtHand;
@@ -23,6 +23,7 @@ pub use faults::{Fault, FaultKind, FaultOn};
 #[derive(Debug, Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    healed: Arc<Condvar>,
 }
 
 /// Everything on a disk at one moment, durable and not. Cheap to take: contents are shared until written.
@@ -45,6 +46,8 @@ struct State {
     skipped: Option<SyncPoint>,
     syncs_skipped: u64,
     faults: faults::Faults,
+    /// How often all faults were removed.
+    heals: u64,
     maps: Vec<LiveMap>,
     violations: Vec<String>,
     bytes_read: u64,
@@ -145,22 +148,6 @@ impl SimDisk {
         self.state.lock().syncs_skipped
     }
 
-    /// Adds a fault.
-    pub fn inject(&self, fault: Fault) {
-        self.state.lock().faults.add(fault);
-    }
-
-    /// Removes all faults.
-    pub fn heal(&self) {
-        self.state.lock().faults = faults::Faults::default();
-    }
-
-    /// How often injected faults took effect.
-    #[must_use]
-    pub fn faults_taken(&self) -> u64 {
-        self.state.lock().faults.taken()
-    }
-
     /// The syncs that injected faults made fail, in their order.
     #[must_use]
     pub fn failed_syncs(&self) -> Vec<SyncPoint> {
@@ -213,14 +200,15 @@ impl DiskImage {
     /// not synced still is not.
     #[must_use]
     pub fn killed(&self) -> SimDisk {
-        SimDisk { state: Arc::new(Mutex::new(self.state.without_history())) }
+        SimDisk { state: Arc::new(Mutex::new(self.state.without_history())), healed: Arc::default() }
     }
 
     /// The disk as a power cut at this moment may leave it. Seeds differ in what of the unsynced survives: nothing, all, a
     /// prefix in time, or any part of it torn at sectors and out of order.
     #[must_use]
     pub fn power_cut(&self, seed: u64) -> SimDisk {
-        SimDisk { state: Arc::new(Mutex::new(crash::after_power_cut(&self.state, seed))) }
+        let left = crash::after_power_cut(&self.state, seed);
+        SimDisk { state: Arc::new(Mutex::new(left)), healed: Arc::default() }
     }
 }
 
@@ -268,6 +256,7 @@ impl State {
             skipped: self.skipped,
             syncs_skipped: 0,
             faults: faults::Faults::default(),
+            heals: 0,
             violations: Vec::new(),
             bytes_read: 0,
             at_hand: AtHand::default(),
@@ -361,7 +350,10 @@ fn dir_of(op: &NameOp) -> &Path {
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
-        state.faults.check(FaultOn::Open, path)?;
+        if state.faults.check_open(path)? {
+            let heals = state.heals;
+            self.healed.wait_while(&mut state, |state| state.heals == heals);
+        }
         let known = state.names.get(path).copied();
         let inode = match (known, mode) {
             (Some(Node::Dir), _) => return Err(io::ErrorKind::IsADirectory.into()),

@@ -3,6 +3,8 @@
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle as Thread;
 
+use floodmark_storage::log::CompactionControl;
+
 use super::*;
 
 /// A log that hangs until this is dropped.
@@ -146,8 +148,8 @@ fn a_topic_whose_log_hangs_is_deleted_and_its_name_is_free_when_that_has_ended()
     lead_anew(&mut cluster, |cluster| drop(registry.0.follow(&cluster.0)));
     assert_eq!(runtime.block_on(append(&registry.get(other, 0).unwrap())), Offset(0), "others go on");
     drop(hang);
-    // Whoever ends its sync may have the log for a moment.
-    until(|| registry.0.follow(&cluster.0).is_empty());
+    // Whoever ends its sync may have the log for a moment: it has ended for all that.
+    assert!(registry.0.follow(&cluster.0).is_empty());
     let renewed = registry.get(third, 0).unwrap();
     assert_eq!(runtime.block_on(append(&renewed)), Offset(0), "it has nothing of the old one");
     assert!(!registry.0.has_to_retry() && late.stopped().is_some());
@@ -167,4 +169,61 @@ fn a_broker_stops_though_a_log_hangs_and_closes_the_others() {
     assert_eq!(registry.close(Duration::from_secs(4)), Closed { cleanly: 3, uncleanly: 1 });
     assert!(registry.0.follow(&cluster.0).is_empty(), "nothing is opened any more");
     drop(hang);
+}
+
+/// What hangs uses up the time of a round. Logs that were let go of in that time have ended, though somebody has them when the round comes to
+/// them.
+#[test]
+fn a_log_that_has_ended_is_not_taken_for_one_that_hangs() {
+    let (disk, mut cluster) = (SimDisk::new(), Cluster::new());
+    let id = cluster.create("t", 1, 2);
+    let registry = open(&disk, &cluster);
+    let [ends, hangs] = [0, 1].map(|n| registry.get(id, n).unwrap());
+    let held = [&ends, &hangs].map(Hang::of);
+    for partition in [&ends, &hangs] {
+        registry.0.release(partition.id());
+        assert!(partition.is_late());
+    }
+    let [let_go, hanging] = held;
+    drop(let_go);
+    let busy = Hang::of(&ends);
+    registry.0.finish_leaving(|| Duration::ZERO);
+    let has_files = |partition: &PartitionHandle| disk.list(partition.dir()).is_ok();
+    assert!(!has_files(&ends) && has_files(&hangs));
+    assert!(!registry.0.is_name_taken(ends.id()) && registry.0.is_name_taken(hangs.id()));
+    drop((busy, hanging));
+    registry.0.finish_leaving(|| Duration::ZERO);
+    assert!(!has_files(&hangs) && !registry.0.is_anything_leaving());
+}
+
+/// The same of a compaction pass: it is told to end before anything is waited for.
+#[test]
+fn compaction_of_what_is_given_up_has_as_long_to_end_as_a_round_lasts() {
+    let (disk, mut cluster) = (SimDisk::new(), Cluster::new());
+    let id = cluster.create("t", 1, 1);
+    let registry = open(&disk, &cluster);
+    let partition = registry.get(id, 0).unwrap();
+    let control = CompactionControl::new(|_| {});
+    registry.0.upkeep.pretend_compaction_of(partition.id(), control.clone());
+    registry.0.release(partition.id());
+    assert!(control.is_cancelled());
+}
+
+/// Of several tries, because a machine may stand still for longer.
+#[test]
+fn logs_that_hang_are_waited_for_a_second_of_all_together() {
+    let round = || {
+        let (disk, mut cluster) = (SimDisk::new(), Cluster::new());
+        let ids = [cluster.create("t", 1, 1), cluster.create("u", 2, 1)];
+        let registry = open(&disk, &cluster);
+        let hanging = ids.map(|id| Hang::of(&registry.get(id, 0).unwrap()));
+        lead_anew(&mut cluster, |_| {});
+        cluster.change(Command::DeleteTopic { topic: ids[1] });
+        let begun = Stopwatch::start();
+        assert!(registry.0.follow(&cluster.0).is_empty());
+        let elapsed = begun.elapsed();
+        drop(hanging);
+        elapsed
+    };
+    assert!((0..5).any(|_| round() < 2 * super::super::PATIENCE));
 }

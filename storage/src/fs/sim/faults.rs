@@ -37,6 +37,8 @@ pub enum FaultKind {
     Short,
     /// It panics, as what has a defect does.
     Panic,
+    /// It does not return before the disk is healed. Only opening hangs.
+    Hang,
 }
 
 /// One fault: the call, the file, and when.
@@ -64,6 +66,25 @@ pub(super) struct Faults {
 }
 
 impl super::SimDisk {
+    /// Adds a fault.
+    pub fn inject(&self, fault: Fault) {
+        self.state.lock().faults.add(fault);
+    }
+
+    /// Removes all faults. What hangs goes on.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults = Faults::default();
+        state.heals += 1;
+        self.healed.notify_all();
+    }
+
+    /// How often injected faults took effect.
+    #[must_use]
+    pub fn faults_taken(&self) -> u64 {
+        self.state.lock().faults.taken()
+    }
+
     /// Lets the disk hold no more than this.
     pub fn limit_capacity(&self, bytes: u64) {
         self.state.lock().faults.capacity_bytes = Some(bytes);
@@ -98,7 +119,16 @@ impl Faults {
 
     pub(super) fn check(&mut self, on: FaultOn, path: &Path) -> io::Result<()> {
         match self.strikes(on, path) {
-            None | Some(FaultKind::Short) => Ok(()),
+            None | Some(FaultKind::Short | FaultKind::Hang) => Ok(()),
+            Some(kind) => Err(error_of(kind)),
+        }
+    }
+
+    /// Whether it hangs.
+    pub(super) fn check_open(&mut self, path: &Path) -> io::Result<bool> {
+        match self.strikes(FaultOn::Open, path) {
+            None | Some(FaultKind::Short) => Ok(false),
+            Some(FaultKind::Hang) => Ok(true),
             Some(kind) => Err(error_of(kind)),
         }
     }
@@ -125,7 +155,7 @@ impl Faults {
     ) -> io::Result<usize> {
         match self.strikes(FaultOn::Write, path) {
             Some(FaultKind::Short) if bytes > 1 => return Ok(bytes / 2),
-            None | Some(FaultKind::Short) => {}
+            None | Some(FaultKind::Short | FaultKind::Hang) => {}
             Some(kind) => return Err(error_of(kind)),
         }
         let Some(capacity) = self.capacity_bytes else { return Ok(bytes) };
@@ -163,7 +193,7 @@ fn error_of(kind: FaultKind) -> io::Error {
         FaultKind::Eio => io::Error::from_raw_os_error(libc::EIO),
         FaultKind::NoSpace => io::ErrorKind::StorageFull.into(),
         FaultKind::NoDescriptor => io::Error::from_raw_os_error(libc::EMFILE),
-        // Nobody hears of the last one.
-        FaultKind::Short | FaultKind::Panic => io::ErrorKind::Interrupted.into(),
+        // Nobody hears of the last ones.
+        FaultKind::Short | FaultKind::Panic | FaultKind::Hang => io::ErrorKind::Interrupted.into(),
     }
 }
