@@ -2,8 +2,9 @@
 //! was read; and one for everything that is not the data path. Nothing that blocks runs on them.
 
 use std::io;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,6 +13,15 @@ use tokio::sync::oneshot;
 
 /// How long work on blocking threads is waited for when a runtime ends.
 const BLOCKING_WORK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As the system says when it is asked first: when the first broker of the process starts.
+static USABLE_CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+
+/// How many cores all of the process may use, whatever number of threads was asked for.
+pub(crate) fn usable_cores() -> usize {
+    *USABLE_CORES
+}
 
 /// All threads of one broker. When dropped, tasks are dropped, and the threads have ended.
 #[derive(Debug)]
@@ -40,10 +50,8 @@ struct Worker {
 impl Threads {
     /// Starts one thread for control and `cores` for connections; 0 takes one for each core of the machine.
     pub(crate) fn start(cores: usize) -> io::Result<Threads> {
-        let count = match cores {
-            0 => thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            n => n,
-        };
+        let usable = usable_cores();
+        let count = if cores == 0 { usable } else { cores };
         let control = Worker::start("fm-control".to_owned())?;
         let workers =
             (0..count).map(|n| Worker::start(format!("fm-core-{n}"))).collect::<io::Result<Vec<_>>>()?;

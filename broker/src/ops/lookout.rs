@@ -1,15 +1,18 @@
 //! A wait that is mostly shorter than what sleeping and being woken take: its task stays awake for a while, and lets everything else of its
-//! core go first. Must know nothing of what is waited for.
+//! core go first, tasks and other threads. Must know nothing of what is waited for.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use floodmark_storage::clock::Stopwatch;
 use tokio::task::yield_now;
+
+use crate::runtime::usable_cores;
 
 /// How long a wait is sat out awake. A fast disk has synced by then; a core that slept meanwhile takes 20 to 40 us more to be woken, on a
 /// virtual machine.
@@ -46,16 +49,19 @@ struct Look {
 /// What comes of `future`. Where it is the only one of its core that waits so, its task stays awake for it: with several callers there is
 /// always something to do meanwhile, and they share what they wait for.
 pub(super) async fn look_out_for<F: Future>(future: F) -> F::Output {
-    look_out_within(LOOKOUT, future).await
+    look_out_within(LOOKOUT, usable_cores(), future).await
 }
 
-async fn look_out_within<F: Future>(lookout: Duration, future: F) -> F::Output {
+async fn look_out_within<F: Future>(lookout: Duration, cores: usize, future: F) -> F::Output {
     let mut future = pin!(future);
     // None for what is there when it is first asked for.
     let mut look: Option<Look> = None;
     let output = poll_fn(|cx| {
         let output = future.as_mut().poll(cx);
         if output.is_pending() && look.get_or_insert_with(Look::begin).goes_on(lookout) {
+            if is_shared_with_the_disk(cores) {
+                thread::yield_now();
+            }
             // Behind all that is ready, and behind a look at what has come for others.
             let _ = pin!(yield_now()).poll(cx);
         }
@@ -68,6 +74,12 @@ async fn look_out_within<F: Future>(lookout: Duration, future: F) -> F::Output {
         Luck::note(look.is_awake);
     }
     output
+}
+
+/// Where there is one core, whoever looks out has it when the disk is done, and a sync needs it several times: to begin, to have the disk's
+/// memory flushed, to end. Where there are more, the disk thread mostly has another, and to give one away gains nothing.
+fn is_shared_with_the_disk(cores: usize) -> bool {
+    cores == 1
 }
 
 impl Look {
@@ -128,8 +140,10 @@ mod tests {
     use std::future::Future;
     use std::pin::Pin;
     use std::rc::Rc;
+    use std::sync::atomic::AtomicBool;
     use std::task::{Context, Poll};
 
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use tokio::task::{LocalSet, spawn_local};
 
     use super::*;
@@ -152,7 +166,7 @@ mod tests {
     /// A wait of three polls in a task of its own, given time enough for many: how many are left.
     async fn polls_left(lookout: Duration) -> u32 {
         let left = Rc::new(Cell::new(3));
-        let wait = look_out_within(lookout, AfterPolls(Rc::clone(&left)));
+        let wait = look_out_within(lookout, 2, AfterPolls(Rc::clone(&left)));
         let task = spawn_local(wait);
         for _ in 0..20 {
             yield_now().await;
@@ -171,11 +185,54 @@ mod tests {
         LocalSet::new().run_until(all).await;
     }
 
+    /// How often another thread of the same core had its turn while a task looked out so many times.
+    async fn turns_of_another_thread(cores: usize, looks: u32) -> u32 {
+        let (is_over, turns) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let other = thread::spawn({
+            let (is_over, turns) = (Arc::clone(&is_over), Arc::clone(&turns));
+            move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    turns.fetch_add(1, Ordering::Relaxed);
+                    thread::yield_now();
+                }
+            }
+        });
+        while turns.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
+        let before = turns.load(Ordering::Relaxed);
+        look_out_within(FOR_EVER, cores, AfterPolls(Rc::new(Cell::new(looks)))).await;
+        let after = turns.load(Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
+        other.join().unwrap();
+        u32::try_from(after - before).unwrap()
+    }
+
+    #[test]
+    fn on_a_core_that_is_all_there_is_other_threads_go_first() {
+        let allowed = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|&core| allowed.is_set(core)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(first);
+        // Of this thread and those that it starts.
+        sched_setaffinity(None, &one).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let looks = 2_000;
+        let turns = runtime.block_on(turns_of_another_thread(1, looks));
+        assert!(turns > looks / 4, "{turns}");
+    }
+
+    #[test]
+    fn a_process_with_one_core_alone_shares_it_with_its_disk_threads() {
+        let shared: Vec<usize> = (1..=64).filter(|&cores| is_shared_with_the_disk(cores)).collect();
+        assert_eq!(shared, [1]);
+    }
+
     #[tokio::test]
     async fn where_several_wait_nobody_does() {
         let all = async {
             let other = Rc::new(Cell::new(u32::MAX));
-            let first = spawn_local(look_out_within(Duration::ZERO, AfterPolls(other)));
+            let first = spawn_local(look_out_within(Duration::ZERO, 2, AfterPolls(other)));
             yield_now().await;
             assert_eq!(polls_left(FOR_EVER).await, 2);
             first.abort();
@@ -190,11 +247,11 @@ mod tests {
         let all = async {
             for _ in 0..VAIN_LOOKS_MAX {
                 assert_eq!(polls_left(FOR_EVER).await, 0);
-                look_out_within(Duration::ZERO, yield_now()).await;
+                look_out_within(Duration::ZERO, 2, yield_now()).await;
             }
             assert_eq!(polls_left(FOR_EVER).await, 0, "not in a row");
             for _ in 0..VAIN_LOOKS_MAX {
-                look_out_within(Duration::ZERO, yield_now()).await;
+                look_out_within(Duration::ZERO, 2, yield_now()).await;
             }
             for _ in 1..LOOKS_APART {
                 assert_eq!(polls_left(FOR_EVER).await, 2);
