@@ -9,6 +9,7 @@ mod overlay;
 mod real;
 mod sigbus;
 pub mod sim;
+mod write_back;
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -181,6 +182,11 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     }
     /// Cuts or extends with zeros.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
+    /// Has the disk begin with what was written before, where the system can, and waits for none of it: a sync that follows finds less to
+    /// do. Nothing is durable by it. After an error the state of the file is as after that of a sync.
+    fn begin_sync(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Returns once all bytes written before are durable. After an error the state of the file is unknown for ever.
     fn sync(&self, point: SyncPoint) -> io::Result<()>;
     /// Maps the first `bytes`, which must be written, synced, and never shortened while the map lives.

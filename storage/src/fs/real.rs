@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint};
+use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint, write_back};
 
 /// Files for the broker's user alone: records are nobody else's to read.
 const FILE_MODE: u32 = 0o600;
@@ -142,6 +142,10 @@ impl DiskFile for RealFile {
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
+    }
+
+    fn begin_sync(&self) -> io::Result<()> {
+        write_back::begin(&self.0)
     }
 
     fn sync(&self, _point: SyncPoint) -> io::Result<()> {

@@ -542,14 +542,15 @@ impl DiskFile for SimFile {
         Ok(())
     }
 
+    fn begin_sync(&self) -> io::Result<()> {
+        self.strike_begun()
+    }
+
     fn sync(&self, point: SyncPoint) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         if let Err(e) = state.faults.check(FaultOn::Sync, &self.path) {
             state.faults.note_failed_sync(point);
-            let inode = &mut state.inodes[self.inode];
-            inode.pending.clear();
-            inode.failed_syncs += 1;
-            self.told.store(inode.failed_syncs, Ordering::Relaxed);
+            self.told.store(state.lose_pending(self.inode), Ordering::Relaxed);
             return Err(e);
         }
         let failed = state.inodes[self.inode].failed_syncs;

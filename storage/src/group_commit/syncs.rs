@@ -151,12 +151,15 @@ impl Shared {
 
     fn sync(self: &Arc<Self>, has_to_tell: bool) -> Result<(), LogError> {
         let job = self.hold().begin_sync()?;
+        let mut outcome = Ok(());
         if has_to_tell {
+            // Telling takes as long as half the write does, so the disk works meanwhile.
+            outcome = job.begin();
             // Those whom the sync before has made durable. Told before what waited was written, all would be in one group again, and
             // the disk idle while they make the next one.
             self.tell();
         }
-        let outcome = job.run();
+        let outcome = outcome.and_then(|()| job.run());
         let (outcome, wants_sync, is_tending_due) = {
             let mut log = self.hold();
             let outcome = log.finish_sync(job, outcome);

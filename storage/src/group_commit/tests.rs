@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord};
 use floodmark_proto::ids::LeaderEpoch;
@@ -285,20 +286,58 @@ fn a_disk_thread_outlives_a_panic_of_those_it_tells() {
     });
 }
 
-/// Many threads, a sync that fails at a moment the seed decides: who was told durable is durable, whatever the power cut takes,
+/// One batch comes as the sync of the one before it ends, so the round goes on, and begins its sync before it tells.
+#[test]
+fn a_sync_that_fails_as_it_is_begun_is_told_to_those_whom_it_covers_and_to_nobody_else() {
+    in_time(|| {
+        let disk = SimDisk::new();
+        let (give, take) = sync_channel(1);
+        let this: Arc<OnceLock<GroupCommit>> = Arc::default();
+        let (same, is_behind_to_come) = (Arc::clone(&this), AtomicBool::new(true));
+        let on_moved = move |log: &mut Log| {
+            let is_first_durable = log.end() > Offset::ZERO && log.durable() == log.end();
+            if is_first_durable && is_behind_to_come.swap(false, Ordering::AcqRel) {
+                let (waiter, give) = (same.get().unwrap().clone(), give.clone());
+                same.get().unwrap().submit(vec![batch("behind")], LEADER, move |receipt| {
+                    waiter.when_synced(receipt.unwrap().end, move |outcome| give.send(outcome).unwrap());
+                });
+            }
+            log.durable() < log.end()
+        };
+        let owner = Owner { on_moved: Box::new(on_moved), announce: Box::new(|| {}) };
+        let log = open_for(Arc::new(disk.clone()), Path::new("t-0"), owner);
+        this.set(log.clone()).unwrap();
+        let fault = Fault {
+            on: FaultOn::BeginSync,
+            path_ends: ".log".into(),
+            after: 0,
+            times: 1,
+            kind: FaultKind::Eio,
+        };
+        disk.inject(fault);
+        let first = log.append(vec![batch("first")], LEADER).unwrap();
+        log.wait_synced(first.end).unwrap();
+        assert!(matches!(take.recv().unwrap(), Err(LogError::Poisoned(_))));
+        assert_eq!((disk.faults_taken(), log.reader().durable()), (1, first.end));
+        assert!(matches!(log.append(vec![batch("late")], LEADER), Err(LogError::Poisoned(_))));
+    });
+}
+
+/// Many threads, a sync that fails at a moment the seed decides, when it is begun or when it is run: who was told durable is durable, whatever the power cut takes,
 /// and everybody is told something.
 #[test]
 fn who_was_told_durable_survives_failed_syncs_and_power_cuts() {
     in_time(|| {
-        for seed in 0..24 {
+        for seed in 0..48 {
             let disk = SimDisk::new();
             let log = open_for(Arc::new(disk.clone()), Path::new("t-0"), eager());
             log.append_synced(vec![batch("first")], LEADER).unwrap();
-            let fails_after = Random::seeded(seed).next_u64() % 60;
+            // Only what waits behind a sync is begun before it is run, which happens less often.
+            let (on, within) = if seed % 2 == 0 { (FaultOn::Sync, 60) } else { (FaultOn::BeginSync, 4) };
             let fault = Fault {
-                on: FaultOn::Sync,
+                on,
                 path_ends: ".log".into(),
-                after: fails_after,
+                after: Random::seeded(seed).next_u64() % within,
                 times: 1,
                 kind: FaultKind::Eio,
             };
@@ -322,7 +361,11 @@ fn who_was_told_durable_survives_failed_syncs_and_power_cuts() {
                 thread::yield_now();
             }
             // Of zeros that could not be synced nobody hears, until the batches in that file are synced next.
-            if disk.failed_syncs().iter().any(|point| *point != SyncPoint::Prewritten) {
+            let has_failed = match on {
+                FaultOn::BeginSync => disk.faults_taken() > 0,
+                _ => disk.failed_syncs().iter().any(|point| *point != SyncPoint::Prewritten),
+            };
+            if has_failed {
                 assert!(failed.load(Ordering::Acquire) > 0, "seed {seed}: the failed sync reached nobody");
                 assert!(log.reader().poison().is_some(), "seed {seed}");
             }

@@ -47,6 +47,15 @@ impl SyncJob {
         self.up_to
     }
 
+    /// Has the disk begin with the newest bytes, for a caller who has something else to do before [`SyncJob::run`], and waits for none of
+    /// them. An error is one of the sync: it goes to [`Log::finish_sync`] as the job's outcome, which must not be run then.
+    pub fn begin(&self) -> Result<(), LogError> {
+        let Some((file, path)) = &self.active else { return Ok(()) };
+        // While another sync runs the disk has enough to do, and what is lost here must not be covered by it.
+        let Some(_alone) = self.shared.syncing.try_lock() else { return Ok(()) };
+        file.begin_sync().map_err(LogError::io("sync", path)).map_err(|e| self.shared.poison(&*self.disk, e))
+    }
+
     /// Syncs, oldest bytes first. Blocks on the disk. Its outcome goes to [`Log::finish_sync`], whatever it is.
     pub fn run(&self) -> Result<(), LogError> {
         {

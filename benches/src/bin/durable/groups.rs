@@ -101,6 +101,10 @@ impl DiskFile for GroupsFile {
         self.file.set_size(bytes)
     }
 
+    fn begin_sync(&self) -> io::Result<()> {
+        self.file.begin_sync()
+    }
+
     fn sync(&self, point: SyncPoint) -> io::Result<()> {
         let group = match point {
             SyncPoint::AppendData => self.notes.unsynced.swap(0, Ordering::Relaxed),

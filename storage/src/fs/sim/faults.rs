@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use crate::fs::SyncPoint;
 
@@ -16,6 +17,8 @@ pub enum FaultOn {
     Write,
     /// Syncing a file or directory.
     Sync,
+    /// Beginning to sync a file.
+    BeginSync,
     /// Cutting or extending.
     SetSize,
     /// Renaming.
@@ -72,6 +75,28 @@ impl super::SimDisk {
     /// Makes reads that touch this range of a file fail.
     pub fn make_unreadable(&self, path: &Path, from: u64, to: u64) {
         self.state.lock().faults.unreadable.push((path.to_owned(), from, to));
+    }
+}
+
+impl super::SimFile {
+    /// Nothing need be on its way yet where a sync was begun, but what it has met is lost as by a sync.
+    pub(super) fn strike_begun(&self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        let begun = state.faults.check(FaultOn::BeginSync, &self.path);
+        if begun.is_err() {
+            self.told.store(state.lose_pending(self.inode), Ordering::Relaxed);
+        }
+        begun
+    }
+}
+
+impl super::State {
+    /// A file's bytes could not be written: the system takes them for written. Returns how often that has happened to this file.
+    pub(super) fn lose_pending(&mut self, inode: usize) -> u64 {
+        let inode = &mut self.inodes[inode];
+        inode.pending.clear();
+        inode.failed_syncs += 1;
+        inode.failed_syncs
     }
 }
 
