@@ -4,6 +4,7 @@
 mod groups;
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -121,7 +122,7 @@ fn compare_throughput(
         let dir = scratch.join("log");
         renew_memory(RENEWED_BYTES);
         let ours = run_callers(args, &dir, template, &mut side)?;
-        std::fs::remove_dir_all(&dir)?;
+        remove(&dir)?;
         // The disk is told of freed blocks in its own time, which is neither side's.
         File::open(scratch)?.sync_all()?;
         thread::sleep(SETTLE);
@@ -131,6 +132,17 @@ fn compare_throughput(
         }
     }
     Ok((Compared::of_pairs(&pairs), side.group_kib))
+}
+
+/// Removes a log that was given up: a disk thread may still be about to make a file in there.
+fn remove(dir: &Path) -> std::io::Result<()> {
+    let since = Instant::now();
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && since.elapsed() < SETTLE => {}
+            other => return other,
+        }
+    }
 }
 
 /// MiB per second that all callers together have got acknowledged.
