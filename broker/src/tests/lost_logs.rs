@@ -85,6 +85,18 @@ impl Brokers {
         brokers
     }
 
+    /// The first of two partitions, whichever moment of the start on this disk is the last.
+    fn check_lost_wherever_the_start_ends(&mut self, disk: SimDisk) {
+        let moments = self.moments_of_start(disk, "t-0");
+        self.check_lost(0, "the first start");
+        for moment in moments {
+            let at = format!("killed at operation {}", moment.operation());
+            self.start_on(moment.killed());
+            self.check_lost(0, &at);
+            assert!(self.leading(1).is_some(), "{at}: the other one is well");
+        }
+    }
+
     fn check_lost(&self, index: u32, at: &str) {
         let state = self.state(index);
         assert!(state.is_lost && state.leader.is_none(), "{at}: {state:?}");
@@ -107,14 +119,7 @@ fn a_log_that_is_missing_is_lost_wherever_the_start_that_finds_it_so_ends() {
     brokers.restart(1);
     let left = brokers.kill();
     remove_log(&left, "t-0");
-    let moments = brokers.moments_of_start(left, "t-0");
-    brokers.check_lost(0, "the first start");
-    for moment in moments {
-        let at = format!("killed at operation {}", moment.operation());
-        brokers.start_on(moment.killed());
-        brokers.check_lost(0, &at);
-        assert!(brokers.leading(1).is_some(), "{at}: the other one is well");
-    }
+    brokers.check_lost_wherever_the_start_ends(left);
 }
 
 /// That its directory is gone is all that tells a partition with one copy, led since it was made, from a new one. The registration says so,
@@ -167,15 +172,8 @@ fn a_log_that_was_never_made_is_not_lost_wherever_a_start_ends() {
 fn in_a_cluster_of_the_first_level_a_log_that_is_missing_is_lost_wherever_the_start_ends() {
     let mut brokers = Brokers::without_a_log_at_the_first_level();
     brokers.register_other((1, 2));
-    let disk = brokers.nodes[0].disk.clone();
-    let moments = brokers.moments_of_start(disk, "t-0");
-    brokers.check_lost(0, "the first start");
-    for moment in moments {
-        let at = format!("killed at operation {}", moment.operation());
-        brokers.start_on(moment.killed());
-        brokers.check_lost(0, &at);
-        assert!(brokers.leading(1).is_some(), "{at}: the other one is well");
-    }
+    let left = brokers.nodes[0].disk.clone();
+    brokers.check_lost_wherever_the_start_ends(left);
 }
 
 /// It cannot be said while a broker is there that would not know what that means, and without that no log is made.
