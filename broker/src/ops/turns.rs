@@ -10,18 +10,43 @@ use floodmark_storage::clock::Stopwatch;
 
 /// Others' turns that took longer: the core has more to do than to tell a few consumers, and its producers would wait for all of it.
 const TURNS_MAX: Duration = Duration::from_micros(50);
-/// So many then do not let others go first before one does again.
-const APART: u32 = 64;
+/// So many such turns in a row show that. One says little: the programs that were told may have taken the processor meanwhile.
+const LONG_TURNS_MAX: u32 = 4;
+/// From then on one append in so many lets others go first, to see whether it still is so.
+const APART: u32 = 65;
 
 thread_local! {
-    static LEFT: Cell<u32> = const { Cell::new(0) };
+    static TURNS: Cell<Turns> = const { Cell::new(Turns { long_in_a_row: 0, skipped: 0 }) };
+}
+
+/// How long others' turns took on a core lately.
+#[derive(Debug, Clone, Copy)]
+struct Turns {
+    long_in_a_row: u32,
+    skipped: u32,
+}
+
+impl Turns {
+    /// Whether the next append lets others go first.
+    fn next_lets_others_go(&mut self) -> bool {
+        if self.long_in_a_row < LONG_TURNS_MAX {
+            return true;
+        }
+        self.skipped = (self.skipped + 1) % APART;
+        self.skipped == 0
+    }
+
+    fn note(&mut self, took: Duration) {
+        self.long_in_a_row = if took > TURNS_MAX { LONG_TURNS_MAX.min(self.long_in_a_row + 1) } else { 0 };
+    }
 }
 
 /// Lets tasks of this core go first that have been woken by now, unless it has shown itself busy.
 pub(crate) async fn let_the_woken_go_first() {
-    let left = LEFT.get();
-    if left > 0 {
-        LEFT.set(left - 1);
+    let mut turns = TURNS.get();
+    let lets_others_go = turns.next_lets_others_go();
+    TURNS.set(turns);
+    if !lets_others_go {
         return;
     }
     let since = Stopwatch::start();
@@ -35,9 +60,9 @@ pub(crate) async fn let_the_woken_go_first() {
         Poll::Pending
     });
     once.await;
-    if since.elapsed() > TURNS_MAX {
-        LEFT.set(APART);
-    }
+    let mut turns = TURNS.get();
+    turns.note(since.elapsed());
+    TURNS.set(turns);
 }
 
 #[cfg(test)]
@@ -75,15 +100,40 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_woken_goes_first_unless_that_takes_long() {
-        LEFT.set(0);
+        TURNS.set(Turns { long_in_a_row: 0, skipped: 0 });
         let all = async {
             let long = TURNS_MAX * 40;
-            assert!(is_consumer_first(long).await);
-            for _ in 0..APART {
-                assert!(!is_consumer_first(long).await);
+            for _ in 0..LONG_TURNS_MAX {
+                assert!(is_consumer_first(long).await);
             }
-            assert!(is_consumer_first(long).await);
+            for _ in 0..2 {
+                for _ in 1..APART {
+                    assert!(!is_consumer_first(long).await);
+                }
+                assert!(is_consumer_first(long).await, "whether it still is so is looked for");
+            }
         };
         LocalSet::new().run_until(all).await;
+    }
+
+    #[test]
+    fn a_core_is_busy_after_long_turns_in_a_row_and_until_a_short_one() {
+        let (long, short) = (TURNS_MAX * 2, TURNS_MAX);
+        let mut turns = Turns { long_in_a_row: 0, skipped: 0 };
+        // What programs of others take now and then.
+        for _ in 0..LONG_TURNS_MAX {
+            for took in [long, long, long, short] {
+                assert!(turns.next_lets_others_go());
+                turns.note(took);
+            }
+        }
+        for _ in 0..LONG_TURNS_MAX {
+            assert!(turns.next_lets_others_go());
+            turns.note(long);
+        }
+        let busy: Vec<bool> = (0..APART).map(|_| turns.next_lets_others_go()).collect();
+        assert_eq!(busy.iter().filter(|&&lets| lets).count(), 1);
+        turns.note(short);
+        assert!(turns.next_lets_others_go());
     }
 }
