@@ -16,8 +16,9 @@ use crate::partition::{ReplicaFetch, ReplicaRead};
 
 /// Least share of a reply that a partition gets, so that many of them do not make it a reply of crumbs.
 const SHARE_BYTES_MIN: usize = 64 << 10;
-/// Bytes of one look at a disk for a follower that is not in sync: as much as stays in the caches while it is read, sent, received and written.
-/// More where the follower is far away.
+/// Bytes of one reply for partitions whose follower is not in sync: as much as stays in the caches while it is read, sent, received and written,
+/// and a part of what a follower takes before it has applied it, so that one piece travels while another is written. More where the follower
+/// is far away.
 const CATCHUP_BYTES: usize = 2 << 20;
 /// Who asks for more so long after a reply was sent waits for the network, not for the caches: one reply is under way at a time.
 const FAR: Duration = Duration::from_millis(20);
@@ -45,17 +46,20 @@ pub(crate) struct Serving {
     moved_since: Option<Instant>,
     /// For the next reply.
     parts: Vec<Part>,
-    /// Batches in it, and of those the ones that came from a disk.
+    /// Batches in it, and of those the ones that came from a disk, and the ones that came from memory for who is not in sync.
     part_bytes: usize,
     disk_bytes: usize,
+    late_bytes: usize,
+    /// Slots that are due with the next reply: this one has as much from memory as it may for who is not in sync.
+    put_off: Vec<u32>,
     /// The reply before this one had batches from memory: somebody lives at the tail.
     had_live: bool,
     granted: Option<u64>,
     caught_up_bytes: u64,
-    /// The next look at a disk for catching up may bring as much.
+    /// A reply may bring as much for catching up.
     catchup_bytes: usize,
-    /// A reply left with what a disk had, and no more was asked for yet.
-    disk_reply_sent: Option<Instant>,
+    /// A reply left with something for who is not in sync, and no more was asked for yet.
+    catchup_reply_sent: Option<Instant>,
     refused: usize,
 }
 
@@ -91,6 +95,9 @@ pub(crate) struct Turn {
     pub(crate) slot: u32,
     pub(crate) fetch: ReplicaFetch,
     pub(crate) max_bytes: usize,
+    /// Its follower is not in sync.
+    is_late: bool,
+    /// The same, and a disk is asked: it counts against what was granted.
     is_catchup: bool,
 }
 
@@ -122,11 +129,13 @@ impl Serving {
             parts: Vec::new(),
             part_bytes: 0,
             disk_bytes: 0,
+            late_bytes: 0,
+            put_off: Vec::new(),
             had_live: false,
             granted: None,
             caught_up_bytes: 0,
             catchup_bytes: CATCHUP_BYTES,
-            disk_reply_sent: None,
+            catchup_reply_sent: None,
             refused: 0,
         }
     }
@@ -189,7 +198,7 @@ impl Serving {
 
     /// The follower asks for a reply. Twice as much is read at a time for one that is far away, as long as it is, and half of it once it is not.
     pub(crate) fn on_asked(&mut self, now: Instant) {
-        let Some(sent) = self.disk_reply_sent.take() else { return };
+        let Some(sent) = self.catchup_reply_sent.take() else { return };
         let bytes = match now.saturating_duration_since(sent) > FAR {
             true => self.catchup_bytes * 2,
             false => self.catchup_bytes / 2,
@@ -197,23 +206,33 @@ impl Serving {
         self.catchup_bytes = bytes.min(self.reply_bytes_max).max(CATCHUP_BYTES);
     }
 
-    /// The next look to take in memory, until the reply is full or there is none.
-    pub(crate) fn next_turn(&mut self) -> Option<Turn> {
+    /// The next look to take in memory, until the reply is full or there is none. `is_in_sync` says of a slot whether its follower is.
+    pub(crate) fn next_turn(&mut self, is_in_sync: impl Fn(u32) -> bool) -> Option<Turn> {
         let live_max = self.reply_bytes_max.saturating_sub(self.disk_bytes).max(self.reply_bytes_max / 2);
         let left = live_max.saturating_sub(self.part_bytes - self.disk_bytes);
         if left == 0 || self.parts.len() >= BARE_PARTS_MAX {
             return None;
         }
-        let (slot, share) = loop {
+        let (slot, left, is_late) = loop {
             let slot = self.due.pop_front()?;
-            if self.is_at(slot, Place::Due) {
-                break (slot, left / (self.due.len() + 1));
+            if !self.is_at(slot, Place::Due) {
+                continue;
             }
+            let is_late = !is_in_sync(slot);
+            if !is_late {
+                break (slot, left, is_late);
+            }
+            let left_late = self.catchup_bytes.saturating_sub(self.late_bytes);
+            if left_late >= SHARE_BYTES_MIN {
+                break (slot, left.min(left_late), is_late);
+            }
+            self.put_off.push(slot);
         };
+        let share = left / (self.due.len() + 1);
         let found = self.slots.get_mut(&slot)?;
         found.place = Place::Idle;
         let max_bytes = share.max(SHARE_BYTES_MIN).min(left);
-        Some(Turn { slot, fetch: found.next, max_bytes, is_catchup: false })
+        Some(Turn { slot, fetch: found.next, max_bytes, is_late, is_catchup: false })
     }
 
     /// The next look that has to wait for a disk. One at a time: its outcome goes into the next reply before there is another one.
@@ -240,7 +259,13 @@ impl Serving {
             let found = self.slots.get_mut(&slot)?;
             found.place = Place::Reading;
             self.is_reading = true;
-            return Some(Turn { slot, fetch: found.next, max_bytes: share.min(allowed), is_catchup });
+            return Some(Turn {
+                slot,
+                fetch: found.next,
+                max_bytes: share.min(allowed),
+                is_late: is_catchup,
+                is_catchup,
+            });
         }
         None
     }
@@ -278,6 +303,9 @@ impl Serving {
             Found::Read(read) => {
                 let bytes = self.on_read(turn, read, now);
                 self.part_bytes += bytes;
+                if turn.is_late {
+                    self.late_bytes += bytes;
+                }
             }
         }
     }
@@ -360,8 +388,11 @@ impl Serving {
             self.moved_since = None;
         }
         self.had_live = self.part_bytes > self.disk_bytes;
-        self.disk_reply_sent = (self.disk_bytes > 0).then_some(now);
-        (self.part_bytes, self.disk_bytes, self.refused) = (0, 0, 0);
+        self.catchup_reply_sent = (self.disk_bytes + self.late_bytes > 0).then_some(now);
+        (self.part_bytes, self.disk_bytes, self.late_bytes, self.refused) = (0, 0, 0, 0);
+        for slot in self.put_off.drain(..).rev() {
+            self.due.push_front(slot);
+        }
         parts
     }
 }

@@ -261,8 +261,10 @@ impl Call<'_> {
 
     /// Takes every look that memory answers.
     fn gather(&mut self) {
-        while let Some(turn) = self.serving.next_turn() {
-            let found = match self.held.get(&turn.slot) {
+        loop {
+            let (held, follower) = (&self.held, self.follower);
+            let Some(turn) = self.serving.next_turn(|slot| is_in_sync(held, slot, follower)) else { return };
+            let found = match held.get(&turn.slot) {
                 Some(held) => found(held.partition.replica_fetch_in_memory(&turn.fetch, turn.max_bytes)),
                 None => Found::NotYet,
             };
@@ -283,8 +285,7 @@ impl Call<'_> {
     /// Begins a look at a disk, where one is due.
     fn read_disk(&mut self) {
         let (held, follower) = (&self.held, self.follower);
-        let is_in_sync = |slot| held.get(&slot).is_some_and(|h| h.partition.duty().isr.contains(&follower));
-        let Some(turn) = self.serving.next_from_disk(is_in_sync) else { return };
+        let Some(turn) = self.serving.next_from_disk(|slot| is_in_sync(held, slot, follower)) else { return };
         let Some(partition) = self.held.get(&turn.slot).map(|held| held.partition.clone()) else {
             self.serving.on_found_on_disk(&turn, Found::NotYet, Instant::now());
             return;
@@ -318,6 +319,10 @@ impl Call<'_> {
         let latest = self.asked? + self.wait;
         Some(self.serving.worth_a_reply_at(Instant::now()).map_or(latest, |worth| worth.min(latest)))
     }
+}
+
+fn is_in_sync(held: &BTreeMap<u32, Held>, slot: u32, follower: BrokerId) -> bool {
+    held.get(&slot).is_some_and(|held| held.partition.duty().isr.contains(&follower))
 }
 
 fn key_of(said: &Position) -> Result<PartitionKey, Status> {

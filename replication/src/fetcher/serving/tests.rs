@@ -70,9 +70,13 @@ impl Log {
     }
 }
 
-/// Takes every look in memory.
+/// Takes every look in memory, for a follower that is in sync.
 fn gather(serving: &mut Serving, logs: &[Log], now: Instant) {
-    while let Some(turn) = serving.next_turn() {
+    gather_for(serving, logs, |_| true, now);
+}
+
+fn gather_for(serving: &mut Serving, logs: &[Log], is_in_sync: impl Fn(u32) -> bool, now: Instant) {
+    while let Some(turn) = serving.next_turn(&is_in_sync) {
         let found = logs[turn.slot as usize].look(&turn);
         serving.on_found(&turn, found, now);
     }
@@ -142,7 +146,7 @@ fn what_does_not_move_costs_nothing() {
     // The follower does not know the watermarks yet.
     assert_eq!(serving.worth_a_reply_at(now), Some(now + LINGER));
     assert_eq!(serving.take_reply(now).len(), 1000);
-    assert!(serving.next_turn().is_none() && serving.worth_a_reply_at(now).is_none());
+    assert!(serving.next_turn(|_| true).is_none() && serving.worth_a_reply_at(now).is_none());
     assert!(serving.take_reply(now).is_empty());
     logs[7].end = 6;
     serving.mark(7);
@@ -257,16 +261,16 @@ fn a_log_that_parts_or_begins_later_is_told_once_and_then_mentioned_anew() {
     };
     for read in [read(0, Some((LeaderEpoch(1), Offset(7)))), read(15, None)] {
         let mut serving = serving([10]);
-        let turn = serving.next_turn().unwrap();
+        let turn = serving.next_turn(|_| true).unwrap();
         serving.on_found(&turn, Found::Read(read.clone()), now);
         let parts = serving.take_reply(now);
         assert_eq!(parts[0].diverging.is_some(), read.diverging.is_some());
         assert_eq!((parts[0].fetch_offset, parts[0].log_start), (10, read.log_start.0));
         assert!(serving.fetch_of(0).is_none());
         serving.mark(0);
-        assert!(serving.next_turn().is_none());
+        assert!(serving.next_turn(|_| true).is_none());
         assert_eq!(serving.mention(1, key(0), fetch(7)), None, "the slot before had ended");
-        assert_eq!(serving.next_turn().unwrap().fetch.fetch_offset, Offset(7));
+        assert_eq!(serving.next_turn(|_| true).unwrap().fetch.fetch_offset, Offset(7));
     }
 }
 
@@ -279,7 +283,7 @@ fn a_partition_has_one_slot_and_what_a_disk_tells_of_another_is_dropped() {
     assert_eq!(serving.mention(5, key(0), fetch(50)), Some(0));
     serving.on_found_on_disk(&turn, Found::Read(log.read(&turn)), now);
     assert!(serving.take_reply(now).is_empty());
-    assert_eq!(serving.next_turn().unwrap().slot, 5);
+    assert_eq!(serving.next_turn(|_| true).unwrap().slot, 5);
     serving.forget(5);
     assert!(serving.slots.is_empty() && serving.by_key.is_empty());
 }
@@ -287,16 +291,16 @@ fn a_partition_has_one_slot_and_what_a_disk_tells_of_another_is_dropped() {
 #[test]
 fn a_refusal_is_told_and_ends_the_slot_and_what_is_not_known_yet_waits() {
     let (mut serving, now) = (serving([0, 0]), Instant::now());
-    let turn = serving.next_turn().unwrap();
+    let turn = serving.next_turn(|_| true).unwrap();
     serving.on_found(&turn, Found::NotYet, now);
-    let turn = serving.next_turn().unwrap();
+    let turn = serving.next_turn(|_| true).unwrap();
     serving.on_found(&turn, Found::Refused(Refusal::NotLeader), now);
     assert_eq!(serving.refusals(), 1);
     let parts = serving.take_reply(now);
     assert_eq!((parts.len(), parts[0].slot, parts[0].refusal()), (1, 1, Refusal::NotLeader));
-    assert!(serving.next_turn().is_none());
+    assert!(serving.next_turn(|_| true).is_none());
     serving.mark(0);
-    assert_eq!(serving.next_turn().unwrap().slot, 0);
+    assert_eq!(serving.next_turn(|_| true).unwrap().slot, 0);
 }
 
 #[test]
@@ -307,9 +311,9 @@ fn what_comes_while_a_disk_is_read_is_not_missed_where_that_read_came_too_early(
     let turn = serving.next_from_disk(|_| true).unwrap();
     serving.mark(0);
     serving.on_found_on_disk(&turn, Found::NotYet, now);
-    assert_eq!(serving.next_turn().map(|turn| turn.slot), Some(0));
+    assert_eq!(serving.next_turn(|_| true).map(|turn| turn.slot), Some(0));
     serving.on_found(&turn, Found::NotYet, now);
-    assert!(serving.next_turn().is_none(), "it is looked at once more, not for ever");
+    assert!(serving.next_turn(|_| true).is_none(), "it is looked at once more, not for ever");
 }
 
 #[test]
@@ -330,8 +334,8 @@ fn who_lacks_more_is_read_for_before_it_asks_and_once() {
     assert!(serving.next_ahead().is_some());
     assert_eq!(serving.next_ahead(), None);
     assert!(!read_disk(&mut serving, &[log], false, now));
-    assert_eq!(serving.next_turn().unwrap().slot, 0);
-    assert!(serving.next_turn().is_none());
+    assert_eq!(serving.next_turn(|_| true).unwrap().slot, 0);
+    assert!(serving.next_turn(|_| true).is_none());
     serving.on_still_behind(0);
     assert!(!read_disk(&mut serving, &[log], false, now), "it was looked at meanwhile");
 }
@@ -369,6 +373,35 @@ fn who_is_far_away_is_read_more_for_at_a_time() {
     assert_eq!(looks(&mut serving, &logs, far, &mut now), [0; 5]);
 }
 
+#[test]
+fn what_memory_has_for_who_is_not_in_sync_comes_in_pieces_and_others_do_not_wait_for_it() {
+    let (log, reply, batch_bytes) = (Log { end: 200, in_memory: 0, high_watermark: 0 }, 10 << 20, 33 << 10);
+    let (mut serving, now) = (Serving::new(reply), Instant::now());
+    (0..3).for_each(|slot| assert_eq!(serving.mention(slot, key(slot), fetch(0)), None));
+    let mut next = [0; 3];
+    for n in 0..5 {
+        gather_for(&mut serving, &[log; 3], |slot| slot == 1, now);
+        let parts = serving.take_reply(now);
+        for part in &parts {
+            assert_eq!(part.fetch_offset, next[part.slot as usize]);
+            next[part.slot as usize] += part.batches.len() as i64;
+        }
+        let late: usize = parts.iter().filter(|part| part.slot != 1).map(bytes_of).sum();
+        assert!(
+            late <= CATCHUP_BYTES + batch_bytes && late > CATCHUP_BYTES - SHARE_BYTES_MIN - batch_bytes,
+            "{late}"
+        );
+        assert!(parts.iter().all(|part| !part.is_catchup), "no disk was asked, so nothing of it was granted");
+        assert!(n > 0 || next[1] == 200, "who is in sync has the rest of the reply: {next:?}");
+        let (first, second) = (next[0], next[2]);
+        assert!(first.min(second) * 3 > first.max(second), "they take turns: {next:?}");
+    }
+    gather_for(&mut serving, &[log; 3], |slot| slot == 1, now);
+    assert!(!serving.take_reply(now).is_empty());
+    serving.on_asked(now + FAR * 2);
+    assert_eq!(serving.catchup_bytes, 2 * CATCHUP_BYTES, "who is far away gets more of what memory has too");
+}
+
 proptest! {
     /// Whatever moves, and wherever it lies, everything is sent once, in order, in replies of bounded size, and then nothing more.
     #[test]
@@ -378,6 +411,9 @@ proptest! {
     ) {
         let now = Instant::now();
         let mut serving = serving(logs.iter().map(|(end, at, _)| *at.min(end)));
+        // Every other partition's follower is not in sync, and gets less.
+        serving.catchup_bytes = 2 * SHARE_BYTES_MIN;
+        let is_in_sync = |slot| slot % 2 == 0;
         let mut at: Vec<i64> = logs.iter().map(|(end, at, _)| *at.min(end)).collect();
         let mut logs: Vec<Log> =
             logs.iter().map(|(end, _, in_memory)| Log { end: *end, in_memory: *in_memory, high_watermark: *end }).collect();
@@ -390,9 +426,9 @@ proptest! {
                 log.end += count;
                 serving.mark(slot as u32);
             }
-            gather(&mut serving, &logs, now);
+            gather_for(&mut serving, &logs, is_in_sync, now);
             let has_read = read_disk(&mut serving, &logs, appended.is_some(), now);
-            gather(&mut serving, &logs, now);
+            gather_for(&mut serving, &logs, is_in_sync, now);
             let parts = serving.take_reply(now);
             prop_assert!(parts.iter().map(bytes_of).sum::<usize>() <= 2 * REPLY);
             for part in &parts {
