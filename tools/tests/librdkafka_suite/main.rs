@@ -82,6 +82,13 @@ fn build() -> PathBuf {
     if read(&stamp) == PACKAGE {
         return tests;
     }
+    // Without it two tests are left out, which is told after all the others have run.
+    step(
+        &home,
+        "look-for-rapidjson-dev",
+        "c++",
+        &["-fsyntax-only", "-include", "rapidjson/schema.h", "-x", "c++", "/dev/null"],
+    );
     step(&home, "pack", "npm", &["pack", "--silent", "--pack-destination", ".", PACKAGE]);
     let archives = files_with(&home, &["tgz"]);
     let archive = archives.last().unwrap().to_str().unwrap();
