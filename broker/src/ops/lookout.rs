@@ -1,7 +1,6 @@
 //! A wait that is mostly shorter than what sleeping and being woken take: its task stays awake for a while, and lets everything else of its
 //! core go first, tasks and other threads. Must know nothing of what is waited for.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,27 +11,19 @@ use std::time::Duration;
 use floodmark_storage::clock::Stopwatch;
 use tokio::task::yield_now;
 
+use super::luck::Luck;
 use crate::runtime::usable_cores;
 
 /// How long a wait is sat out awake. A fast disk has synced by then; a core that slept meanwhile takes 20 to 40 us more to be woken, on a
 /// virtual machine.
 const LOOKOUT: Duration = Duration::from_micros(150);
-/// Waits in a row that took longer, after which a core looks out only now and then: its disk is not that fast.
-const VAIN_LOOKS_MAX: u32 = 4;
-/// Then it does so once in this many waits.
+/// A core whose disk has shown itself slower looks out once in so many waits.
 const LOOKS_APART: u32 = 32;
 
 thread_local! {
     /// Waits of this core that have not ended.
     static WAITS: Arc<AtomicUsize> = Arc::default();
-    static LUCK: Cell<Luck> = const { Cell::new(Luck { in_vain: 0, skipped: 0 }) };
-}
-
-/// A core's luck with looking out.
-#[derive(Debug, Clone, Copy)]
-struct Luck {
-    in_vain: u32,
-    skipped: u32,
+    static LUCK: Luck = const { Luck::new() };
 }
 
 /// A wait, counted until dropped.
@@ -71,7 +62,7 @@ async fn look_out_within<F: Future>(lookout: Duration, cores: usize, future: F) 
     if let Some(look) = look
         && look.has_looked
     {
-        Luck::note(look.is_awake);
+        LUCK.with(|luck| luck.note(look.is_awake));
     }
     output
 }
@@ -85,7 +76,7 @@ fn is_shared_with_the_disk(cores: usize) -> bool {
 impl Look {
     fn begin() -> Look {
         let wait = Wait::begin();
-        let is_awake = wait.is_alone() && Luck::is_worth_it();
+        let is_awake = wait.is_alone() && LUCK.with(|luck| luck.is_worth_a_try(LOOKS_APART));
         Look { wait, since: Stopwatch::start(), has_looked: is_awake, is_awake }
     }
 
@@ -117,26 +108,9 @@ impl Drop for Wait {
     }
 }
 
-impl Luck {
-    fn is_worth_it() -> bool {
-        let mut luck = LUCK.get();
-        let is_lucky = luck.in_vain < VAIN_LOOKS_MAX;
-        if !is_lucky {
-            luck.skipped = (luck.skipped + 1) % LOOKS_APART;
-            LUCK.set(luck);
-        }
-        is_lucky || luck.skipped == 0
-    }
-
-    fn note(has_come: bool) {
-        let luck = LUCK.get();
-        let in_vain = if has_come { 0 } else { (luck.in_vain + 1).min(VAIN_LOOKS_MAX) };
-        LUCK.set(Luck { in_vain, ..luck });
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::future::Future;
     use std::pin::Pin;
     use std::rc::Rc;
@@ -146,6 +120,7 @@ mod tests {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use tokio::task::{LocalSet, spawn_local};
 
+    use super::super::luck::VAIN_MAX;
     use super::*;
 
     const FOR_EVER: Duration = Duration::MAX;
@@ -245,12 +220,12 @@ mod tests {
     #[tokio::test]
     async fn after_some_that_took_longer_only_one_in_so_many_does() {
         let all = async {
-            for _ in 0..VAIN_LOOKS_MAX {
+            for _ in 0..VAIN_MAX {
                 assert_eq!(polls_left(FOR_EVER).await, 0);
                 look_out_within(Duration::ZERO, 2, yield_now()).await;
             }
             assert_eq!(polls_left(FOR_EVER).await, 0, "not in a row");
-            for _ in 0..VAIN_LOOKS_MAX {
+            for _ in 0..VAIN_MAX {
                 look_out_within(Duration::ZERO, 2, yield_now()).await;
             }
             for _ in 1..LOOKS_APART {

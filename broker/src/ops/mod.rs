@@ -8,7 +8,7 @@
 //! - [`cluster`]: how the cluster is, who belongs to it, where its partitions go
 //! - [`groups`]: where groups are coordinated, and what becomes of their offsets with the cluster
 //! - [`producer_ids`]: who is who among idempotent producers
-//! - [`turns`]: who of a core goes first; [`lookout`]: a short wait that is sat out awake
+//! - [`turns`]: who of a core goes first; [`lookout`]: a short wait that is sat out awake; [`luck`]: whether either is worth it lately
 //! - [`error`]: why something was refused; [`deadline`]: until when something is waited for
 
 pub(crate) mod cluster;
@@ -22,6 +22,7 @@ pub(crate) mod groups;
 pub(crate) mod intake;
 pub(crate) mod leaders;
 mod lookout;
+mod luck;
 pub(crate) mod nearest;
 pub(crate) mod offsets;
 pub(crate) mod produce;
