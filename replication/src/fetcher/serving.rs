@@ -20,8 +20,10 @@ const SHARE_BYTES_MIN: usize = 64 << 10;
 /// and a part of what a follower takes before it has applied it, so that one piece travels while another is written. More where the follower
 /// is far away.
 const CATCHUP_BYTES: usize = 2 << 20;
-/// Who asks for more so long after a reply was sent waits for the network, not for the caches: one reply is under way at a time.
-const FAR: Duration = Duration::from_millis(20);
+/// Who asks for more so long after a reply was sent, for each MiB that it could have, waits for the network, not for the caches: one reply is
+/// under way at a time. And who asks so soon does not. A MiB is sent, received and written in some 0.7 ms where nothing is in the way.
+const FAR_A_MIB: Duration = Duration::from_millis(3);
+const NEAR_A_MIB: Duration = Duration::from_micros(1500);
 /// How long a watermark that moved waits for batches to go along with it.
 const LINGER: Duration = Duration::from_millis(5);
 /// Parts of one reply that carry no batches.
@@ -196,13 +198,10 @@ impl Serving {
         self.granted = Some(self.granted.unwrap_or(0).max(bytes));
     }
 
-    /// The follower asks for a reply. Twice as much is read at a time for one that is far away, as long as it is, and half of it once it is not.
+    /// The follower asks for a reply.
     pub(crate) fn on_asked(&mut self, now: Instant) {
         let Some(sent) = self.catchup_reply_sent.take() else { return };
-        let bytes = match now.saturating_duration_since(sent) > FAR {
-            true => self.catchup_bytes * 2,
-            false => self.catchup_bytes / 2,
-        };
+        let bytes = next_catchup_bytes(self.catchup_bytes, now.saturating_duration_since(sent));
         self.catchup_bytes = bytes.min(self.reply_bytes_max).max(CATCHUP_BYTES);
     }
 
@@ -425,6 +424,18 @@ fn part_of(turn: &Turn, read: ReplicaRead) -> Part {
         log_end: read.log_end.0,
         diverging: read.diverging.map(|(epoch, end)| Diverging { epoch: epoch.0, end_offset: end.0 }),
         ..Part::default()
+    }
+}
+
+/// Twice as much for a follower that is far away, as long as it is, and half of it once it is not: what goes by in between is worth its way.
+fn next_catchup_bytes(bytes: usize, until_asked: Duration) -> usize {
+    let mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
+    if until_asked > FAR_A_MIB.saturating_mul(mib) {
+        bytes.saturating_mul(2)
+    } else if until_asked < NEAR_A_MIB.saturating_mul(mib) {
+        bytes / 2
+    } else {
+        bytes
     }
 }
 

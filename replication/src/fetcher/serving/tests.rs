@@ -358,7 +358,7 @@ fn who_is_far_away_is_read_more_for_at_a_time() {
     let logs = [Log { end: 10_000, in_memory: 9_999, high_watermark: 0 }];
     let (mut serving, mut now) = (Serving::new(10 << 20), Instant::now());
     serving.mention(0, key(0), fetch(0));
-    let (near, far) = (FAR, FAR + Duration::from_millis(1));
+    let (near, far) = (NEAR_A_MIB, FAR_A_MIB * 20);
     assert_eq!(
         looks(&mut serving, &logs, near, &mut now),
         [1; 5],
@@ -371,6 +371,23 @@ fn who_is_far_away_is_read_more_for_at_a_time() {
     // A follower that takes less is not sent more.
     let mut serving = self::serving([0]);
     assert_eq!(looks(&mut serving, &logs, far, &mut now), [0; 5]);
+}
+
+#[test]
+fn a_reply_is_as_large_as_is_worth_its_way() {
+    // Round trips in milliseconds, with 0.7 ms for each MiB beside them: what it comes to, begun with little and with much.
+    for (round_trip, from_little, from_much) in
+        [(0, 2, 2), (1, 2, 2), (3, 2, 2), (5, 4, 4), (10, 8, 8), (40, 32, 32)]
+    {
+        for (begun, expected) in [(2, from_little), (32, from_much)] {
+            let mut bytes = begun << 20;
+            for _ in 0..10 {
+                let until_asked = Duration::from_micros(1000 * round_trip + 700 * (bytes as u64 >> 20));
+                bytes = next_catchup_bytes(bytes, until_asked).clamp(CATCHUP_BYTES, 32 << 20);
+            }
+            assert_eq!(bytes >> 20, expected, "{round_trip} ms, begun with {begun} MiB");
+        }
+    }
 }
 
 #[test]
@@ -398,7 +415,7 @@ fn what_memory_has_for_who_is_not_in_sync_comes_in_pieces_and_others_do_not_wait
     }
     gather_for(&mut serving, &[log; 3], |slot| slot == 1, now);
     assert!(!serving.take_reply(now).is_empty());
-    serving.on_asked(now + FAR * 2);
+    serving.on_asked(now + FAR_A_MIB * 3);
     assert_eq!(serving.catchup_bytes, 2 * CATCHUP_BYTES, "who is far away gets more of what memory has too");
 }
 
