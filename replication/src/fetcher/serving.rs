@@ -16,9 +16,9 @@ use crate::partition::{ReplicaFetch, ReplicaRead};
 
 /// Least share of a reply that a partition gets, so that many of them do not make it a reply of crumbs.
 const SHARE_BYTES_MIN: usize = 64 << 10;
-/// Bytes of one reply for partitions whose follower is not in sync: as much as stays in the caches while it is read, sent, received and written,
-/// and a part of what a follower takes before it has applied it, so that one piece travels while another is written. More where the follower
-/// is far away.
+/// Bytes that a reply has from memory, and as many from a disk, for partitions whose follower is not in sync: as much as stays in the
+/// caches while it is read, sent, received and written, and a part of what a follower takes before it has applied it, so that one piece travels
+/// while another is written. More where the follower is far away.
 const CATCHUP_BYTES: usize = 2 << 20;
 /// Who asks for more so long after a reply was sent, for each MiB that it could have, waits for the network, not for the caches: one reply is
 /// under way at a time. And who asks so soon does not. A MiB is sent, received and written in some 0.7 ms where nothing is in the way.
@@ -58,7 +58,7 @@ pub(crate) struct Serving {
     had_live: bool,
     granted: Option<u64>,
     caught_up_bytes: u64,
-    /// A reply may bring as much for catching up.
+    /// A reply may bring as much from memory, and as much from a disk, for who is not in sync.
     catchup_bytes: usize,
     /// A reply left with something for who is not in sync, and no more was asked for yet.
     catchup_reply_sent: Option<Instant>,
