@@ -202,7 +202,8 @@ settings! {
     offsets_commit_timeout: Millis = "offsets.commit.timeout.ms", Millis::seconds(5), in Millis(1) => Millis(i32::MAX as u64);
     /// Longest text that may be committed beside an offset, in bytes.
     offset_metadata_bytes_max: i32 = "offset.metadata.max.bytes", 4096, in 0 => i32::MAX;
-    /// Memory for the newest records of all partitions together, from which consumers at the end are served.
+    /// Memory for the newest records of all partitions together, from which consumers and followers at the end are served. A partition
+    /// to which so many bytes have come without anybody asking for its newest takes none until somebody does.
     tail_cache_bytes: ByteSize = "tail.cache.bytes", ByteSize::mib(64), in ByteSize(0) => ByteSize::mib(1 << 20);
     /// Form of the log that this program writes to standard error: text or json.
     logging_format: LogFormat = "logging.format", LogFormat::Text, flag "log-format" "FORMAT";

@@ -193,6 +193,7 @@ impl LogReader {
         let found = if from < start || from > end {
             Err(LogError::OutOfRange { asked: from, start, end })
         } else if from >= limits.below.min(end) {
+            self.shared.tail.note_asked();
             Ok(Some(Vec::new()))
         } else {
             Ok(self.shared.tail.read(from, limits))
@@ -214,9 +215,17 @@ impl LogReader {
         }
         let limits = ReadLimits { below: limits.below.min(self.end()), ..limits };
         let segments = self.shared.segments.load();
+        self.note_asked(&segments, from);
         let segment = &segments[segments.partition_point(|s| s.base <= from).checked_sub(1)?];
         let batches = segment.read_at_hand(from, limits)?;
         self.shared.is_undisturbed_since(before).then_some(batches)
+    }
+
+    /// Whoever has come to the segment that is being written will soon want what is newest.
+    fn note_asked(&self, segments: &[Arc<Segment>], from: Offset) {
+        if segments.last().is_some_and(|active| active.base <= from) {
+            self.shared.tail.note_asked();
+        }
     }
 
     /// Makes the call again where it overlapped a change of the files that were there before.
@@ -241,12 +250,14 @@ impl LogReader {
         // Memory and files have batches a moment before their end is published; till then they may still be taken back.
         let limits = ReadLimits { below: limits.below.min(end), ..limits };
         if from >= limits.below {
+            self.shared.tail.note_asked();
             return Ok(Vec::new());
         }
         if let Some(batches) = self.shared.tail.read(from, limits) {
             return Ok(batches);
         }
         let segments = self.shared.segments.load();
+        self.note_asked(&segments, from);
         let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
         // Compaction may have emptied what is left of a segment after `from`: then the next one has the next batch.
         for segment in &segments[first..] {

@@ -1,8 +1,9 @@
 //! The newest batches of each log as they arrived, so that a consumer at the tail costs no disk read. All logs of a process
-//! share one budget; the oldest batch of all goes first. Must know nothing of files.
+//! share one budget; the oldest batch of all goes first. A log that nobody reads at its end keeps nothing: its buffers are free for
+//! what comes next while they are still in the caches. Must know nothing of files.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ pub(crate) struct TailBatch {
 pub(crate) struct Tail {
     batches: Mutex<VecDeque<TailBatch>>,
     budget: TailBudget,
+    /// Somebody has asked for the newest records since the writer last looked.
+    is_asked: AtomicBool,
 }
 
 /// The writer's side of one log's tail.
@@ -48,6 +51,10 @@ pub(crate) struct TailWriter {
     tail: Arc<Tail>,
     /// Batches that could not be added because a reader was looking: the writer never waits for it.
     waiting: Vec<TailBatch>,
+    /// Appended since somebody was last seen to ask for the newest records.
+    unasked_bytes: u64,
+    /// What memory holds does not reach to what comes next.
+    has_gap: bool,
 }
 
 impl TailBudget {
@@ -98,18 +105,26 @@ impl TailBudget {
 
 impl TailWriter {
     pub(crate) fn new(budget: TailBudget) -> TailWriter {
-        let tail = Arc::new(Tail { batches: Mutex::new(VecDeque::new()), budget });
-        TailWriter { tail, waiting: Vec::new() }
+        let tail =
+            Arc::new(Tail { batches: Mutex::new(VecDeque::new()), budget, is_asked: AtomicBool::new(false) });
+        TailWriter { tail, waiting: Vec::new(), unasked_bytes: 0, has_gap: false }
     }
 
     pub(crate) fn readers(&self) -> Arc<Tail> {
         Arc::clone(&self.tail)
     }
 
-    /// Adds batches that follow the last ones without a gap.
+    /// Takes batches that follow the last ones without a gap. Keeps them unless more has come than the budget holds since somebody last
+    /// asked: whoever that was would not find in memory what he wants next.
     pub(crate) fn push(&mut self, batches: &mut Vec<TailBatch>) {
-        if self.tail.budget.0.limit_bytes == 0 {
+        if self.tail.is_asked.load(Ordering::Relaxed) {
+            self.tail.is_asked.store(false, Ordering::Relaxed);
+            self.unasked_bytes = 0;
+        }
+        self.unasked_bytes += batches.iter().map(|b| b.bytes.len() as u64).sum::<u64>();
+        if self.unasked_bytes > self.tail.budget.0.limit_bytes {
             batches.clear();
+            self.let_go();
             return;
         }
         self.waiting.append(batches);
@@ -119,6 +134,9 @@ impl TailWriter {
             None => None,
         };
         let Some(mut held) = held else { return };
+        if std::mem::take(&mut self.has_gap) {
+            self.tail.give(held.drain(..));
+        }
         let count = self.waiting.len();
         let bytes = self.waiting.iter().map(|b| b.bytes.len() as u64).sum();
         // Counted before anybody can see, and so give back, a batch.
@@ -126,6 +144,22 @@ impl TailWriter {
         held.extend(self.waiting.drain(..));
         drop(held);
         self.tail.budget.queue(&self.tail, count);
+    }
+
+    /// Keeps nothing from here on.
+    fn let_go(&mut self) {
+        if self.has_gap {
+            return;
+        }
+        self.has_gap = true;
+        self.waiting.clear();
+        // Where a reader is looking it sees the old ones a little longer, and they go with the next that is kept.
+        if let Some(mut held) = self.tail.batches.try_lock() {
+            self.tail.give(held.drain(..));
+        }
+        // Turns of a log that lives are not swept.
+        let own = Arc::as_ptr(&self.tail);
+        self.tail.budget.0.order.lock().retain(|turn| turn.as_ptr() != own);
     }
 
     /// Forgets batches that end at or before `offset`: their files are gone, or hold less than they did.
@@ -149,6 +183,7 @@ impl Tail {
         if held.front().is_none_or(|oldest| oldest.base > from) || first == held.len() {
             return None;
         }
+        self.note_asked();
         let mut bytes = 0;
         let fits = |batch: &&TailBatch| {
             let whole_first = bytes == 0;
@@ -158,6 +193,14 @@ impl Tail {
         Some(held.range(first..).take_while(fits).map(|batch| batch.bytes.clone()).collect())
     }
 
+    /// To be told of whoever reads the newest records or waits for the next: what comes is worth keeping.
+    pub(crate) fn note_asked(&self) {
+        // A look costs readers and the writer less than to write each time.
+        if !self.is_asked.load(Ordering::Relaxed) {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn clear(&self) {
         self.forget(VecDeque::len);
     }
@@ -165,13 +208,122 @@ impl Tail {
     fn forget(&self, count: impl FnOnce(&VecDeque<TailBatch>) -> usize) {
         let mut held = self.batches.lock();
         let count = count(&held);
-        let bytes = held.drain(..count).map(|batch| batch.bytes.len() as u64).sum();
-        self.budget.give(bytes);
+        self.give(held.drain(..count));
+    }
+
+    /// Lets go of batches.
+    fn give(&self, batches: impl Iterator<Item = TailBatch>) {
+        self.budget.give(batches.map(|batch| batch.bytes.len() as u64).sum());
     }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: ReadLimits = ReadLimits { below: Offset(i64::MAX), max_bytes: usize::MAX };
+
+    /// A log whose batches have one offset and ten bytes each.
+    struct Written {
+        writer: TailWriter,
+        next: i64,
+    }
+
+    impl Written {
+        fn new(budget: &TailBudget) -> Written {
+            Written { writer: TailWriter::new(budget.clone()), next: 0 }
+        }
+
+        fn push(&mut self, batches: usize) {
+            for _ in 0..batches {
+                let batch = TailBatch {
+                    base: Offset(self.next),
+                    next: Offset(self.next + 1),
+                    bytes: Bytes::from(vec![self.next as u8; 10]),
+                };
+                self.writer.push(&mut vec![batch]);
+                self.next += 1;
+            }
+        }
+
+        /// How many of the newest batches are read from memory; they must be the newest, each once.
+        fn held(&self) -> usize {
+            let held = self.writer.tail.batches.lock().len() as i64;
+            let Some(read) = self.writer.tail.read(Offset(self.next - held), ALL) else { return 0 };
+            let expected: Vec<_> =
+                (self.next - held..self.next).map(|n| Bytes::from(vec![n as u8; 10])).collect();
+            assert_eq!(read, expected);
+            read.len()
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_not_kept_once_the_budget_has_come_in_its_place() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        log.push(10);
+        assert_eq!((log.writer.tail.batches.lock().len(), budget.used_bytes()), (10, 100));
+        log.push(1);
+        assert_eq!((log.writer.tail.batches.lock().len(), budget.used_bytes()), (0, 0));
+        log.push(50);
+        assert_eq!(budget.used_bytes(), 0);
+        // Who waits at the end finds what comes next, and nothing of before.
+        log.writer.tail.note_asked();
+        log.push(3);
+        assert_eq!((log.held(), budget.used_bytes()), (3, 30));
+        assert!(log.writer.tail.read(Offset(log.next - 4), ALL).is_none());
+        // As long as somebody reads, the budget is what bounds it.
+        for _ in 0..50 {
+            log.push(1);
+            assert!(log.held() > 3);
+        }
+        assert_eq!((log.held(), budget.used_bytes()), (10, 100));
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_leaves_the_memory_to_one_that_is_read() {
+        let budget = TailBudget::new(100);
+        let (mut read, mut unread) = (Written::new(&budget), Written::new(&budget));
+        for _ in 0..20 {
+            unread.push(10);
+            read.push(1);
+            read.held();
+        }
+        assert_eq!((read.held(), unread.held()), (10, 0));
+    }
+
+    #[test]
+    fn batches_that_a_reader_held_on_to_never_meet_those_behind_a_gap() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        log.push(10);
+        let tail = log.writer.readers();
+        let looking = tail.batches.lock();
+        log.push(5);
+        drop(looking);
+        // They are old now, and good as far as they go.
+        assert_eq!(tail.read(Offset(8), ALL).unwrap().len(), 2);
+        assert!(tail.read(Offset(10), ALL).is_none());
+        log.push(2);
+        assert!(tail.read(Offset(14), ALL).is_none());
+        assert_eq!((log.held(), budget.used_bytes()), (2, 20));
+        assert!(tail.read(Offset(9), ALL).is_none());
+    }
+
+    #[test]
+    fn turns_of_what_was_let_go_do_not_pile_up() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        for _ in 0..1_000 {
+            log.push(11);
+            log.writer.tail.note_asked();
+        }
+        assert!(budget.0.order.lock().len() <= 10);
     }
 }

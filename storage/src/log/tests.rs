@@ -493,6 +493,30 @@ fn a_read_that_finds_part_of_what_it_needs_in_memory_is_left_to_one_that_may_wai
     assert!(found > 50 && left > 50, "{found} were found, {left} were not");
 }
 
+/// Fails when one of the ways to read what is newest, or to wait for it, does not count as asking for it.
+#[test]
+fn who_asks_for_the_newest_finds_what_comes_next_in_memory() {
+    type Ask = fn(&LogReader, Offset);
+    let asks: [(&str, Ask, bool); 5] = [
+        ("waits", |reader, end| assert!(reader.read_in_memory(end, ALL).unwrap().unwrap().is_empty()), true),
+        ("waits for a disk", |reader, end| assert!(reader.read(end, ALL).unwrap().is_empty()), true),
+        ("reads", |reader, end| assert!(!reader.read(Offset(end.0 - 1), ALL).unwrap().is_empty()), true),
+        ("goes on", |reader, end| assert!(reader.read_at_hand(Offset(end.0 - 1), ALL).is_none()), true),
+        ("reads what is old", |reader, _| assert!(!reader.read(Offset(0), ALL).unwrap().is_empty()), false),
+    ];
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 1_000);
+    let reader = log.reader();
+    for (name, ask, is_kept) in asks {
+        fill(&mut log, 100);
+        let end = log.end();
+        assert!(reader.read_in_memory(Offset(end.0 - 1), ALL).unwrap().is_none(), "{name}: nobody asked");
+        ask(&reader, end);
+        fill(&mut log, 1);
+        assert_eq!(reader.read_in_memory(end, ALL).unwrap().is_some(), is_kept, "{name}");
+    }
+}
+
 fn whole_headers(mut bytes: &[u8]) -> Vec<BatchHeader> {
     let mut headers = Vec::new();
     while !bytes.is_empty() {
