@@ -146,20 +146,20 @@ impl TailWriter {
         self.tail.budget.queue(&self.tail, count);
     }
 
-    /// Keeps nothing from here on.
+    /// Keeps nothing, from here on or still.
     fn let_go(&mut self) {
-        if self.has_gap {
-            return;
+        if !std::mem::replace(&mut self.has_gap, true) {
+            self.waiting.clear();
+            // Turns of a log that lives are not swept.
+            let own = Arc::as_ptr(&self.tail);
+            self.tail.budget.0.order.lock().retain(|turn| turn.as_ptr() != own);
         }
-        self.has_gap = true;
-        self.waiting.clear();
-        // Where a reader is looking it sees the old ones a little longer, and they go with the next that is kept.
-        if let Some(mut held) = self.tail.batches.try_lock() {
+        // Where a reader is looking, the old ones go when the next batch comes.
+        if let Some(mut held) = self.tail.batches.try_lock()
+            && !held.is_empty()
+        {
             self.tail.give(held.drain(..));
         }
-        // Turns of a log that lives are not swept.
-        let own = Arc::as_ptr(&self.tail);
-        self.tail.budget.0.order.lock().retain(|turn| turn.as_ptr() != own);
     }
 
     /// Forgets batches that end at or before `offset`: their files are gone, or hold less than they did.
@@ -307,6 +307,7 @@ mod tests {
         let looking = tail.batches.lock();
         log.push(5);
         drop(looking);
+        assert_eq!(budget.used_bytes(), 100);
         // They are old now, and good as far as they go.
         assert_eq!(tail.read(Offset(8), ALL).unwrap().len(), 2);
         assert!(tail.read(Offset(10), ALL).is_none());
@@ -314,6 +315,19 @@ mod tests {
         assert!(tail.read(Offset(14), ALL).is_none());
         assert_eq!((log.held(), budget.used_bytes()), (2, 20));
         assert!(tail.read(Offset(9), ALL).is_none());
+    }
+
+    #[test]
+    fn what_a_reader_held_on_to_goes_with_the_next_that_comes() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        log.push(10);
+        let tail = log.writer.readers();
+        let looking = tail.batches.lock();
+        log.push(2);
+        drop(looking);
+        log.push(1);
+        assert_eq!((tail.batches.lock().len(), budget.used_bytes()), (0, 0));
     }
 
     #[test]
