@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::PartitionKey;
 use super::part::bytes_of;
@@ -21,6 +21,7 @@ use super::session::{Applied, Session};
 use super::throttle::Throttle;
 use crate::partition::{DirtySet, Fetched, FollowerPosition, PartitionError, PartitionHandle, Registration};
 use crate::registry::Registry;
+use crate::rpc::incoming::Replies;
 use crate::rpc::{Peers, replica_client};
 
 /// Between two tries: of a call, and of a partition.
@@ -205,7 +206,7 @@ impl Link {
         }
     }
 
-    async fn converse(&mut self, call: &mut Call, replies: &mut Streaming<FetchReply>) -> Status {
+    async fn converse(&mut self, call: &mut Call, replies: &mut Replies) -> Status {
         let mut grants = tokio::time::interval(GRANT_PERIOD);
         grants.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let is_limited = self.options.throttle.is_limited();

@@ -5,3 +5,4 @@ mod leaders;
 mod nodes;
 mod scripted;
 mod serving;
+mod wire;

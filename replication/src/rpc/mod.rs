@@ -4,8 +4,11 @@
 //! - [`identity`]: what every call says of both ends, and what is refused
 //! - `reason`: why a call failed, in words
 //! - [`replica_server`], `replica_client`: both ends of a follower's call to its leader
+//! - `outgoing`, `incoming`: the replies of that call below the generated code, without a copy of their batches
 
 pub mod identity;
+pub(crate) mod incoming;
+mod outgoing;
 pub mod peers;
 mod reason;
 pub(crate) mod replica_client;

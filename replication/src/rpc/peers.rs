@@ -25,7 +25,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
 /// Bytes that may be under way, and the largest piece: records move in megabytes.
 const WINDOW_BYTES: u32 = 16 << 20;
-const FRAME_BYTES: u32 = 1 << 20;
+pub(super) const FRAME_BYTES: u32 = 1 << 20;
 
 /// Where a broker is reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,9 @@
 //! replies when there is something to tell. What to read next and what is worth a reply is decided in `fetcher::serving`.
 
 use std::collections::BTreeMap;
-use std::future::pending;
+use std::convert::Infallible;
+use std::future::{Ready, pending, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use floodmark_proto::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicId};
@@ -11,18 +13,26 @@ use floodmark_storage::clock::Clock;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codec::Codec as _;
+use tonic::codegen::{Service, http};
+use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::server::NamedService;
 use tonic::service::interceptor::InterceptedService;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
 
-use super::generated::replica::replica_server::{Replica, ReplicaServer};
+use super::generated::replica::replica_server::SERVICE_NAME;
 use super::identity::{IdentityCheck, caller};
+use super::outgoing::Replies;
 use crate::fetcher::PartitionKey;
 use crate::fetcher::serving::{Found, Serving, Turn};
 use crate::partition::{DirtySet, PartitionError, PartitionHandle, Registration, ReplicaFetch, ReplicaRead};
 use crate::registry::Registry;
 
+/// Where the call is made.
+pub(super) const FETCH: &str = "/floodmark.replica.Replica/Fetch";
 /// Bytes of one reply, whatever the follower asks for.
 const REPLY_BYTES_MAX: u32 = 64 << 20;
 /// How long a reply with nothing to tell is waited for, whatever the follower asks for.
@@ -51,26 +61,19 @@ impl ReplicaService {
 
     /// What the listener of brokers mounts.
     #[must_use]
-    pub fn into_server(
-        self,
-        check: IdentityCheck,
-    ) -> InterceptedService<ReplicaServer<ReplicaService>, IdentityCheck> {
-        ReplicaServer::with_interceptor(self, check)
+    pub fn into_server(self, check: IdentityCheck) -> InterceptedService<ReplicaService, IdentityCheck> {
+        InterceptedService::new(self, check)
     }
-}
 
-#[tonic::async_trait]
-impl Replica for ReplicaService {
-    type FetchStream = ReceiverStream<Result<FetchReply, Status>>;
-
-    async fn fetch(
-        &self,
-        request: Request<Streaming<FetchRequest>>,
-    ) -> Result<Response<Self::FetchStream>, Status> {
+    /// Answers at once; what there is to tell comes as the body of the answer.
+    fn fetch(&self, call: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let request = Request::from_http(call);
         let from = caller(&request)?;
+        let decoder = ProstCodec::<FetchReply, FetchRequest>::default().decoder();
+        let mut requests = Streaming::new_request(decoder, request.into_inner(), None, None);
         // A follower asks for one reply at a time.
         let (replies, taken) = mpsc::channel(1);
-        let (service, mut requests) = (self.clone(), request.into_inner());
+        let service = self.clone();
         tokio::spawn(async move {
             let told = replies.clone();
             let ended = tokio::select! {
@@ -83,8 +86,33 @@ impl Replica for ReplicaService {
                 let _ = told.try_send(Err(status));
             }
         });
-        Ok(Response::new(ReceiverStream::new(taken)))
+        let mut answer = http::Response::new(Body::new(Replies::new(taken)));
+        answer.headers_mut().insert(http::header::CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        Ok(answer)
     }
+}
+
+/// In the place of the generated server, whose replies would be copied to be sent.
+impl Service<http::Request<Body>> for ReplicaService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: http::Request<Body>) -> Self::Future {
+        let answer = match call.uri().path() {
+            FETCH => self.fetch(call),
+            _ => Err(Status::new(Code::Unimplemented, "")),
+        };
+        ready(Ok(answer.unwrap_or_else(Status::into_http)))
+    }
+}
+
+impl NamedService for ReplicaService {
+    const NAME: &'static str = SERVICE_NAME;
 }
 
 impl ReplicaService {

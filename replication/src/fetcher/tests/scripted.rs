@@ -13,7 +13,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::nodes::{Cluster, Node, PATIENCE, Setup, append, run, until};
+use super::nodes::{Cluster, Node, PATIENCE, Setup, append, bytes_of_log, run, until, value};
 use crate::cluster::Command;
 use crate::partition::PartitionHandle;
 use crate::rpc::generated::replica::replica_server::{Replica, ReplicaServer};
@@ -153,6 +153,30 @@ fn r5_a_reply_for_a_partition_that_is_gone_is_dropped() {
         }
         leader.reply(vec![part(&now, &[stored(0, now.leader_epoch, b"new")])]).await;
         end_is(&node.partition(&cluster, again, 0).await, 1).await;
+    });
+}
+
+/// The leader is of the generated code here, which cuts messages wherever a frame is full.
+#[test]
+fn what_comes_in_many_frames_is_put_together() {
+    run(async {
+        let cluster = Cluster::new();
+        let (mut calls, mut node) = start(&cluster).await;
+        let topic = cluster.create("t", 1, 1, &[1, 2]);
+        node.copy(&cluster);
+        let mut leader = call(&mut calls).await;
+        let (said, _) = leader.next_position().await;
+        let values = [10, 3 << 20, 100, 700_000, 700_000, 5];
+        let batches: Vec<_> = (0..)
+            .zip(values)
+            .map(|(base, bytes)| stored(base, said.leader_epoch, &value(base as u64, bytes)))
+            .collect();
+        // Several batches in an entry, and several entries.
+        let entries = [batches[..4].concat().into(), batches[4].clone(), batches[5].clone()];
+        leader.reply(vec![Part { log_end: 6, ..part(&said, &entries) }]).await;
+        let copy = node.partition(&cluster, topic, 0).await;
+        end_is(&copy, 6).await;
+        assert!(bytes_of_log(&copy) == batches.concat());
     });
 }
 

@@ -5,16 +5,17 @@ use std::time::Duration;
 use floodmark_proto::ids::{Offset, TopicId};
 use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position, Refusal};
 use tokio::sync::mpsc;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::nodes::{Cluster, Node, PATIENCE, Setup, append, run, until, value};
 use crate::fetcher::part::bytes_of;
+use crate::rpc::incoming::Replies;
 use crate::rpc::{Peers, replica_client};
 
 /// Broker 2, as far as the leader sees.
 struct Follower {
     requests: mpsc::Sender<FetchRequest>,
-    replies: Streaming<FetchReply>,
+    replies: Replies,
 }
 
 async fn call(node: &Node, cluster: &Cluster) -> Follower {

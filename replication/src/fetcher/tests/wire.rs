@@ -1,0 +1,118 @@
+//! Both ends of a follower's call against those of the generated code: brokers of two versions understand each other.
+
+use std::collections::BTreeMap;
+
+use floodmark_proto::ids::{BrokerId, TopicId};
+use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::nodes::{Cluster, Node, PATIENCE, Setup, append, bytes_of_log, run, value};
+use crate::partition::PartitionHandle;
+use crate::rpc::generated::replica::replica_client::ReplicaClient;
+use crate::rpc::{Peers, Purpose, replica_client};
+
+/// Broker 1, which leads one partition of broker 2, and next to nothing of it is in memory.
+struct Leading {
+    cluster: Cluster,
+    node: Node,
+    topic: TopicId,
+    partition: PartitionHandle,
+    peers: Peers,
+}
+
+impl Leading {
+    async fn with_batches(sizes: &[usize]) -> Leading {
+        let cluster = Cluster::new();
+        let node = Node::start(&cluster, 1, Setup { tail_bytes: 64 << 10, ..Setup::default() }).await;
+        cluster.register(2, 1);
+        let topic = cluster.create("t", 1, 1, &[1, 2]);
+        let partition = node.partition(&cluster, topic, 0).await;
+        for (seed, bytes) in (0..).zip(sizes) {
+            append(&partition, &value(seed, *bytes)).await;
+        }
+        let peers = Peers::new(cluster.identity(2), BTreeMap::new());
+        peers.follow(cluster.images());
+        Leading { cluster, node, topic, partition, peers }
+    }
+
+    fn generated_client(&self) -> ReplicaClient<tonic::transport::Channel> {
+        let channel = self.peers.channel(self.node.id, Purpose::Data).unwrap();
+        ReplicaClient::new(channel).max_decoding_message_size(16 << 20)
+    }
+
+    /// Asks for everything that broker `who` lacks, which is all.
+    fn first_request(&self, who: i32) -> FetchRequest {
+        let hello = Hello { broker: who, broker_epoch: 1, reply_bytes_max: 4 << 20, wait_ms_max: 1000 };
+        let topic_id = self.topic.to_bytes().to_vec().into();
+        FetchRequest {
+            hello: Some(hello),
+            positions: vec![Position { slot: 1, topic_id, ..Position::default() }],
+            wants_reply: true,
+            ..FetchRequest::default()
+        }
+    }
+}
+
+async fn hear(replies: &mut Streaming<FetchReply>) -> Result<Option<FetchReply>, tonic::Status> {
+    tokio::time::timeout(PATIENCE, replies.message()).await.expect("the leader says nothing")
+}
+
+#[test]
+fn a_follower_by_the_generated_code_gets_everything() {
+    run(async {
+        let sizes = [10, 300_000, 20_000, 1_500_000, 5, 5, 700_000, 600_000, 50_000, 2_500_000, 9];
+        let leading = Leading::with_batches(&sizes).await;
+        let (requests, taken) = mpsc::channel(8);
+        requests.send(leading.first_request(2)).await.unwrap();
+        let call = leading.peers.request(leading.node.id, ReceiverStream::new(taken));
+        let mut replies = leading.generated_client().fetch(call).await.unwrap().into_inner();
+        let (all, mut got) = (bytes_of_log(&leading.partition), Vec::<u8>::new());
+        while got.len() < all.len() {
+            let reply = hear(&mut replies).await.unwrap().expect("the leader ended the call");
+            got.extend(reply.parts.iter().flat_map(|part| &part.batches).flatten());
+            requests.send(FetchRequest { wants_reply: true, ..FetchRequest::default() }).await.unwrap();
+        }
+        assert!(got == all);
+        drop(requests);
+        while let Some(reply) = hear(&mut replies).await.unwrap() {
+            assert!(reply.parts.iter().all(|part| part.batches.is_empty()));
+        }
+    });
+}
+
+#[test]
+fn a_caller_by_the_generated_code_is_told_why_it_is_refused() {
+    run(async {
+        let leading = Leading::with_batches(&[]).await;
+        let (peers, leader) = (&leading.peers, leading.node.id);
+        // By the end of an answer that had begun.
+        let (requests, taken) = mpsc::channel(8);
+        requests.send(leading.first_request(3)).await.unwrap();
+        let call = peers.request(leader, ReceiverStream::new(taken));
+        let mut replies = leading.generated_client().fetch(call).await.unwrap().into_inner();
+        let refused = hear(&mut replies).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        assert!(refused.message().contains("says that it is broker 3"), "{refused}");
+        // In the place of an answer.
+        let unmarked = leading.generated_client().fetch(Request::new(tokio_stream::empty())).await;
+        assert_eq!(unmarked.unwrap_err().code(), Code::InvalidArgument);
+        let mut other = tonic::client::Grpc::new(peers.channel(leader, Purpose::Data).unwrap());
+        other.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/floodmark.replica.Replica/Other");
+        let codec = ProstCodec::<FetchRequest, FetchReply>::default();
+        let unknown = other.streaming(peers.request(leader, tokio_stream::empty()), path, codec).await;
+        assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
+        // And so it is by our own end.
+        let stranger = Peers::new(leading.cluster.identity(2), BTreeMap::new());
+        stranger.note(BrokerId(7), peers.address(leader).unwrap());
+        let (_requests, taken) = mpsc::channel(8);
+        let misled = replica_client::fetch(&stranger, BrokerId(7), taken).await;
+        let misled = misled.unwrap_err();
+        assert_eq!(misled.code(), Code::FailedPrecondition);
+        assert!(misled.message().contains("this is broker 1, not 7"), "{misled}");
+    });
+}
