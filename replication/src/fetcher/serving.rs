@@ -11,8 +11,9 @@ use floodmark_proto::pb::replica::{Diverging, Part, Refusal};
 use tokio::time::Instant;
 
 use super::PartitionKey;
-use super::part::end_of_batches;
+use super::part::{cut, end_of_batches};
 use crate::partition::{ReplicaFetch, ReplicaRead};
+use crate::rpc::FRAME_BYTES;
 
 /// Least share of a reply that a partition gets, so that many of them do not make it a reply of crumbs.
 const SHARE_BYTES_MIN: usize = 64 << 10;
@@ -334,8 +335,9 @@ impl Serving {
         }
     }
 
-    fn on_read(&mut self, turn: &Turn, read: ReplicaRead, now: Instant) -> usize {
+    fn on_read(&mut self, turn: &Turn, mut read: ReplicaRead, now: Instant) -> usize {
         let Some(slot) = self.slots.get_mut(&turn.slot) else { return 0 };
+        read.batches = cut(read.batches, FRAME_BYTES as usize);
         let seen = Marks { high_watermark: read.high_watermark, log_start: read.log_start };
         slot.seen = seen;
         let ends = read.diverging.is_some() || turn.fetch.fetch_offset < read.log_start;

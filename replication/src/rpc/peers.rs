@@ -23,9 +23,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// In tests both ends may stand still for longer, with the machine.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 60 } else { 2 });
-/// Bytes that may be under way, and the largest piece: records move in megabytes.
+/// Bytes that may be under way: records move in megabytes.
 const WINDOW_BYTES: u32 = 16 << 20;
-pub(super) const FRAME_BYTES: u32 = 1 << 20;
+/// The largest piece: a MiB of records, or one batch as large as clients send by default, with its head. Nothing is heard of a connection while
+/// a piece comes in, not even the answer to a sign of life, so it is no larger.
+pub(crate) const FRAME_BYTES: u32 = (1 << 20) + (16 << 10);
 
 /// Where a broker is reached.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,9 +1,13 @@
-//! Both ends of a follower's call against those of the generated code: brokers of two versions understand each other.
+//! Both ends of a follower's call against those of the generated code, and what is in a frame: brokers of two versions understand each other,
+//! and batches come in where they are used.
 
 use std::collections::BTreeMap;
 
+use bytes::{Buf as _, Bytes};
 use floodmark_proto::ids::{BrokerId, TopicId};
 use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position};
+use http_body::Body as _;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -13,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::nodes::{Cluster, Node, PATIENCE, Setup, append, bytes_of_log, run, value};
 use crate::partition::PartitionHandle;
 use crate::rpc::generated::replica::replica_client::ReplicaClient;
-use crate::rpc::{Peers, Purpose, replica_client};
+use crate::rpc::{FRAME_BYTES, Peers, Purpose, replica_client};
 
 /// Broker 1, which leads one partition of broker 2, and next to nothing of it is in memory.
 struct Leading {
@@ -115,4 +119,44 @@ fn a_caller_by_the_generated_code_is_told_why_it_is_refused() {
         assert_eq!(misled.code(), Code::FailedPrecondition);
         assert!(misled.message().contains("this is broker 1, not 7"), "{misled}");
     });
+}
+
+/// Fails when what was read in one go is sent as one: its batches lie in two frames then, and all of it is copied where it comes in.
+#[test]
+fn each_run_of_batches_comes_in_a_frame_of_its_own() {
+    run(async {
+        let leading = Leading::with_batches(&[300_000; 9]).await;
+        let (requests, taken) = mpsc::channel(8);
+        requests.send(leading.first_request(2)).await.unwrap();
+        let mut body = replica_client::call(&leading.peers, leading.node.id, taken).await.unwrap();
+        loop {
+            let (reply, frames) = next_reply(&mut body).await;
+            let runs: Vec<_> = reply.parts.iter().flat_map(|part| &part.batches).collect();
+            if runs.is_empty() {
+                requests.send(FetchRequest { wants_reply: true, ..FetchRequest::default() }).await.unwrap();
+                continue;
+            }
+            let bytes: usize = runs.iter().map(|run| run.len()).sum();
+            assert!(bytes > FRAME_BYTES as usize && runs.len() > 1 && runs[0].len() > 800_000);
+            assert!(runs.iter().all(|run| frames.contains(run)), "{runs:?} {frames:?}");
+            return;
+        }
+    });
+}
+
+/// A reply, and what it came in.
+async fn next_reply(body: &mut tonic::body::Body) -> (FetchReply, Vec<Bytes>) {
+    let (mut all, mut frames) = (Vec::new(), Vec::new());
+    loop {
+        let next = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *body).poll_frame(cx));
+        let frame = tokio::time::timeout(PATIENCE, next).await.expect("nothing comes").unwrap().unwrap();
+        let frame = frame.into_data().expect("the leader ended the call");
+        all.extend_from_slice(&frame);
+        frames.push(frame);
+        let Some((head, message)) = all.split_at_checked(5) else { continue };
+        if message.len() >= (&head[1..]).get_u32() as usize {
+            // One reply was asked for, so nothing comes behind it.
+            return (FetchReply::decode(message).unwrap(), frames);
+        }
+    }
 }
