@@ -347,7 +347,8 @@ impl Coordinator {
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         check_id(group)?;
         let (reply, told) = oneshot::channel();
-        let verdicts = self.shard(group)?.write(|state, _| state.delete_offsets(group, partitions, reply))?;
+        let verdicts =
+            self.shard(group)?.write(|state, now| state.delete_offsets(group, partitions, now, reply))?;
         self.settle(verdicts, told).await
     }
 
@@ -397,7 +398,7 @@ impl Coordinator {
     /// Deletes a group without members and its offsets: waits until that is in the log for good.
     pub async fn delete_group(&self, group: &str) -> Result<(), GroupError> {
         let (reply, told) = oneshot::channel();
-        self.shard(group)?.write(|state, _| state.delete_group(group, reply))?;
+        self.shard(group)?.write(|state, now| state.delete_group(group, now, reply))?;
         self.written(told).await
     }
 

@@ -259,6 +259,14 @@ impl ShardState {
         }
     }
 
+    /// Whatever is overdue in a group happens now. The task that tells the time comes when its thread has its turn; who asks whether
+    /// somebody is still there has often slept for just as long as a session lasts, and is answered by the clock.
+    pub(super) fn catch_up(&mut self, group: &str, now: Now) {
+        if let Some(id) = self.known(group) {
+            self.act(&id, now, |group, effects| group.on_timer(now.steady_ms, effects));
+        }
+    }
+
     /// The log has taken a write, its first record at the offset given, or has not.
     pub(super) fn on_written(&mut self, then: Then, result: Result<Offset, GroupError>, now: Now) {
         match then {

@@ -60,6 +60,10 @@ impl ShardState {
         reply: Reply,
     ) -> Result<CommitVerdicts, GroupError> {
         self.check_active()?;
+        if commit.from.generation < 0 {
+            // Whoever is no member may commit where there are none.
+            self.catch_up(group, now);
+        }
         let is_new = !self.groups.contains_key(group);
         if is_new && commit.from.generation >= 0 {
             return Err(GroupError::GroupNotFound);
@@ -150,9 +154,11 @@ impl ShardState {
         &mut self,
         group: &str,
         partitions: &[(&str, i32)],
+        now: Now,
         reply: Reply,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         self.check_active()?;
+        self.catch_up(group, now);
         let id = self.known(group).ok_or(GroupError::GroupNotFound)?;
         let Some(entry) = self.groups.get(&id) else { return Err(GroupError::GroupNotFound) };
         match entry.group.state() {
@@ -176,8 +182,9 @@ impl ShardState {
     }
 
     /// Deletes a group without members, and its offsets.
-    pub(super) fn delete_group(&mut self, group: &str, reply: Reply) -> Result<(), GroupError> {
+    pub(super) fn delete_group(&mut self, group: &str, now: Now, reply: Reply) -> Result<(), GroupError> {
         self.check_active()?;
+        self.catch_up(group, now);
         let id = self.known(group).ok_or(GroupError::GroupNotFound)?;
         let Some(entry) = self.groups.get_mut(&id) else { return Err(GroupError::GroupNotFound) };
         entry.group.on_delete()?;

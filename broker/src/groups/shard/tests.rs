@@ -20,6 +20,7 @@ use crate::groups::sync::Sync;
 use crate::groups::tests::{consumer, plain_sync, settings, static_consumer};
 
 mod deletions;
+mod overdue;
 
 const WEEK_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
@@ -45,8 +46,13 @@ impl Desk {
     }
 
     fn pass(&mut self, ms: i64) {
-        self.now = Now { steady_ms: self.now.steady_ms + ms, wall_ms: self.now.wall_ms + ms };
+        self.pass_untold(ms);
         self.shard.on_timer(self.now);
+    }
+
+    /// Time passes, and the task that tells it has not had its turn yet.
+    fn pass_untold(&mut self, ms: i64) {
+        self.now = Now { steady_ms: self.now.steady_ms + ms, wall_ms: self.now.wall_ms + ms };
     }
 
     /// The log takes the oldest write, or refuses it.
@@ -109,7 +115,7 @@ impl Desk {
 
     fn delete(&mut self, group: &str) -> (Result<(), GroupError>, oneshot::Receiver<Result<(), GroupError>>) {
         let (reply, told) = oneshot::channel();
-        (self.shard.delete_group(group, reply), told)
+        (self.shard.delete_group(group, self.now, reply), told)
     }
 
     fn fetch(&self, group: &str, partition: i32) -> Option<i64> {
@@ -289,14 +295,14 @@ fn trap_26_offsets_of_topics_that_are_read_are_not_deleted() {
     desk.shard.commit("g", &commit, desk.now, reply).expect("a member");
     desk.write_all();
     let (reply, mut told) = oneshot::channel();
-    let verdicts = desk.shard.delete_offsets("g", &[("t", 0), ("u", 0), ("u", 9)], reply);
+    let verdicts = desk.shard.delete_offsets("g", &[("t", 0), ("u", 0), ("u", 9)], desk.now, reply);
     assert_eq!(verdicts, Ok(vec![Err(GroupError::SubscribedToTopic), Ok(()), Ok(())]));
     desk.write_all();
     assert_eq!(told.try_recv(), Ok(Ok(())));
     let left: Vec<i64> = desk.shard.groups["g"].offsets.committed().map(|(_, _, o)| o.offset).collect();
     assert_eq!(left, [5]);
     let (reply, _) = oneshot::channel();
-    assert_eq!(desk.shard.delete_offsets("x", &[], reply), Err(GroupError::GroupNotFound));
+    assert_eq!(desk.shard.delete_offsets("x", &[], desk.now, reply), Err(GroupError::GroupNotFound));
 }
 
 #[test]
@@ -310,7 +316,7 @@ fn groups_that_do_not_say_what_they_read_keep_their_offsets_while_they_have_memb
     desk.write_all();
     assert_eq!(desk.state("g"), GroupState::Stable);
     let (reply, _) = oneshot::channel();
-    assert_eq!(desk.shard.delete_offsets("g", &[("t", 0)], reply), Err(GroupError::NonEmptyGroup));
+    assert_eq!(desk.shard.delete_offsets("g", &[("t", 0)], desk.now, reply), Err(GroupError::NonEmptyGroup));
     desk.now.wall_ms += WEEK_MS * 2;
     assert!(!desk.expires());
     assert_eq!(desk.fetch("g", 0), Some(7));
@@ -499,18 +505,46 @@ fn an_unloaded_shard_answers_whoever_waits() {
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Commit { group: usize, partition: i32 },
-    CommitInTransaction { group: usize, partition: i32, producer: i64 },
-    EndTransaction { producer: i64, is_commit: bool },
-    DeleteGroup { group: usize },
-    DeleteOffset { group: usize, partition: i32 },
+    Commit {
+        group: usize,
+        partition: i32,
+    },
+    CommitInTransaction {
+        group: usize,
+        partition: i32,
+        producer: i64,
+    },
+    EndTransaction {
+        producer: i64,
+        is_commit: bool,
+    },
+    DeleteGroup {
+        group: usize,
+    },
+    DeleteOffset {
+        group: usize,
+        partition: i32,
+    },
     DeleteTopic,
-    Join { group: usize, is_static: bool },
-    SyncAll { group: usize },
-    LeaveAll { group: usize },
-    Pass { ms: i64 },
+    Join {
+        group: usize,
+        is_static: bool,
+    },
+    SyncAll {
+        group: usize,
+    },
+    LeaveAll {
+        group: usize,
+    },
+    /// Whether the task that tells the time has its turn.
+    Pass {
+        ms: i64,
+        is_told: bool,
+    },
     Expire,
-    Write { takes: bool },
+    Write {
+        takes: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -526,7 +560,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (group.clone(), any::<bool>()).prop_map(|(group, is_static)| Op::Join { group, is_static }),
         4 => group.clone().prop_map(|group| Op::SyncAll { group }),
         2 => group.prop_map(|group| Op::LeaveAll { group }),
-        2 => prop_oneof![Just(100), Just(61_000), Just(WEEK_MS)].prop_map(|ms| Op::Pass { ms }),
+        2 => (prop_oneof![Just(100), Just(61_000), Just(WEEK_MS)], any::<bool>())
+            .prop_map(|(ms, is_told)| Op::Pass { ms, is_told }),
         1 => Just(Op::Expire),
         12 => prop::bool::weighted(0.85).prop_map(|takes| Op::Write { takes }),
     ]
@@ -543,7 +578,7 @@ fn run(desk: &mut Desk, op: Op, n: i64) {
         Op::DeleteGroup { group } => drop(desk.delete(name(group))),
         Op::DeleteOffset { group, partition } => {
             let (reply, _) = oneshot::channel();
-            drop(desk.shard.delete_offsets(name(group), &[("t", partition)], reply));
+            drop(desk.shard.delete_offsets(name(group), &[("t", partition)], desk.now, reply));
         }
         Op::DeleteTopic => drop(desk.shard.delete_orphans(&|_, _| true)),
         Op::Join { group, is_static } => {
@@ -579,7 +614,8 @@ fn run(desk: &mut Desk, op: Op, n: i64) {
                 snapshot.members.iter().map(|m| Leaving { member_id: &m.id, instance_id: None }).collect();
             drop(desk.shard.leave(name(group), &leaving, desk.now));
         }
-        Op::Pass { ms } => desk.pass(ms),
+        Op::Pass { ms, is_told: true } => desk.pass(ms),
+        Op::Pass { ms, is_told: false } => desk.pass_untold(ms),
         Op::Expire => desk.shard.expire(desk.now),
         Op::Write { takes } => drop(desk.write(takes)),
     }

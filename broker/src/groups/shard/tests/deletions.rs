@@ -31,7 +31,7 @@ impl Desk {
     fn delete_offsets(&mut self, group: &str) -> oneshot::Receiver<Result<(), GroupError>> {
         let (reply, told) = oneshot::channel();
         let partitions: Vec<(&str, i32)> = (0..PARTITIONS).map(|partition| ("t", partition)).collect();
-        let verdicts = self.shard.delete_offsets(group, &partitions, reply).expect("active");
+        let verdicts = self.shard.delete_offsets(group, &partitions, self.now, reply).expect("active");
         assert!(verdicts.iter().all(Result::is_ok));
         told
     }
