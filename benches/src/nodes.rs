@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 
 use crate::kafka::Kafka;
+use crate::line;
 use crate::server::{Server, serve};
 
 /// Brokers of a cluster.
@@ -30,6 +31,8 @@ pub struct Nodes {
     ports: Vec<[u16; DOORS]>,
     /// What no broker is told by its flags: names of environment variables, and values.
     environment: Vec<(String, String)>,
+    /// Where the others reach each of them; empty where that is its own port.
+    lines: Vec<SocketAddr>,
     servers: Vec<Option<Server>>,
 }
 
@@ -44,8 +47,21 @@ impl Nodes {
             dir: dir.to_owned(),
             ports: free_ports()?,
             environment,
+            lines: Vec::new(),
             servers: (0..COUNT).map(|_| None).collect(),
         })
+    }
+
+    /// Has what brokers say to each other take so long each way.
+    pub fn lay_lines(&mut self, each_way: Duration) -> anyhow::Result<()> {
+        let to = |ports: &[u16; DOORS]| line::lay(loopback(ports[DOORS - 1]), each_way);
+        self.lines = self.ports.iter().map(to).collect::<anyhow::Result<_>>()?;
+        Ok(())
+    }
+
+    /// Where the others reach the broker at this place.
+    fn reached_at(&self, n: usize) -> SocketAddr {
+        self.lines.get(n).copied().unwrap_or(loopback(self.ports[n][DOORS - 1]))
     }
 
     /// Starts those that do not run, and returns once each takes connections.
@@ -62,15 +78,13 @@ impl Nodes {
 
     fn spawn(&self, n: usize) -> anyhow::Result<Server> {
         let [kafka, grpc, http, cluster] = self.ports[n].map(loopback);
-        let voters: Vec<_> = (1..)
-            .zip(&self.ports)
-            .map(|(id, ports)| format!("{id}@{}", loopback(ports[DOORS - 1])))
-            .collect();
+        let voters: Vec<_> = (0..COUNT).map(|n| format!("{}@{}", n + 1, self.reached_at(n))).collect();
         let mut command = serve(&self.program);
         command.arg("--data-dir").arg(self.dir.join(format!("node-{}", n + 1)));
         command.args(["--node-id", &(n + 1).to_string(), "--voters", &voters.join(",")]);
         command.args(["--kafka-listen", &kafka.to_string(), "--grpc-listen", &grpc.to_string()]);
         command.args(["--http-listen", &http.to_string(), "--cluster-listen", &cluster.to_string()]);
+        command.args(["--cluster-advertised", &self.reached_at(n).to_string()]);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.dir.join(format!("node-{}.log", n + 1));
         let log = OpenOptions::new().create(true).append(true).open(log)?;

@@ -1,8 +1,11 @@
 //! What acks=all adds to acks=1, one record at a time, over what it cannot do without: a way there and back, and a sync.
 
+use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use floodmark_benches::line;
 use floodmark_benches::nodes::Nodes;
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::round_trips::{RoundTrips, Times, row};
@@ -21,6 +24,9 @@ pub(crate) struct Args {
     /// Where load and brokers run, one report after the other
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["one-core", "two-cores", "free"])]
     placement: Vec<Placement>,
+    /// Microseconds each way between brokers in one more report, for which the system puts everybody where it likes; 0 leaves it out
+    #[arg(long, default_value_t = 250)]
+    line_us: u64,
 }
 
 /// A topic as it comes: records are synced before they are acknowledged by all.
@@ -32,23 +38,45 @@ const ROUND_TRIPS_ADDED: f64 = 2.5;
 impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
         for &placement in &self.placement {
-            let scratch = self.common.setup.scratch()?;
-            let (nodes, echo) = placement.serve(|| {
-                let mut nodes = Nodes::new(&self.common.program.path()?, &scratch.path().join("nodes"), &[])?;
-                nodes.start_missing()?;
-                Ok((nodes, Server::bare(&["echo"], &[])?))
-            })?;
-            placement.load(|| self.compare(report, placement, &nodes, &echo, scratch.path()))?;
+            self.run_at(placement, placement.name(), Duration::ZERO, report)?;
         }
+        if self.line_us > 0 {
+            let name = format!("lines of {} us", self.line_us);
+            self.run_at(Placement::Free, &name, Duration::from_micros(self.line_us), report)?;
+        }
+        Ok(())
+    }
+
+    fn run_at(
+        &self,
+        placement: Placement,
+        name: &str,
+        each_way: Duration,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let scratch = self.common.setup.scratch()?;
+        let (nodes, echo, echo_at) = placement.serve(|| {
+            let mut nodes = Nodes::new(&self.common.program.path()?, &scratch.path().join("nodes"), &[])?;
+            let echo = Server::bare(&["echo"], &[])?;
+            let mut echo_at = echo.address;
+            if !each_way.is_zero() {
+                nodes.lay_lines(each_way)?;
+                echo_at = line::lay(echo.address, each_way)?;
+            }
+            nodes.start_missing()?;
+            Ok((nodes, echo, echo_at))
+        })?;
+        placement.load(|| self.compare(report, name, &nodes, echo_at, scratch.path()))?;
+        drop(echo);
         Ok(())
     }
 
     fn compare(
         &self,
         report: &mut Report,
-        placement: Placement,
+        name: &str,
         nodes: &Nodes,
-        echo: &Server,
+        echo: SocketAddr,
         dir: &Path,
     ) -> anyhow::Result<()> {
         let template = Template::of_records(200, 100)?;
@@ -64,7 +92,7 @@ impl Args {
         let (mut added, mut strictly, mut copied, mut at_once) = (vec![], vec![], vec![], vec![]);
         let (mut by_one, mut by_all) = (vec![], vec![]);
         for pair in 0..=self.common.setup.pairs {
-            let echoed = trips.echo(echo.address, template.size_bytes())?;
+            let echoed = trips.echo(echo, template.size_bytes())?;
             let one = trips.produce(synced, SYNCED, 1, &template)?;
             let on_disk = trips.sync(&dir.join("bare"), &template)?;
             let all = trips.produce(synced, SYNCED, -1, &template)?;
@@ -80,7 +108,6 @@ impl Args {
                 by_all.push((all, (echoed.0 + on_disk.0, echoed.1 + on_disk.1)));
             }
         }
-        let name = placement.name();
         let rows = [
             ("acks=all less acks=1, over 2.5 echoes + fdatasync", Aim::AtMost(1.0), added),
             ("acks=all less acks=1 in a topic that is not synced, over the same", Aim::AtMost(1.0), strictly),

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -28,6 +30,8 @@ pub(crate) struct Bare {
 enum Kind {
     /// Receives frames, computes CRC-32C, appends them to the file, which must be missing, answers four bytes
     Sink,
+    /// The same, and answers after an `fdatasync`, for which a second thread takes whatever has come since the last one
+    SyncedSink,
     /// Answers a position of eight bytes with one MiB of the file from there, by sendfile
     Sendfile,
     /// The same by a write from a map of the file
@@ -49,6 +53,7 @@ impl Bare {
         match self.kind {
             Kind::Echo => echo::serve(self.address),
             Kind::Sink => each_connection(self.address, |stream| sink(stream, &self.file)),
+            Kind::SyncedSink => each_connection(self.address, |stream| synced_sink(stream, &self.file)),
             Kind::Sendfile => each_connection(self.address, |stream| sendfile(stream, &self.file)),
             Kind::Mapped => each_connection(self.address, |stream| mapped(stream, &self.file)),
         }
@@ -69,6 +74,42 @@ fn each_connection(
 
 fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
     let file = File::create_new(file)?;
+    let mut answers = stream.try_clone()?;
+    each_frame(&mut stream, &file, |crc| Ok(answers.write_all(&crc.to_be_bytes())?))
+}
+
+fn synced_sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
+    let file = File::create_new(file)?;
+    let answers = stream.try_clone()?;
+    let (written, to_sync) = channel();
+    thread::scope(|scope| {
+        let syncing = scope.spawn(|| sync_and_answer(&file, answers, to_sync));
+        let received = each_frame(&mut stream, &file, |crc| Ok(written.send(crc)?));
+        drop(written);
+        let synced = syncing.join().map_err(|_| anyhow::anyhow!("the thread that syncs panicked"))?;
+        received.and(synced)
+    })
+}
+
+fn sync_and_answer(file: &File, mut answers: TcpStream, written: Receiver<u32>) -> anyhow::Result<()> {
+    let mut answer = Vec::new();
+    while let Ok(crc) = written.recv() {
+        answer.clear();
+        for crc in std::iter::once(crc).chain(written.try_iter()) {
+            answer.extend_from_slice(&crc.to_be_bytes());
+        }
+        file.sync_data()?;
+        answers.write_all(&answer)?;
+    }
+    Ok(())
+}
+
+/// Receives, checks and writes frames until the connection ends; `written` is told the checksum of each.
+fn each_frame(
+    stream: &mut TcpStream,
+    file: &File,
+    mut written: impl FnMut(u32) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let (mut buffer, mut length, mut at) = (Vec::new(), [0; 4], 0);
     while stream.read_exact(&mut length).is_ok() {
         let frame_len = u32::from_be_bytes(length) as usize;
@@ -77,7 +118,7 @@ fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
         let crc = crc32c::crc32c(&buffer);
         file.write_all_at(&buffer, at)?;
         at += frame_len as u64;
-        stream.write_all(&crc.to_be_bytes())?;
+        written(crc)?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! CPU per GiB of the broker's process over that of a bare one, and the bytes per second with and without a sync.
+//! CPU per GiB of the broker's process over that of a bare one, and the bytes per second with and without a sync, of both.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -77,17 +77,31 @@ impl Args {
             self.compare_fetch(&mut sides, report)
         })?;
         drop(sides);
-        let mut broker = Server::floodmark(&self.common.program.path()?, &scratch.path().join("synced"))?;
-        let template = Template::of_records(BATCH_BYTES, LARGE)?;
-        let rate = |broker: &mut Server, sync| Ok(self.produce(broker, "synced", &template, sync)?.1);
-        let pairs = self.common.setup.pairs;
-        let synced = take_turns(pairs, &mut broker, |b| rate(b, "ack"), |b| rate(b, "none"))?;
-        report.compared(
-            "produce synced over unsynced: bytes per second",
-            Aim::AtLeast(0.7),
-            &synced,
-            "MiB/s",
+        self.compare_synced(scratch.path(), report)
+    }
+
+    /// A run as short as this meets the disk on the synced side alone, so that side is held against a bare program's (ADR 0017).
+    fn compare_synced(&self, scratch: &Path, report: &mut Report) -> anyhow::Result<()> {
+        let bare_of = |kind: &str| {
+            let file = scratch.join(format!("{kind}-beside"));
+            Ok::<_, anyhow::Error>((bare::start(kind, &file)?, file))
+        };
+        let mut sides = (
+            Server::floodmark(&self.common.program.path()?, &scratch.join("synced"))?,
+            bare_of("synced-sink")?,
+            bare_of("sink")?,
         );
+        let template = Template::of_records(BATCH_BYTES, LARGE)?;
+        let frame = wire::produce("synced", 0, 1, template.as_bytes());
+        let ours = |broker: &Server, sync| Ok(self.produce(broker, "synced", &template, sync)?.1);
+        let bare = |(sink, file): &(Server, PathBuf)| Ok(self.sink(sink, file, &frame)?.1);
+        let pairs = self.common.setup.pairs;
+        let over_bare = take_turns(pairs, &mut sides, |s| ours(&s.0, "ack"), |s| bare(&s.1))?;
+        report.compared("produce synced over a bare synced sink", Aim::AtLeast(0.7), &over_bare, "MiB/s");
+        let over_own = take_turns(pairs, &mut sides, |s| ours(&s.0, "ack"), |s| ours(&s.0, "none"))?;
+        report.compared("produce synced over unsynced", Aim::None, &over_own, "MiB/s");
+        let of_bare = take_turns(pairs, &mut sides, |s| bare(&s.1), |s| bare(&s.2))?;
+        report.compared("the same of the bare sinks", Aim::None, &of_bare, "MiB/s");
         Ok(())
     }
 
@@ -99,7 +113,8 @@ impl Args {
             Ok(self.produce(&sides.broker, "produced", template, "none")?.0)
         };
         let bare = |sides: &mut Sides| {
-            self.sink(&sides.sink, &sides.sunk, &wire::produce("produced", 0, 1, large.as_bytes()))
+            let frame = wire::produce("produced", 0, 1, large.as_bytes());
+            Ok(self.sink(&sides.sink, &sides.sunk, &frame)?.0)
         };
         let of_large = self.take_turns(sides, |s| ours(s, &large), bare)?;
         report.compared("produce, 1 KiB records: CPU over a bare sink", Aim::AtMost(1.5), &of_large, "s/GiB");
@@ -164,13 +179,12 @@ impl Args {
         topic.send(template.count_in(WARM_UP_BYTES as u64), self.in_flight)?;
         let (cpu, started) = (broker.cpu()?, Instant::now());
         topic.send(requests, self.in_flight)?;
-        let seconds = started.elapsed().as_secs_f64();
-        let bytes = (requests * template.size_bytes()) as f64;
-        let measured = (per_gib(broker.cpu()? - cpu, bytes), bytes / f64::from(1 << 20) / seconds);
-        Ok((measured, topic))
+        let seconds = started.elapsed();
+        Ok((measured(broker.cpu()? - cpu, requests * template.size_bytes(), seconds), topic))
     }
 
-    fn sink(&self, sink: &Server, sunk: &Path, frame: &[u8]) -> anyhow::Result<f64> {
+    /// CPU seconds per GiB, and MiB per second, of sending to a bare sink.
+    fn sink(&self, sink: &Server, sunk: &Path, frame: &[u8]) -> anyhow::Result<(f64, f64)> {
         if sunk.exists() {
             std::fs::remove_file(sunk)?;
         }
@@ -191,9 +205,9 @@ impl Args {
             Ok((0..waiting).try_for_each(|_| stream.read_exact(&mut answer))?)
         };
         send(WARM_UP_BYTES / frame.len())?;
-        let cpu = sink.cpu()?;
+        let (cpu, started) = (sink.cpu()?, Instant::now());
         send(requests)?;
-        Ok(per_gib(sink.cpu()? - cpu, (requests * frame.len()) as f64))
+        Ok(measured(sink.cpu()? - cpu, requests * frame.len(), started.elapsed()))
     }
 
     /// CPU seconds per GiB of reading the topic from its start.
@@ -271,6 +285,11 @@ impl Topic {
     pub(crate) fn delete(mut self) -> anyhow::Result<()> {
         wire::check_deleted(self.connection.ask(&wire::delete_topic(&self.name))?)
     }
+}
+
+/// CPU seconds per GiB, and MiB per second.
+fn measured(cpu: Duration, bytes: usize, took: Duration) -> (f64, f64) {
+    (per_gib(cpu, bytes as f64), bytes as f64 / f64::from(1 << 20) / took.as_secs_f64())
 }
 
 fn per_gib(cpu: Duration, bytes: f64) -> f64 {
