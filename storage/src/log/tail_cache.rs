@@ -98,6 +98,11 @@ impl TailBudget {
         }
     }
 
+    /// Turns of a log that lives are not swept.
+    fn end_turns(&self, tail: &Arc<Tail>) {
+        self.0.order.lock().retain(|turn| turn.as_ptr() != Arc::as_ptr(tail));
+    }
+
     fn give(&self, bytes: u64) {
         self.0.used_bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -134,7 +139,8 @@ impl TailWriter {
             None => None,
         };
         let Some(mut held) = held else { return };
-        if std::mem::take(&mut self.has_gap) {
+        let had_old = std::mem::take(&mut self.has_gap) && !held.is_empty();
+        if had_old {
             self.tail.give(held.drain(..));
         }
         let count = self.waiting.len();
@@ -143,22 +149,24 @@ impl TailWriter {
         self.tail.budget.0.used_bytes.fetch_add(bytes, Ordering::AcqRel);
         held.extend(self.waiting.drain(..));
         drop(held);
+        if had_old {
+            self.tail.budget.end_turns(&self.tail);
+        }
         self.tail.budget.queue(&self.tail, count);
     }
 
     /// Keeps nothing, from here on or still.
     fn let_go(&mut self) {
-        if !std::mem::replace(&mut self.has_gap, true) {
-            self.waiting.clear();
-            // Turns of a log that lives are not swept.
-            let own = Arc::as_ptr(&self.tail);
-            self.tail.budget.0.order.lock().retain(|turn| turn.as_ptr() != own);
-        }
-        // Where a reader is looking, the old ones go when the next batch comes.
+        let was_kept = !std::mem::replace(&mut self.has_gap, true);
+        // Also of what came behind a gap: what comes now is another one.
+        self.waiting.clear();
+        // Where a reader is looking, the old ones have their turns, and go when the next batch comes.
         if let Some(mut held) = self.tail.batches.try_lock()
-            && !held.is_empty()
+            && (was_kept || !held.is_empty())
         {
             self.tail.give(held.drain(..));
+            drop(held);
+            self.tail.budget.end_turns(&self.tail);
         }
     }
 
@@ -337,6 +345,56 @@ mod tests {
         for _ in 0..1_000 {
             log.push(11);
             log.writer.tail.note_asked();
+        }
+        assert!(budget.0.order.lock().len() <= 10);
+    }
+
+    #[test]
+    fn what_waited_for_a_reader_never_meets_what_comes_behind_a_second_gap() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        log.push(11);
+        log.writer.tail.note_asked();
+        let tail = log.writer.readers();
+        let looking = tail.batches.lock();
+        log.push(11);
+        drop(looking);
+        log.writer.tail.note_asked();
+        log.push(1);
+        assert!(tail.read(Offset(12), ALL).is_none(), "batches were passed over");
+        assert_eq!((log.held(), budget.used_bytes()), (1, 10));
+    }
+
+    #[test]
+    fn what_a_reader_held_on_to_still_has_its_turn() {
+        let budget = TailBudget::new(100);
+        let (mut quiet, mut other) = (Written::new(&budget), Written::new(&budget));
+        quiet.push(10);
+        let tail = quiet.writer.readers();
+        let looking = tail.batches.lock();
+        quiet.push(1);
+        drop(looking);
+        for _ in 0..20 {
+            other.push(1);
+            other.held();
+        }
+        assert_eq!((other.held(), tail.batches.lock().len(), budget.used_bytes()), (10, 0, 100));
+    }
+
+    #[test]
+    fn turns_of_what_a_reader_held_on_to_do_not_pile_up() {
+        let budget = TailBudget::new(100);
+        let mut log = Written::new(&budget);
+        let tail = log.writer.readers();
+        for goes_with_the_next_kept in [true, false].repeat(500) {
+            log.push(5);
+            let looking = tail.batches.lock();
+            log.push(6);
+            drop(looking);
+            if !goes_with_the_next_kept {
+                log.push(1);
+            }
+            tail.note_asked();
         }
         assert!(budget.0.order.lock().len() <= 10);
     }
