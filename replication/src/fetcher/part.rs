@@ -5,6 +5,8 @@ use floodmark_proto::batch::BatchHeader;
 use floodmark_proto::ids::{LeaderEpoch, Offset};
 use floodmark_proto::pb::replica::Part;
 
+use crate::rpc::OWN_PIECE_BYTES_MIN;
+
 /// Bytes of its batches.
 pub(crate) fn bytes_of(part: &Part) -> usize {
     part.batches.iter().map(|piece| piece.len()).sum()
@@ -18,6 +20,14 @@ pub(crate) fn end_of(part: &Part) -> i64 {
 /// Where batches end, and the epoch of the last one. `None` where there are none.
 pub(crate) fn end_of_batches(batches: &[Bytes]) -> Option<(Offset, LeaderEpoch)> {
     last_batch(batches).map(|last| (last.next_offset(), last.leader_epoch))
+}
+
+/// Has small batches lie in memory of their own. They came with others in what may be a thousand times as large, and would hold on to it for
+/// as long as they are there; large ones came alone.
+pub(crate) fn set_apart(part: &mut Part) {
+    for piece in part.batches.iter_mut().filter(|piece| piece.len() < OWN_PIECE_BYTES_MIN) {
+        *piece = Bytes::copy_from_slice(piece);
+    }
 }
 
 /// The same batches in pieces of `bytes_max` at most, but for batches that are larger: a piece that does not fit into one frame of the

@@ -7,7 +7,7 @@ use std::mem;
 use floodmark_proto::pb::replica::{FetchRequest, Hello, Part, Position};
 
 use super::PartitionKey;
-use super::part::{bytes_of, end_of};
+use super::part::{bytes_of, end_of, set_apart};
 use crate::partition::FollowerPosition;
 
 /// Positions of one request; each is some 60 bytes.
@@ -129,8 +129,12 @@ impl Session {
     pub(super) fn on_reply(&mut self, parts: Vec<Part>) -> Vec<u32> {
         self.is_waiting = false;
         let mut concerned = Vec::new();
-        for part in parts {
+        for mut part in parts {
             let Some(slot) = self.slots.get_mut(&part.slot) else { continue };
+            // It waits for the one before it, perhaps for as long as a disk hangs, while others go on.
+            if slot.is_applying {
+                set_apart(&mut part);
+            }
             self.unapplied_bytes += bytes_of(&part);
             concerned.push(part.slot);
             slot.parts.push_back(part);

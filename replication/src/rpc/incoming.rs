@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use super::outgoing::HEAD_BYTES;
 
 /// Smaller messages are copied into memory of their own: frames share what they were read into, and a few bytes that wait for a disk must not
-/// hold on to megabytes of it. What waits of a larger message holds on to its frame; nothing of it is kept once it is in the log.
+/// hold on to megabytes of it. What is applied of a larger message holds on to its frame; nothing of it is kept once it is in the log.
 const COPIED_BYTES_MAX: usize = 64 << 10;
 
 /// The replies of one call.

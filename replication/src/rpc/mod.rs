@@ -18,6 +18,7 @@ pub mod replica_server;
 pub(crate) mod gate;
 
 pub use identity::{IdentityCheck, PeerIdentity, caller};
+pub(crate) use outgoing::OWN_PIECE_BYTES_MIN;
 pub(crate) use peers::FRAME_BYTES;
 pub use peers::{Address, PeerError, Peers, Purpose};
 pub use reason::reason;

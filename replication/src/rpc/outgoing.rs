@@ -20,7 +20,7 @@ use super::peers::FRAME_BYTES;
 pub(super) const HEAD_BYTES: usize = 5;
 /// A payload of so many bytes leaves from where it lies, in a frame of its own. Smaller ones are gathered: a copy costs no more than a frame
 /// and a call of the system for each.
-const OWN_PIECE_BYTES_MIN: usize = 32 << 10;
+pub(crate) const OWN_PIECE_BYTES_MIN: usize = 32 << 10;
 /// `FetchReply.parts` and `Part.batches`.
 const PARTS: u32 = 1;
 const BATCHES: u32 = 4;

@@ -108,6 +108,28 @@ fn what_does_not_go_on_from_what_was_said_gets_another_slot() {
     }
 }
 
+/// Fails when small batches of a partition that hangs hold on to what they came in, which may be a thousand times as much: bytes of batches
+/// are all that is counted of it.
+#[test]
+fn what_waits_holds_on_to_little_more_than_is_counted() {
+    let mut session = session();
+    let slot = session.mention(key(0), at(1, 0, 0));
+    said(&mut session);
+    session.on_reply(vec![part(slot, 0, &[batch(0)])]);
+    session.next_part(slot).unwrap();
+    let batches = [batch(1), batch(2)];
+    let [one, two] = batches.clone().map(|batch| batch.len());
+    let frame = Bytes::from([batches.concat(), vec![0; 1 << 20]].concat());
+    session.on_reply(vec![part(slot, 1, &[frame.slice(..one), frame.slice(one..one + two)])]);
+    assert!(frame.is_unique(), "a frame is held by what waits");
+    let waiting = &session.slots[&slot].parts[0];
+    assert_eq!((&waiting.batches[..], session.unapplied_bytes), (&batches[..], batch(0).len() + one + two));
+    // What leaves in a frame of its own is not copied.
+    let large = Bytes::from(vec![1; crate::rpc::OWN_PIECE_BYTES_MIN]);
+    session.on_reply(vec![part(slot, 3, &[large.clone()])]);
+    assert_eq!(session.slots[&slot].parts[1].batches[0].as_ptr(), large.as_ptr());
+}
+
 #[test]
 fn what_comes_for_a_slot_that_is_gone_is_dropped() {
     let mut session = session();
