@@ -383,19 +383,60 @@ mod tests {
 
     #[test]
     fn turns_of_what_a_reader_held_on_to_do_not_pile_up() {
-        let budget = TailBudget::new(100);
-        let mut log = Written::new(&budget);
-        let tail = log.writer.readers();
-        for goes_with_the_next_kept in [true, false].repeat(500) {
-            log.push(5);
-            let looking = tail.batches.lock();
-            log.push(6);
-            drop(looking);
-            if !goes_with_the_next_kept {
-                log.push(1);
+        for goes_with_the_next_kept in [true, false] {
+            let budget = TailBudget::new(100);
+            let mut log = Written::new(&budget);
+            let tail = log.writer.readers();
+            for _ in 0..1_000 {
+                log.push(5);
+                let looking = tail.batches.lock();
+                log.push(6);
+                drop(looking);
+                if !goes_with_the_next_kept {
+                    log.push(1);
+                }
+                tail.note_asked();
             }
-            tail.note_asked();
+            assert!(budget.0.order.lock().len() <= 10);
         }
-        assert!(budget.0.order.lock().len() <= 10);
+    }
+
+    proptest::proptest! {
+        /// Whatever comes in between: memory passes over no batch, is counted, and each batch has its turn to go.
+        #[test]
+        fn what_is_held_is_in_one_piece_and_counted(
+            steps in proptest::collection::vec((0..6_u8, proptest::bool::ANY, 1..12_usize), 1..40)
+        ) {
+            let budget = TailBudget::new(100);
+            let mut logs = [Written::new(&budget), Written::new(&budget)];
+            let tails = [0, 1].map(|n| logs[n].writer.readers());
+            let mut looking = [None, None];
+            for (step, which, batches) in steps {
+                let which = usize::from(which);
+                let (log, tail) = (&mut logs[which], &tails[which]);
+                // Two of three steps append.
+                match step {
+                    0 if looking[which].is_none() => looking[which] = Some(tail.batches.lock()),
+                    0 => looking[which] = None,
+                    1 => tail.note_asked(),
+                    // Who forgets waits for who is looking, and so does who has much that waits.
+                    2 if looking[which].is_none() => log.writer.forget_before(Offset(log.next - 3)),
+                    _ if log.writer.waiting.len() + batches <= WAITING_MAX => log.push(batches),
+                    _ => {}
+                }
+                let mut used = 0;
+                for n in [0, 1] {
+                    let own = looking[n].is_none().then(|| tails[n].batches.lock());
+                    let Some(held) = looking[n].as_ref().or(own.as_ref()) else { continue };
+                    let gap = held.iter().zip(held.iter().skip(1)).find(|(one, next)| one.next != next.base);
+                    proptest::prop_assert!(gap.is_none(), "{gap:?}");
+                    used += held.iter().map(|batch| batch.bytes.len() as u64).sum::<u64>();
+                    let turns = budget.0.order.lock();
+                    let turns = turns.iter().filter(|turn| turn.as_ptr() == Arc::as_ptr(&tails[n])).count();
+                    proptest::prop_assert!(turns >= held.len(), "{turns} turns of {} batches", held.len());
+                }
+                proptest::prop_assert_eq!(used, budget.used_bytes());
+            }
+        }
     }
 }
