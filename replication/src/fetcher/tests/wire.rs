@@ -2,22 +2,31 @@
 //! and batches come in where they are used.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
-use floodmark_proto::ids::{BrokerId, TopicId};
+use floodmark_proto::ids::{BrokerId, ClusterId, TopicId};
 use floodmark_proto::pb::replica::{FetchReply, FetchRequest, Hello, Position};
 use http_body::Body as _;
 use prost::Message as _;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::transport::Server;
 use tonic::{Code, Request, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::nodes::{Cluster, Node, PATIENCE, Setup, append, bytes_of_log, run, value};
 use crate::partition::PartitionHandle;
 use crate::rpc::generated::replica::replica_client::ReplicaClient;
-use crate::rpc::{FRAME_BYTES, Peers, Purpose, replica_client};
+use crate::rpc::generated::replica::replica_server::SERVICE_NAME;
+use crate::rpc::{Address, FRAME_BYTES, PeerIdentity, Peers, Purpose, replica_client};
 
 /// Broker 1, which leads one partition of broker 2, and next to nothing of it is in memory.
 struct Leading {
@@ -73,7 +82,9 @@ fn a_follower_by_the_generated_code_gets_everything() {
         let (requests, taken) = mpsc::channel(8);
         requests.send(leading.first_request(2)).await.unwrap();
         let call = leading.peers.request(leading.node.id, ReceiverStream::new(taken));
-        let mut replies = leading.generated_client().fetch(call).await.unwrap().into_inner();
+        let answer = leading.generated_client().fetch(call).await.unwrap();
+        assert_eq!(answer.metadata().get("content-type").unwrap(), "application/grpc");
+        let mut replies = answer.into_inner();
         let (all, mut got) = (bytes_of_log(&leading.partition), Vec::<u8>::new());
         while got.len() < all.len() {
             let reply = hear(&mut replies).await.unwrap().expect("the leader ended the call");
@@ -159,4 +170,84 @@ async fn next_reply(body: &mut tonic::body::Body) -> (FetchReply, Vec<Bytes>) {
             return (FetchReply::decode(message).unwrap(), frames);
         }
     }
+}
+
+/// Answers with nothing but a head, and tells what it heard.
+#[derive(Clone)]
+struct HeadOnly {
+    status: u16,
+    grpc_status: Option<&'static str>,
+    heard: mpsc::UnboundedSender<http::request::Parts>,
+}
+
+impl Service<http::Request<Body>> for HeadOnly {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, call: http::Request<Body>) -> Self::Future {
+        self.heard.send(call.into_parts().0).unwrap();
+        let mut answer = http::Response::builder().status(self.status);
+        if let Some(status) = self.grpc_status {
+            answer = answer.header("grpc-status", status);
+        }
+        ready(Ok(answer.body(Body::empty()).unwrap()))
+    }
+}
+
+impl NamedService for HeadOnly {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+/// Broker 2 calls broker 1, which answers so.
+async fn head_only(
+    status: u16,
+    grpc_status: Option<&'static str>,
+) -> (Peers, mpsc::UnboundedReceiver<http::request::Parts>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let identity = PeerIdentity { cluster_id: ClusterId::from_bytes([1; 16]), broker: BrokerId(2) };
+    let peers = Peers::new(identity, BTreeMap::new());
+    let port = listener.local_addr().unwrap().port();
+    peers.note(BrokerId(1), Address { host: "127.0.0.1".to_owned(), port });
+    let (heard, calls) = mpsc::unbounded_channel();
+    let server = Server::builder().add_service(HeadOnly { status, grpc_status, heard });
+    tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
+    (peers, calls)
+}
+
+#[tokio::test]
+async fn a_head_alone_says_how_the_call_ended() {
+    for (status, grpc_status, ended) in [
+        (503, None, Err(Code::Unavailable)),
+        (404, Some("0"), Err(Code::Unavailable)),
+        (200, Some("7"), Err(Code::PermissionDenied)),
+        (200, Some("0"), Ok(None)),
+    ] {
+        let (peers, _calls) = head_only(status, grpc_status).await;
+        let (_requests, taken) = mpsc::channel(8);
+        let told = match replica_client::fetch(&peers, BrokerId(1), taken).await {
+            Ok(mut replies) => replies.message().await.map_err(|status| status.code()),
+            Err(status) => Err(status.code()),
+        };
+        assert_eq!(told, ended, "{status} {grpc_status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_made_as_the_generated_code_makes_it() {
+    let (peers, mut calls) = head_only(200, Some("0")).await;
+    let (_requests, taken) = mpsc::channel(8);
+    let _replies = replica_client::fetch(&peers, BrokerId(1), taken).await.unwrap();
+    let own = calls.recv().await.unwrap();
+    let mut generated = ReplicaClient::new(peers.channel(BrokerId(1), Purpose::Data).unwrap());
+    let call = peers.request(BrokerId(1), tokio_stream::pending());
+    let _replies = generated.fetch(call).await.unwrap();
+    let other = calls.recv().await.unwrap();
+    assert_eq!((own.method, own.uri, own.version), (other.method, other.uri, other.version));
+    assert_eq!(own.headers, other.headers);
+    assert_eq!((&own.headers["te"], own.headers.len()), (&"trailers".parse().unwrap(), 7));
 }
