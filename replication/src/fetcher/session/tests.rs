@@ -126,7 +126,7 @@ fn what_waits_holds_on_to_little_more_than_is_counted() {
     assert_eq!((&waiting.batches[..], session.unapplied_bytes), (&batches[..], batch(0).len() + one + two));
     // What leaves in a frame of its own is not copied.
     let large = Bytes::from(vec![1; crate::rpc::OWN_PIECE_BYTES_MIN]);
-    session.on_reply(vec![part(slot, 3, &[large.clone()])]);
+    session.on_reply(vec![part(slot, 3, std::slice::from_ref(&large))]);
     assert_eq!(session.slots[&slot].parts[1].batches[0].as_ptr(), large.as_ptr());
 }
 
