@@ -177,7 +177,7 @@ async fn next_reply(body: &mut tonic::body::Body) -> (FetchReply, Vec<Bytes>) {
 struct HeadOnly {
     status: u16,
     grpc_status: Option<&'static str>,
-    heard: mpsc::UnboundedSender<http::request::Parts>,
+    heard: mpsc::Sender<http::request::Parts>,
 }
 
 impl Service<http::Request<Body>> for HeadOnly {
@@ -190,7 +190,7 @@ impl Service<http::Request<Body>> for HeadOnly {
     }
 
     fn call(&mut self, call: http::Request<Body>) -> Self::Future {
-        self.heard.send(call.into_parts().0).unwrap();
+        self.heard.try_send(call.into_parts().0).unwrap();
         let mut answer = http::Response::builder().status(self.status);
         if let Some(status) = self.grpc_status {
             answer = answer.header("grpc-status", status);
@@ -207,13 +207,13 @@ impl NamedService for HeadOnly {
 async fn head_only(
     status: u16,
     grpc_status: Option<&'static str>,
-) -> (Peers, mpsc::UnboundedReceiver<http::request::Parts>) {
+) -> (Peers, mpsc::Receiver<http::request::Parts>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let identity = PeerIdentity { cluster_id: ClusterId::from_bytes([1; 16]), broker: BrokerId(2) };
     let peers = Peers::new(identity, BTreeMap::new());
     let port = listener.local_addr().unwrap().port();
     peers.note(BrokerId(1), Address { host: "127.0.0.1".to_owned(), port });
-    let (heard, calls) = mpsc::unbounded_channel();
+    let (heard, calls) = mpsc::channel(4);
     let server = Server::builder().add_service(HeadOnly { status, grpc_status, heard });
     tokio::spawn(async move { server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap() });
     (peers, calls)
