@@ -3,7 +3,7 @@
 //!
 //! - [`measure`]: CPU time, and two sides in turns
 //! - [`workload`]: batches as a client sends them, and directories that go away
-//! - [`server`]: brokers and bare servers in processes of their own; [`nodes`]: a cluster of them; [`echo`]: a bare server; [`line`]: a way between them
+//! - [`server`]: brokers and bare servers in processes of their own; [`nodes`]: a cluster of them; [`echo`]: a bare server; [`mod@line`]: a way between them
 //!   that takes its time
 //! - [`kafka_wire`]: a load that costs nothing; [`kafka`]: calls that need not; [`round_trips`]: one at a time, and what it is held against
 //! - [`report`]: a table for people, JSON for programs
