@@ -1,5 +1,5 @@
 //! A line between two programs on one machine that takes as long as one between machines: whatever enters leaves so much later.
-//! It delays and does nothing else: no loss, no limit on bytes.
+//! It delays and does nothing else: nothing is lost, and no rate is kept.
 #![allow(clippy::disallowed_methods, reason = "a line of a load keeps time")]
 
 use std::io::{Read as _, Write as _};

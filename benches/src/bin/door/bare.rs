@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use anyhow::Context as _;
@@ -42,6 +42,9 @@ enum Kind {
 
 /// What a request for bytes is answered with.
 pub(crate) const SOURCE_BYTES: usize = 1 << 20;
+
+/// Frames that wait for a sync; whoever sends more waits, too. Loads have five under way.
+const UNSYNCED_MAX: usize = 64;
 
 /// Starts this program again as one of them.
 pub(crate) fn start(kind: &str, file: &Path) -> anyhow::Result<Server> {
@@ -81,7 +84,7 @@ fn sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
 fn synced_sink(mut stream: TcpStream, file: &Path) -> anyhow::Result<()> {
     let file = File::create_new(file)?;
     let answers = stream.try_clone()?;
-    let (written, to_sync) = channel();
+    let (written, to_sync) = sync_channel(UNSYNCED_MAX);
     thread::scope(|scope| {
         let syncing = scope.spawn(|| sync_and_answer(&file, answers, to_sync));
         let received = each_frame(&mut stream, &file, |crc| Ok(written.send(crc)?));
