@@ -11,7 +11,7 @@ use clap::Args;
 use floodmark_proto::batch::{BatchBuilder, NewRecord, RecordBatch};
 use floodmark_proto::ids::LeaderEpoch;
 use floodmark_storage::clock::Clock;
-use floodmark_storage::fs::{Disk, RealDisk};
+use floodmark_storage::fs::{Disk, OpenMode, RealDisk, read_full_at};
 use floodmark_storage::log::append::AppendAs;
 use floodmark_storage::log::recovery::RecoveryReport;
 use floodmark_storage::log::{Log, LogContext};
@@ -168,6 +168,23 @@ pub fn append_one(log: &mut Log, batch: RecordBatch) -> anyhow::Result<()> {
 /// that its host has taken back, and whoever runs after a pause would pay for both sides.
 pub fn renew_memory(bytes: usize) {
     drop(std::hint::black_box(vec![1u8; bytes]));
+}
+
+/// Fills the memory that is free with what the page cache can let go of: pages of a file below `dir` that is all hole, so that no disk is asked for
+/// them. It is the state of a machine that has been at work for a while, and its host takes no memory back that is not free. To be called before
+/// each run; the file goes with its directory.
+pub fn fill_page_cache(dir: &Path) -> anyhow::Result<()> {
+    let path = dir.join("pages");
+    let file = RealDisk.open(&path, OpenMode::Create).with_context(|| format!("make {}", path.display()))?;
+    let about = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    let free_kib = about.lines().find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));
+    let free_kib = free_kib.context("no MemFree in /proc/meminfo")?.parse::<u64>()?;
+    file.set_size(free_kib << 10)?;
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..free_kib << 10).step_by(piece.len()) {
+        read_full_at(&*file, &mut piece, at)?;
+    }
+    Ok(())
 }
 
 /// The same for programs whose allocator gives back what it was given when it likes, perhaps during the run: the memory is that of a file which

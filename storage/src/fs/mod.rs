@@ -12,6 +12,7 @@ pub mod sim;
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -179,6 +180,8 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_passing_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         self.write_at(from, at)
     }
+    /// The system need not keep in memory what lies in `range`, which is synced. A word for speed alone.
+    fn let_go(&self, _range: Range<u64>) {}
     /// Cuts or extends with zeros.
     fn set_size(&self, bytes: u64) -> io::Result<()>;
     /// Returns once all bytes written before are durable. After an error the state of the file is unknown for ever.

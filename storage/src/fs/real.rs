@@ -3,12 +3,14 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Advice, FlockOperation};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirEntry, Disk, DiskFile, DiskLock, FileMap, LockHeld, OpenMode, SyncPoint};
@@ -109,6 +111,9 @@ impl LockHeld for File {}
 /// and then out of the page cache. What is read back meanwhile, and what a sync says, is as of any other write.
 const PASSING: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
+/// The page cache holds files in blocks of many pages, and lets go of whole ones only: one that reached over the end last time is met again.
+const BLOCK_MAX_BYTES: u64 = 2 << 20;
+
 #[derive(Debug)]
 struct RealFile(File);
 
@@ -140,6 +145,16 @@ impl DiskFile for RealFile {
         }
     }
 
+    fn let_go(&self, range: Range<u64>) {
+        // Whole pages before the end: a part of one that is not there would have to be read before anything can be written behind it.
+        let end = range.end - range.end % rustix::param::page_size() as u64;
+        let from = range.start.saturating_sub(BLOCK_MAX_BYTES);
+        if let Some(bytes) = NonZeroU64::new(end.saturating_sub(from)) {
+            // Where it fails, memory holds more than it must.
+            let _ = rustix::fs::fadvise(&self.0, from, Some(bytes), Advice::DontNeed);
+        }
+    }
+
     fn set_size(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
@@ -156,7 +171,34 @@ impl DiskFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{read_full_at, write_all_passing_at};
+    use crate::fs::{read_full_at, write_all_at, write_all_passing_at};
+
+    /// `TMPFS_MAGIC` of include/uapi/linux/magic.h.
+    const TMPFS: i64 = 0x0102_1994;
+
+    #[test]
+    fn what_is_let_go_is_on_the_disk_alone_but_for_the_page_that_the_next_write_goes_on_in() {
+        // Beside the program, for in a directory for temporary files there may be no disk.
+        let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        let file = RealDisk.open(&dir.path().join("file"), OpenMode::Create).unwrap();
+        let bytes: Vec<u8> = (0..3_000_001_u32).map(|n| (n % 251) as u8).collect();
+        let is_at_hand = |at: usize| file.read_at_hand(&mut [0; 1], at as u64).is_ok_and(|read| read == 1);
+        let mut end = 0;
+        for piece in bytes.chunks(1_000_001) {
+            write_all_at(&*file, &mut [IoSlice::new(piece)], end as u64).unwrap();
+            file.sync(SyncPoint::AppendData).unwrap();
+            assert!(is_at_hand(end));
+            file.let_go(end as u64..(end + piece.len()) as u64);
+            end += piece.len();
+            // A file system in memory has nothing to let go to.
+            let is_kept = is_at_hand(0);
+            assert!(!is_kept || rustix::fs::statfs(dir.path()).unwrap().f_type == TMPFS, "{end}");
+            assert!(is_at_hand(end - 1), "{end}");
+        }
+        let mut read = vec![0; bytes.len()];
+        assert_eq!(read_full_at(&*file, &mut read, 0).unwrap(), bytes.len());
+        assert!(read == bytes);
+    }
 
     #[test]
     fn what_passes_is_read_back_as_anything_else() {

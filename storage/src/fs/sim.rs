@@ -8,6 +8,7 @@ mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -525,6 +526,13 @@ impl DiskFile for SimFile {
         bytes.truncate(fits);
         state.write(self.inode, FileOp::Write { at, bytes: Bytes::from(bytes) });
         Ok(fits)
+    }
+
+    fn let_go(&self, range: Range<u64>) {
+        let state = self.disk.state.lock();
+        let is_pending = |op: &FileOp| matches!(op, FileOp::Write { at, .. } if range.contains(at));
+        let is_wrong = state.inodes[self.inode].pending.iter().any(|(_, op)| is_pending(op));
+        assert!(!is_wrong || state.skipped.is_some(), "not synced: {range:?} of {}", self.path.display());
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {

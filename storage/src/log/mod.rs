@@ -15,6 +15,7 @@ mod cut;
 pub(crate) mod files;
 mod keys;
 pub(crate) mod members;
+mod pace;
 mod prewrite;
 pub mod reader;
 pub mod recovery;
@@ -44,8 +45,8 @@ use crate::segment::{Segment, SegmentFacts};
 use active::Active;
 pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
 pub use keys::KeyIndexJob;
+use pace::Pace;
 pub use prewrite::PrewriteJob;
-use prewrite::SyncSizes;
 use reader::{LogReader, LogShared};
 use spare::{Spare, SpareNeed};
 pub use sync::SyncJob;
@@ -77,7 +78,7 @@ pub struct Log {
     tail: TailWriter,
     active: Active,
     spare: Spare,
-    sync_sizes: SyncSizes,
+    pace: Pace,
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_unsaved: bool,

@@ -15,33 +15,6 @@ use crate::fs::{DiskFile, SyncPoint, write_all_at};
 const PIECE_BYTES: usize = 256 << 10;
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
-/// Bytes of a sync from which on zeros ahead cost more than they save: the disk moves each byte twice for them, and what they save, the
-/// change of the file's size, costs a sync the same whatever it covers (docs/PERFORMANCE.md).
-const LARGE_SYNC_BYTES: u64 = 768 << 10;
-
-/// How much the syncs of a log cover lately.
-#[derive(Debug, Default)]
-pub(super) struct SyncSizes {
-    /// Of which the newest one makes an eighth.
-    recent: u64,
-}
-
-impl SyncSizes {
-    /// A sync begins, and so much was written since the one before.
-    pub(super) fn on_sync(&mut self, bytes: u64) {
-        match bytes {
-            0 => {}
-            bytes if self.recent == 0 => self.recent = bytes,
-            bytes => self.recent = self.recent - self.recent / 8 + bytes / 8,
-        }
-    }
-
-    /// True where zeros ahead pay.
-    pub(super) fn are_small(&self) -> bool {
-        self.recent < LARGE_SYNC_BYTES
-    }
-}
-
 /// How far a file is filled with zeros, and who fills it.
 #[derive(Debug)]
 pub(super) struct Prewrite {
@@ -195,20 +168,6 @@ impl PrewriteJob {
 mod tests {
     use super::*;
     use crate::fs::{Disk, OpenMode, RealDisk};
-
-    #[test]
-    fn zeros_pay_again_once_syncs_are_small_again() {
-        let mut sizes = SyncSizes::default();
-        let mut sync = |bytes| {
-            sizes.on_sync(bytes);
-            sizes.are_small()
-        };
-        assert!(sync(1000));
-        assert!(!(0..20).map(|_| sync(2 << 20)).last().unwrap());
-        assert!(!sync(0), "a sync of nothing says nothing");
-        assert!(!sync(1000), "one is a chance");
-        assert!((0..20).map(|_| sync(1000)).last().unwrap());
-    }
 
     #[test]
     fn a_writer_behind_the_zeros_does_not_wait_for_a_piece_and_one_that_comes_up_ends_them() {

@@ -45,6 +45,8 @@ pub(crate) struct LogShared {
     pub(crate) swaps: AtomicU64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) keys: LogKeys,
+    /// Somebody has read what memory did not hold since the writer last looked.
+    pub(crate) was_read_from_files: AtomicBool,
     pub(crate) poison: OnceLock<Poison>,
     /// The log takes no more writes, because it was told so.
     pub(crate) closed: AtomicBool,
@@ -215,14 +217,19 @@ impl LogReader {
         }
         let limits = ReadLimits { below: limits.below.min(self.end()), ..limits };
         let segments = self.shared.segments.load();
-        self.note_asked(&segments, from);
+        self.note_file_read(&segments, from);
         let segment = &segments[segments.partition_point(|s| s.base <= from).checked_sub(1)?];
         let batches = segment.read_at_hand(from, limits)?;
         self.shared.is_undisturbed_since(before).then_some(batches)
     }
 
-    /// Whoever has come to the segment that is being written will soon want what is newest.
-    fn note_asked(&self, segments: &[Arc<Segment>], from: Offset) {
+    /// Whoever reads from files is better off where what is written now stays in memory until he comes to it; and whoever has come to the
+    /// segment that is being written will soon want what is newest.
+    fn note_file_read(&self, segments: &[Arc<Segment>], from: Offset) {
+        // A look costs readers and the writer less than to write each time.
+        if !self.shared.was_read_from_files.load(Ordering::Relaxed) {
+            self.shared.was_read_from_files.store(true, Ordering::Relaxed);
+        }
         if segments.last().is_some_and(|active| active.base <= from) {
             self.shared.tail.note_asked();
         }
@@ -257,7 +264,7 @@ impl LogReader {
             return Ok(batches);
         }
         let segments = self.shared.segments.load();
-        self.note_asked(&segments, from);
+        self.note_file_read(&segments, from);
         let first = segments.partition_point(|s| s.base <= from).saturating_sub(1);
         // Compaction may have emptied what is left of a segment after `from`: then the next one has the next batch.
         for segment in &segments[first..] {

@@ -17,7 +17,7 @@ use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use super::files::{self, Found};
 use super::keys::LogKeys;
-use super::prewrite::SyncSizes;
+use super::pace::Pace;
 use super::reader::LogShared;
 use super::spare::Spare;
 use super::tail_cache::TailWriter;
@@ -217,6 +217,7 @@ impl Opening {
         let end = active.end();
         let tail = TailWriter::new(context.tail_budget.clone());
         let durable = if self.touched { manifest.recovery_point().min(end) } else { end };
+        let key_seed = KeySeed(context.random.next_u64(), context.random.next_u64());
         let shared = Arc::new(LogShared {
             dir: Arc::clone(&self.dir),
             segments: ArcSwap::from_pointee(self.segments),
@@ -229,11 +230,9 @@ impl Opening {
             cuts: AtomicU64::new(0),
             swaps: AtomicU64::new(0),
             tail: tail.readers(),
-            keys: LogKeys::new(
-                config.key_index,
-                KeySeed(context.random.next_u64(), context.random.next_u64()),
-            ),
+            keys: LogKeys::new(config.key_index, key_seed),
             poison: std::sync::OnceLock::new(),
+            was_read_from_files: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             syncing: parking_lot::Mutex::new(()),
         });
@@ -247,13 +246,13 @@ impl Opening {
         let (scanned_active, scanned_sealed) =
             self.scanned.into_iter().partition::<Vec<_>, _>(|s| s.base == active.base);
         let mut log = Log {
+            pace: Pace::new(context.clock.steady_ms()),
             context,
             config,
             shared,
             tail,
             active: writer,
             spare: Spare::default(),
-            sync_sizes: SyncSizes::default(),
             producers: self.producers,
             epochs: self.epochs,
             epochs_unsaved: self.epochs_changed,

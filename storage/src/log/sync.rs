@@ -1,6 +1,7 @@
 //! The recovery point forward. A sync is begun and finished by the writer and run by any thread in between, so that appends
 //! go on while the disk works.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,8 @@ pub struct SyncJob {
     directory: bool,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Arc<dyn DiskFile>, PathBuf)>,
+    /// What it covers of the active segment, where the system need not keep that in memory.
+    pub(super) unwanted: Option<Range<u64>>,
     /// How many changes of the active segment and of the directory it covers.
     covers: (u64, u64),
     up_to: Offset,
@@ -56,6 +59,9 @@ impl SyncJob {
                 return Err(LogError::Poisoned(poison.clone()));
             }
             self.sync_batches().map_err(|e| self.shared.poison(&*self.disk, e))?;
+        }
+        if let (Some((file, _)), Some(unwanted)) = (&self.active, &self.unwanted) {
+            file.let_go(unwanted.clone());
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| {
@@ -119,7 +125,7 @@ impl Log {
     fn may_prewrite(&self) -> bool {
         self.config.prewrite_bytes > 0
             && !self.is_behind
-            && self.sync_sizes.are_small()
+            && self.pace.has_small_syncs()
             && self.check_open().is_ok()
             && self.active.is_awake()
     }
@@ -154,7 +160,10 @@ impl Log {
         } else {
             None
         };
-        self.sync_sizes.on_sync(self.unsynced.bytes);
+        let was_read = self.shared.was_read_from_files.swap(false, Ordering::Relaxed);
+        self.pace.on_sync(self.unsynced.bytes, was_read, self.context.clock.steady_ms());
+        let end = self.active.segment.bytes();
+        let unwanted = self.pace.outruns_memory().then(|| end.saturating_sub(self.unsynced.bytes)..end);
         self.unsynced.records = 0;
         self.unsynced.bytes = 0;
         self.unsynced.since = None;
@@ -164,6 +173,7 @@ impl Log {
             directory: self.unsynced.directory.is_due(),
             sealed: self.unsynced.sealed.clone(),
             active,
+            unwanted,
             covers: (self.unsynced.active.changes, self.unsynced.directory.changes),
             up_to: self.next,
             cuts: self.shared.cuts.load(Ordering::Acquire),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord, RecordBatch};
 use floodmark_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
@@ -551,4 +552,35 @@ fn what_is_old_to_others_is_not_kept_in_memory_and_has_no_zeros_ahead() {
     assert!(log.prewrite_job().is_some());
     let read: i64 = read_all(&reader).iter().map(|(_, records)| i64::from(*records)).sum();
     assert_eq!(read, log.end().0);
+}
+
+#[test]
+fn what_is_synced_fast_and_read_by_nobody_need_not_stay_in_memory() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    log.set_config(LogConfig { segment_bytes: 1 << 30, ..small() });
+    let reader = log.reader();
+    let mut builder = BatchBuilder::new();
+    let value = vec![1; 1 << 20];
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).unwrap();
+    let large = builder.build().unwrap();
+    let mut sync = || {
+        let copy = RecordBatch::from_client(BytesMut::from(large.as_bytes()), usize::MAX).unwrap();
+        log.append([copy], LEADER).unwrap()[0].as_ref().unwrap();
+        log.context.clock.advance_ms(3);
+        let job = log.begin_sync().unwrap();
+        let unwanted = job.unwanted.clone();
+        let outcome = job.run();
+        log.finish_sync(job, outcome).unwrap();
+        unwanted
+    };
+    let first = (0..40).find_map(|_| sync()).expect("a third of a GiB a second is fast");
+    let second = sync().unwrap();
+    assert_eq!((second.start, second.end - second.start), (first.end, large.as_bytes().len() as u64));
+    // Who waits at the end gets what comes from memory, so he changes nothing.
+    assert!(reader.read(reader.end(), ALL).unwrap().is_empty());
+    assert!(sync().is_some());
+    let batches = reader.read(Offset(0), ALL).unwrap();
+    assert!(batches[0][..].ends_with(&large.as_bytes()[61..]), "what was let go is there");
+    assert_eq!(sync(), None);
 }

@@ -1,13 +1,14 @@
 //! Bytes per second with and without a sync before the answer, over runs so long that the page cache has to let go on both sides: what is
-//! not synced is then written back as fast as it comes, too.
+//! not synced is then written back as fast as it comes, too. Memory is full of other files' pages, as it is where a broker has long run.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::ensure;
 use floodmark_benches::measure::{Compared, pairs_in_turns};
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::server::Server;
-use floodmark_benches::workload::{Template, renew_memory};
+use floodmark_benches::workload::{Template, fill_page_cache};
 use floodmark_storage::fs::{Disk as _, RealDisk};
 
 use crate::Common;
@@ -32,6 +33,9 @@ const ROOM_BESIDE_BYTES: u64 = 1 << 30;
 /// A run ends by itself however slow the disk is.
 const BYTES_MAX: f64 = (64u64 << 30) as f64;
 
+/// A shorter run says nothing, and need not wait for memory to be full.
+const FILLED_FROM_BYTES: u64 = 1 << 30;
+
 /// MiB per second in the half that does not count and in the one that does.
 type Rates = (f64, f64);
 
@@ -49,7 +53,7 @@ impl Args {
         );
         let mut broker = Server::floodmark(&self.common.program.path()?, &scratch.path().join("data"))?;
         let template = Template::of_records(BATCH_BYTES, LARGE)?;
-        let halves = |broker: &mut Server, sync| self.halves(broker, &template, sync, bytes);
+        let halves = |broker: &mut Server, sync| self.halves(scratch.path(), broker, &template, sync, bytes);
         let pairs = pairs_in_turns(
             self.common.setup.pairs,
             &mut broker,
@@ -67,13 +71,16 @@ impl Args {
 
     fn halves(
         &self,
+        scratch: &Path,
         broker: &mut Server,
         template: &Template,
         sync: &str,
         bytes: u64,
     ) -> anyhow::Result<Rates> {
         std::thread::sleep(DELETED_AFTER);
-        renew_memory(usize::try_from(bytes)?);
+        if bytes >= FILLED_FROM_BYTES {
+            fill_page_cache(scratch)?;
+        }
         let mut topic = Topic::create(broker, "sustained", template, sync)?;
         let requests = template.count_in(bytes / 2);
         let mut half = || -> anyhow::Result<f64> {

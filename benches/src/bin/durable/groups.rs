@@ -1,6 +1,7 @@
 //! The machine's disk, with a note of how many bytes of batches each sync covered.
 
 use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +96,10 @@ impl DiskFile for GroupsFile {
             self.notes.unsynced.fetch_add(written as u64, Ordering::Relaxed);
         }
         Ok(written)
+    }
+
+    fn let_go(&self, range: Range<u64>) {
+        self.file.let_go(range);
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {
