@@ -180,7 +180,7 @@ pub trait DiskFile: Send + Sync + fmt::Debug {
     fn write_passing_at(&self, from: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         self.write_at(from, at)
     }
-    /// The system need not keep in memory what lies in `range`, which is synced. A word for speed alone.
+    /// The system need not keep in memory what lies in `range`, and a little before it. What is not synced stays. A word for speed alone.
     fn let_go(&self, _range: Range<u64>) {}
     /// Cuts or extends with zeros.
     fn set_size(&self, bytes: u64) -> io::Result<()>;

@@ -111,7 +111,8 @@ impl LockHeld for File {}
 /// and then out of the page cache. What is read back meanwhile, and what a sync says, is as of any other write.
 const PASSING: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// The page cache holds files in blocks of many pages, and lets go of whole ones only: one that reached over the end last time is met again.
+/// The page cache holds files in blocks of many pages, with pages of 4 KiB of no more than this, and lets go of whole ones only: one that reached
+/// over the end last time is met again.
 const BLOCK_MAX_BYTES: u64 = 2 << 20;
 
 #[derive(Debug)]
@@ -180,20 +181,25 @@ mod tests {
     fn what_is_let_go_is_on_the_disk_alone_but_for_the_page_that_the_next_write_goes_on_in() {
         // Beside the program, for in a directory for temporary files there may be no disk.
         let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        // A file system in memory has nothing to let go to.
+        let is_on_a_disk = rustix::fs::statfs(dir.path()).unwrap().f_type != TMPFS;
         let file = RealDisk.open(&dir.path().join("file"), OpenMode::Create).unwrap();
         let bytes: Vec<u8> = (0..3_000_001_u32).map(|n| (n % 251) as u8).collect();
-        let is_at_hand = |at: usize| file.read_at_hand(&mut [0; 1], at as u64).is_ok_and(|read| read == 1);
         let mut end = 0;
         for piece in bytes.chunks(1_000_001) {
             write_all_at(&*file, &mut [IoSlice::new(piece)], end as u64).unwrap();
             file.sync(SyncPoint::AppendData).unwrap();
-            assert!(is_at_hand(end));
-            file.let_go(end as u64..(end + piece.len()) as u64);
+            let begin = end;
             end += piece.len();
-            // A file system in memory has nothing to let go to.
-            let is_kept = is_at_hand(0);
-            assert!(!is_kept || rustix::fs::statfs(dir.path()).unwrap().f_type == TMPFS, "{end}");
-            assert!(is_at_hand(end - 1), "{end}");
+            // Asks what is there, where a read would bring it in.
+            let map = file.map(end as u64).unwrap();
+            let is_there = |at: usize| map.is_resident(&(at..at + 1));
+            assert!(is_there(begin) && is_there(end - 1));
+            file.let_go(begin as u64..end as u64);
+            for at in [0, begin, begin + piece.len() / 2] {
+                assert!(!is_there(at) || !is_on_a_disk, "{at} of {end}");
+            }
+            assert!(is_there(end - 1), "{end}");
         }
         let mut read = vec![0; bytes.len()];
         assert_eq!(read_full_at(&*file, &mut read, 0).unwrap(), bytes.len());

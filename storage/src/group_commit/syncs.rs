@@ -10,7 +10,7 @@ use super::disk_threads::Job;
 use super::request::{Answer, Then};
 use super::{GroupCommit, Shared};
 use crate::error::LogError;
-use crate::log::Log;
+use crate::log::{Log, SyncJob};
 
 /// What is wanted of the disk threads.
 #[derive(Debug, Default)]
@@ -135,38 +135,44 @@ impl Shared {
     fn round_while(self: &Arc<Self>, goes_on: impl Fn() -> bool) {
         {
             let _ended = Round(self);
-            let mut has_to_tell = false;
-            loop {
-                self.write_waiting();
-                // A failure is kept in the log, where all who wait find it.
-                let _ = self.sync(has_to_tell);
-                if !goes_on() {
-                    break;
-                }
-                has_to_tell = true;
+            self.write_waiting();
+            let mut job = self.hold().begin_sync();
+            // A failure is kept in the log, where all who wait find it.
+            while let Ok(begun) = job {
+                let Some(next) = self.sync(begun, &goes_on) else { break };
+                job = next;
             }
         }
         self.tell();
     }
 
-    fn sync(self: &Arc<Self>, has_to_tell: bool) -> Result<(), LogError> {
-        let job = self.hold().begin_sync()?;
-        if has_to_tell {
-            // Those whom the sync before has made durable. Told before what waited was written, all would be in one group again, and
-            // the disk idle while they make the next one.
-            self.tell();
-        }
+    /// Sees a sync through, and begins the next one where there is one to make. Those whom this one has made durable are told once the next
+    /// is begun: told before what waited was written, all would be in one group again, and the disk idle while they make the next one.
+    fn sync(self: &Arc<Self>, job: SyncJob, goes_on: impl Fn() -> bool) -> Option<Result<SyncJob, LogError>> {
         let outcome = job.run();
-        let (outcome, wants_sync, is_tending_due) = {
+        let (next, wants_sync, is_tending_due) = {
             let mut log = self.hold();
-            let outcome = log.finish_sync(job, outcome);
-            (outcome, (self.owner.on_moved)(&mut log), log.is_tending_due())
+            let has_ended = log.finish_sync(job, outcome);
+            let wants_sync = (self.owner.on_moved)(&mut log);
+            // What others wrote beside this sync: whoever lets go of the log now may wait for the next write of theirs before it has it again.
+            let is_next_here = has_ended.is_ok() && !self.has_work() && goes_on();
+            (is_next_here.then(|| log.begin_sync()), wants_sync, log.is_tending_due())
         };
         self.note_wish(wants_sync);
         if is_tending_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
             self.disks.push(Job::Tend(Arc::clone(self)));
         }
-        outcome
+        let next = match next {
+            None if goes_on() => {
+                self.write_waiting();
+                Some(self.hold().begin_sync())
+            }
+            next => next,
+        };
+        if next.is_some() {
+            self.tell();
+        }
+        next
     }
 
     fn tell(&self) {
@@ -174,7 +180,7 @@ impl Shared {
         self.answer_waiters();
     }
 
-    /// Moves the recovery point, writes zeros ahead and key indexes, where any of it is due. Appends and syncs go on meanwhile.
+    /// Moves the recovery point, writes zeros ahead and key indexes, and lets go of memory, where any of it is due. Appends and syncs go on meanwhile.
     pub(super) fn tend(self: &Arc<Self>) {
         // A failure is kept in the log, and a full disk is met by the next append too.
         let _ = self.try_tend();
@@ -182,7 +188,11 @@ impl Shared {
     }
 
     fn try_tend(self: &Arc<Self>) -> Result<(), LogError> {
-        if let Some(job) = self.with(|log| log.prewrite_job()) {
+        let (let_go, zeros) = self.with(|log| (log.let_go_job(), log.prewrite_job()));
+        if let Some(job) = let_go {
+            job.run();
+        }
+        if let Some(job) = zeros {
             // Zeros that could not be written cost speed, nothing else; the next append meets the disk's error itself.
             let _ = job.run();
         }

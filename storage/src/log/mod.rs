@@ -45,7 +45,7 @@ use crate::segment::{Segment, SegmentFacts};
 use active::Active;
 pub use compact::{Compaction, CompactionControl, CompactionEnd, CompactionReport};
 pub use keys::KeyIndexJob;
-use pace::Pace;
+use pace::{Pace, Stretch};
 pub use prewrite::PrewriteJob;
 use reader::{LogReader, LogShared};
 use spare::{Spare, SpareNeed};
@@ -79,6 +79,7 @@ pub struct Log {
     active: Active,
     spare: Spare,
     pace: Pace,
+    stretch: Stretch,
     producers: ProducerStates,
     epochs: LeaderEpochs,
     epochs_unsaved: bool,

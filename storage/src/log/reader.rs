@@ -45,7 +45,7 @@ pub(crate) struct LogShared {
     pub(crate) swaps: AtomicU64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) keys: LogKeys,
-    /// Somebody has read what memory did not hold since the writer last looked.
+    /// Somebody has asked files for batches since the writer last looked, also where the system had them in memory.
     pub(crate) was_read_from_files: AtomicBool,
     pub(crate) poison: OnceLock<Poison>,
     /// The log takes no more writes, because it was told so.

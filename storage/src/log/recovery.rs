@@ -17,7 +17,7 @@ use floodmark_proto::ids::{LeaderEpoch, Offset};
 
 use super::files::{self, Found};
 use super::keys::LogKeys;
-use super::pace::Pace;
+use super::pace::{Pace, Stretch};
 use super::reader::LogShared;
 use super::spare::Spare;
 use super::tail_cache::TailWriter;
@@ -247,6 +247,7 @@ impl Opening {
             self.scanned.into_iter().partition::<Vec<_>, _>(|s| s.base == active.base);
         let mut log = Log {
             pace: Pace::new(context.clock.steady_ms()),
+            stretch: Stretch::new(active.base),
             context,
             config,
             shared,

@@ -24,13 +24,26 @@ pub struct SyncJob {
     directory: bool,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Arc<dyn DiskFile>, PathBuf)>,
-    /// What it covers of the active segment, where the system need not keep that in memory.
-    pub(super) unwanted: Option<Range<u64>>,
+    /// Base and written bytes of the active segment.
+    reaches: (Offset, u64),
     /// How many changes of the active segment and of the directory it covers.
     covers: (u64, u64),
     up_to: Offset,
     cuts: u64,
     checkpoint: Option<Checkpoint>,
+}
+
+/// A durable part of a file that nobody is thought to read.
+#[derive(Debug)]
+pub(crate) struct LetGoJob {
+    file: Arc<dyn DiskFile>,
+    range: Range<u64>,
+}
+
+impl LetGoJob {
+    pub(crate) fn run(self) {
+        self.file.let_go(self.range);
+    }
 }
 
 #[derive(Debug)]
@@ -59,9 +72,6 @@ impl SyncJob {
                 return Err(LogError::Poisoned(poison.clone()));
             }
             self.sync_batches().map_err(|e| self.shared.poison(&*self.disk, e))?;
-        }
-        if let (Some((file, _)), Some(unwanted)) = (&self.active, &self.unwanted) {
-            file.let_go(unwanted.clone());
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| {
@@ -112,9 +122,27 @@ impl Log {
         self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
     }
 
-    /// True where the recovery point should move, zeros be written ahead, or a key index be written.
+    /// True where the recovery point should move, zeros be written ahead, a key index be written, or memory be let go of.
     pub(crate) fn is_tending_due(&mut self) -> bool {
-        self.is_checkpoint_due() || self.is_prewrite_due() || self.is_key_index_due()
+        self.is_checkpoint_due()
+            || self.is_prewrite_due()
+            || self.is_key_index_due()
+            || self.is_letting_go_due()
+    }
+
+    /// Who looks for keys reads the newest records from files, too.
+    fn is_letting_go_due(&self) -> bool {
+        let is_here = self.stretch.base == self.active.segment.base;
+        is_here && self.stretch.is_due() && self.pace.outruns_memory() && !self.config.key_index
+    }
+
+    /// What the system need not keep in memory any more; to be run on a thread that may wait.
+    pub(crate) fn let_go_job(&mut self) -> Option<LetGoJob> {
+        if !self.is_letting_go_due() {
+            return None;
+        }
+        let file = self.active.segment.data_file().ok()?;
+        Some(LetGoJob { file, range: self.stretch.take() })
     }
 
     fn is_prewrite_due(&mut self) -> bool {
@@ -162,8 +190,6 @@ impl Log {
         };
         let was_read = self.shared.was_read_from_files.swap(false, Ordering::Relaxed);
         self.pace.on_sync(self.unsynced.bytes, was_read, self.context.clock.steady_ms());
-        let end = self.active.segment.bytes();
-        let unwanted = self.pace.outruns_memory().then(|| end.saturating_sub(self.unsynced.bytes)..end);
         self.unsynced.records = 0;
         self.unsynced.bytes = 0;
         self.unsynced.since = None;
@@ -173,7 +199,7 @@ impl Log {
             directory: self.unsynced.directory.is_due(),
             sealed: self.unsynced.sealed.clone(),
             active,
-            unwanted,
+            reaches: (self.active.segment.base, self.active.segment.bytes()),
             covers: (self.unsynced.active.changes, self.unsynced.directory.changes),
             up_to: self.next,
             cuts: self.shared.cuts.load(Ordering::Acquire),
@@ -192,6 +218,7 @@ impl Log {
         if self.shared.cuts.load(Ordering::Acquire) != job.cuts {
             return Ok(());
         }
+        self.stretch.on_durable(job.reaches.0, job.reaches.1);
         self.unsynced.active.cover(job.covers.0);
         self.unsynced.directory.cover(job.covers.1);
         self.shared.durable.fetch_max(job.up_to.0, Ordering::AcqRel);

@@ -9,11 +9,14 @@ use floodmark_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::append::AppendAs;
 use super::*;
+use crate::clock::Stopwatch;
 use crate::config::FlushPolicy;
 use crate::fs::SimDisk;
 use crate::fs::sim::{Fault, FaultKind, FaultOn};
+use crate::group_commit::{DiskThreads, GroupCommit, Owner};
 use crate::producers::Origin;
 use crate::segment::ReadLimits;
+use crate::segment::name::FileKind;
 
 const LEADER: AppendAs = AppendAs::Leader { epoch: LeaderEpoch(3), origin: Origin::Client };
 const ALL: ReadLimits = ReadLimits { max_bytes: 1 << 20, below: Offset::MAX };
@@ -554,33 +557,74 @@ fn what_is_old_to_others_is_not_kept_in_memory_and_has_no_zeros_ahead() {
     assert_eq!(read, log.end().0);
 }
 
+fn large_batch() -> RecordBatch {
+    let value = vec![1; 1 << 20];
+    let mut builder = BatchBuilder::new();
+    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).unwrap();
+    builder.build().unwrap()
+}
+
 #[test]
-fn what_is_synced_fast_and_read_by_nobody_need_not_stay_in_memory() {
+fn a_disk_thread_lets_go_of_what_has_come_in_a_flood() {
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, 0);
     log.set_config(LogConfig { segment_bytes: 1 << 30, ..small() });
+    log.pace = Pace::in_flood(1_000);
+    let log = GroupCommit::new(log, &DiskThreads::start(2).unwrap(), Owner::default());
+    for _ in 0..9 {
+        log.append_synced(vec![large_batch()], LEADER).unwrap();
+    }
+    let since = Stopwatch::start();
+    while disk.let_go().is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        std::thread::yield_now();
+    }
+    assert_eq!(disk.let_go()[0].1.start, 0);
+}
+
+#[test]
+fn what_comes_in_a_flood_and_is_read_by_nobody_need_not_stay_in_memory() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    log.set_config(LogConfig { segment_bytes: 24 << 20, ..small() });
+    log.pace = Pace::in_flood(1_000);
     let reader = log.reader();
-    let mut builder = BatchBuilder::new();
-    let value = vec![1; 1 << 20];
-    builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).unwrap();
-    let large = builder.build().unwrap();
-    let mut sync = || {
+    let large = large_batch();
+    let append = |log: &mut Log| {
         let copy = RecordBatch::from_client(BytesMut::from(large.as_bytes()), usize::MAX).unwrap();
         log.append([copy], LEADER).unwrap()[0].as_ref().unwrap();
-        log.context.clock.advance_ms(3);
-        let job = log.begin_sync().unwrap();
-        let unwanted = job.unwanted.clone();
-        let outcome = job.run();
-        log.finish_sync(job, outcome).unwrap();
-        unwanted
+        log.active.position
     };
-    let first = (0..40).find_map(|_| sync()).expect("a third of a GiB a second is fast");
-    let second = sync().unwrap();
-    assert_eq!((second.start, second.end - second.start), (first.end, large.as_bytes().len() as u64));
+    let mut written = 0;
+    let mut due = |log: &mut Log, appends| {
+        for _ in 0..appends {
+            written = append(log);
+            log.sync().unwrap();
+        }
+        // What is not synced is no part of it.
+        append(log);
+        let is_due = log.is_tending_due();
+        let job = log.let_go_job();
+        assert_eq!(is_due, job.is_some());
+        if let Some(job) = job {
+            job.run();
+        }
+        is_due.then_some(written)
+    };
+    let first = due(&mut log, 9).unwrap();
+    let path = log.active.segment.path(FileKind::Data);
+    assert_eq!(disk.let_go(), [(path.clone(), 0..first)]);
+    let second = due(&mut log, 9).unwrap();
+    assert_eq!(disk.let_go()[1..], [(path.clone(), first..second)]);
+    // The end of that segment is left, and the next one begins anew.
+    let third = due(&mut log, 14).unwrap();
+    let next = log.active.segment.path(FileKind::Data);
+    assert!(next != path);
+    assert_eq!(disk.let_go()[2..], [(next, 0..third)]);
     // Who waits at the end gets what comes from memory, so he changes nothing.
     assert!(reader.read(reader.end(), ALL).unwrap().is_empty());
-    assert!(sync().is_some());
+    assert!(log.pace.outruns_memory());
     let batches = reader.read(Offset(0), ALL).unwrap();
-    assert!(batches[0][..].ends_with(&large.as_bytes()[61..]), "what was let go is there");
-    assert_eq!(sync(), None);
+    assert!(batches[0][..].ends_with(&large.as_bytes()[61..]), "what was let go of is there");
+    assert_eq!(due(&mut log, 9), None);
 }
