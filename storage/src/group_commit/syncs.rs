@@ -154,14 +154,12 @@ impl Shared {
             let mut log = self.hold();
             let has_ended = log.finish_sync(job, outcome);
             let wants_sync = (self.owner.on_moved)(&mut log);
+            let is_tending_due = log.is_tending_due();
             // What others wrote beside this sync: whoever lets go of the log now may wait for the next write of theirs before it has it again.
             let is_next_here = has_ended.is_ok() && !self.has_work() && goes_on();
-            (is_next_here.then(|| log.begin_sync()), wants_sync, log.is_tending_due())
+            (is_next_here.then(|| log.begin_sync()), wants_sync, is_tending_due)
         };
         self.note_wish(wants_sync);
-        if is_tending_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
-            self.disks.push(Job::Tend(Arc::clone(self)));
-        }
         let next = match next {
             None if goes_on() => {
                 self.write_waiting();
@@ -169,6 +167,10 @@ impl Shared {
             }
             next => next,
         };
+        // Not before: a job that waits ends the round.
+        if is_tending_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
+            self.disks.push(Job::Tend(Arc::clone(self)));
+        }
         if next.is_some() {
             self.tell();
         }

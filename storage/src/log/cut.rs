@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use floodmark_proto::ids::Offset;
 
+use super::pace::Stretch;
 use super::replay::Replay;
 use super::{Log, files, record_of};
 use crate::error::LogError;
@@ -112,6 +113,7 @@ impl Log {
         }
         let segment = self.new_segment(SegmentFacts::empty(offset));
         self.active = self.new_active(Arc::clone(&segment));
+        self.stretch = Stretch::new(segment.base);
         self.active.create_files()?;
         self.to_index.clear();
         self.begin_keys(None);
@@ -187,6 +189,7 @@ impl Log {
         list.push(Arc::clone(&segment));
         self.unsynced.sealed.retain(|s| s.base < segment.base);
         self.unsynced.active.change();
+        self.stretch = Stretch::new(segment.base);
         self.active = self.new_active(segment);
         self.begin_keys(None);
         self.wake_active()?;

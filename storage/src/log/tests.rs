@@ -620,7 +620,11 @@ fn what_comes_in_a_flood_and_is_read_by_nobody_need_not_stay_in_memory() {
     let third = due(&mut log, 14).unwrap();
     let next = log.active.segment.path(FileKind::Data);
     assert!(next != path);
-    assert_eq!(disk.let_go()[2..], [(next, 0..third)]);
+    assert_eq!(disk.let_go()[2..], [(next.clone(), 0..third)]);
+    // What was cut off and comes again is counted from the front.
+    log.truncate_to(Offset(26)).unwrap();
+    let fourth = due(&mut log, 9).unwrap();
+    assert_eq!(disk.let_go()[3..], [(next, 0..fourth)]);
     // Who waits at the end gets what comes from memory, so he changes nothing.
     assert!(reader.read(reader.end(), ALL).unwrap().is_empty());
     assert!(log.pace.outruns_memory());
