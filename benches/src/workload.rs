@@ -170,6 +170,19 @@ pub fn renew_memory(bytes: usize) {
     drop(std::hint::black_box(vec![1u8; bytes]));
 }
 
+/// The same for programs whose allocator gives back what it was given when it likes, perhaps during the run: the memory is that of a file which
+/// is in memory alone.
+pub fn renew_cache_memory(bytes: usize) -> anyhow::Result<()> {
+    let touched =
+        rustix::fs::memfd_create("touched", MemfdFlags::CLOEXEC).context("make a file in memory")?;
+    let touched = File::from(touched);
+    let piece = vec![1; 1 << 20];
+    for at in 0..bytes.div_ceil(piece.len()) {
+        touched.write_all_at(&piece, (at * piece.len()) as u64)?;
+    }
+    Ok(())
+}
+
 /// Fills the memory that is free with what the page cache can let go of: pages of a file below `dir` that is all hole, so that no disk is asked for
 /// them. It is the state of a machine that has been at work for a while, and its host takes no memory back that is not free. To be called before
 /// each run; the file goes with its directory.
@@ -183,19 +196,6 @@ pub fn fill_page_cache(dir: &Path) -> anyhow::Result<()> {
     let mut piece = vec![0; 1 << 20];
     for at in (0..free_kib << 10).step_by(piece.len()) {
         read_full_at(&*file, &mut piece, at)?;
-    }
-    Ok(())
-}
-
-/// The same for programs whose allocator gives back what it was given when it likes, perhaps during the run: the memory is that of a file which
-/// is in memory alone.
-pub fn renew_cache_memory(bytes: usize) -> anyhow::Result<()> {
-    let touched =
-        rustix::fs::memfd_create("touched", MemfdFlags::CLOEXEC).context("make a file in memory")?;
-    let touched = File::from(touched);
-    let piece = vec![1; 1 << 20];
-    for at in 0..bytes.div_ceil(piece.len()) {
-        touched.write_all_at(&piece, (at * piece.len()) as u64)?;
     }
     Ok(())
 }
