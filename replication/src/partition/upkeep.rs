@@ -68,8 +68,10 @@ impl PartitionHandle {
         self.0.log.with_log(|log| log.expire_producers());
     }
 
-    /// Closes files that nobody uses now.
+    /// Moves a recovery point that was left behind, and closes files that nobody uses now.
     pub fn release_idle(&self) {
+        // A disk that is full is tried again in a while; any other failure is kept in the log.
+        let _ = self.0.log.checkpoint_if(Log::is_checkpoint_left);
         self.0.log.with_log(|log| log.release_idle());
     }
 

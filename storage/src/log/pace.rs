@@ -1,5 +1,5 @@
-//! How a log is written and read lately, and what follows of it: whether zeros ahead of its end pay, and what of the segment being written
-//! the system need not keep in memory. Must know nothing of files.
+//! How a log is written and read lately, and what follows of it: whether zeros ahead of its end pay, how often the recovery point should move,
+//! and what of the segment being written the system need not keep in memory. Must know nothing of files.
 
 use std::ops::Range;
 
@@ -16,6 +16,9 @@ const FAST_BYTES_PER_S: u64 = 256 << 20;
 const WINDOW_MS: u64 = 100;
 /// What has to come at that pace before it counts: a burst is better kept for whoever comes for it.
 const FLOOD_BYTES: u64 = 1 << 30;
+/// Moving the recovery point has appends wait, for its own syncs and for the manifest's. A log that gets so much that they would do so many times a
+/// second leaves what comes in this time to a recovery: the disk that synced it gives it back about as fast.
+const MOMENT_MS: u64 = 250;
 /// Once so much has been synced since anybody last read from files, nobody is thought to: a minute's worth at the least of that pace.
 const UNREAD_BYTES: u64 = 16 << 30;
 /// What is let go of at a time. Less is in the way of whoever writes, more leaves the caches before it is used again.
@@ -30,6 +33,8 @@ pub(super) struct Pace {
     recent_bytes: u64,
     window_began_ms: u64,
     window_bytes: u64,
+    /// What came in the last whole window.
+    bytes_per_ms: u64,
     /// What has come since the pace was last slower.
     fast_bytes: u64,
     /// Synced since somebody read from files.
@@ -42,6 +47,7 @@ impl Pace {
             recent_bytes: 0,
             window_began_ms: now_ms,
             window_bytes: 0,
+            bytes_per_ms: 0,
             fast_bytes: 0,
             unread_bytes: UNREAD_BYTES,
         }
@@ -58,7 +64,8 @@ impl Pace {
         self.window_bytes += bytes;
         let window_ms = now_ms.saturating_sub(self.window_began_ms);
         if window_ms >= WINDOW_MS {
-            let is_fast = self.window_bytes / window_ms >= FAST_BYTES_PER_S / 1000;
+            self.bytes_per_ms = self.window_bytes / window_ms;
+            let is_fast = self.bytes_per_ms >= FAST_BYTES_PER_S / 1000;
             self.fast_bytes = if is_fast { self.fast_bytes.saturating_add(self.window_bytes) } else { 0 };
             (self.window_began_ms, self.window_bytes) = (now_ms, 0);
         }
@@ -67,6 +74,11 @@ impl Pace {
     /// True where zeros ahead pay.
     pub(super) fn has_small_syncs(&self) -> bool {
         self.recent_bytes < LARGE_SYNC_BYTES
+    }
+
+    /// What is synced in a moment at the pace of late.
+    pub(super) fn moment_bytes(&self) -> u64 {
+        self.bytes_per_ms.saturating_mul(MOMENT_MS)
     }
 
     /// True where what is on the disk is not worth the memory that it takes: so much comes that it would push out everything else, itself
@@ -114,6 +126,11 @@ impl Stretch {
 
 #[cfg(test)]
 impl Pace {
+    /// As it is where so much comes, for as long as the clock stands still.
+    pub(super) fn coming(bytes_per_s: u64, now_ms: u64) -> Pace {
+        Pace { bytes_per_ms: bytes_per_s / 1000, ..Pace::new(now_ms) }
+    }
+
     /// As it is once a flood has come and nobody read, for as long as the clock stands still.
     pub(super) fn in_flood(now_ms: u64) -> Pace {
         Pace { recent_bytes: LARGE_SYNC_BYTES * 2, fast_bytes: FLOOD_BYTES, ..Pace::new(now_ms) }
@@ -181,8 +198,11 @@ mod tests {
             pace.on_sync(4 << 20, false, n);
         }
         assert!(pace.outruns_memory());
+        // 4 MiB each millisecond.
+        assert!((950 << 20..1050 << 20).contains(&pace.moment_bytes()), "{}", pace.moment_bytes());
         pace.on_sync(4 << 20, false, 60_000);
         assert!(!pace.outruns_memory());
+        assert!(pace.moment_bytes() < 4 << 20);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The recovery point forward. A sync is begun and finished by the writer and run by any thread in between, so that appends
 //! go on while the disk works.
 
+use std::io;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,7 +55,12 @@ struct Checkpoint {
     snapshots: Vec<PathBuf>,
     manifest: Manifest,
     generation: u64,
+    /// What had been appended since the recovery point last moved.
+    bytes: u64,
 }
+
+/// A recovery reads no more than so many times what is configured.
+pub(super) const CHECKPOINT_INTERVALS_MAX: u64 = 8;
 
 impl SyncJob {
     /// Everything appended before this is durable once the job has run.
@@ -74,9 +80,11 @@ impl SyncJob {
             self.sync_batches().map_err(|e| self.shared.poison(&*self.disk, e))?;
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
-        let sync = |path: &PathBuf, point| {
-            let file = self.disk.open(path, OpenMode::Write).map_err(LogError::io("open", path))?;
-            file.sync(point).map_err(LogError::io("sync", path))
+        let sync = |path: &PathBuf, point| match self.disk.open(path, OpenMode::Write) {
+            Ok(file) => file.sync(point).map_err(LogError::io("sync", path)),
+            // A later checkpoint, or a cut, has removed it meanwhile. Its manifest stands then, and this one is not taken.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(LogError::io("open", path)(e)),
         };
         for path in &checkpoint.transaction_indexes {
             sync(path, SyncPoint::TransactionIndex)?;
@@ -116,10 +124,22 @@ impl Log {
         self.config.flush.is_due(self.unsynced.records, age)
     }
 
-    /// True where so much was appended since the recovery point last moved that a crash would cost more than configured.
+    /// True where so much was appended since the recovery point last moved that a crash would cost more than it should.
     #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
-        self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
+        self.bytes_since_checkpoint >= self.checkpoint_due_bytes()
+    }
+
+    fn checkpoint_due_bytes(&self) -> u64 {
+        let configured = self.config.checkpoint_interval_bytes;
+        configured.max(self.pace.moment_bytes().min(configured.saturating_mul(CHECKPOINT_INTERVALS_MAX)))
+    }
+
+    /// True where more than configured was appended since the recovery point last moved, it was left to come in one go with what might
+    /// follow, and all of it is durable.
+    #[must_use]
+    pub fn is_checkpoint_left(&self) -> bool {
+        self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes && !self.unsynced.active.is_due()
     }
 
     /// True where the recovery point should move, zeros be written ahead, a key index be written, or memory be let go of.
@@ -227,7 +247,8 @@ impl Log {
         self.check_open()?;
         // The manifest was changed since the job began: what it wants to say may no longer hold.
         if checkpoint.generation != self.generation {
-            self.bytes_since_checkpoint = self.config.checkpoint_interval_bytes;
+            let bytes = self.bytes_since_checkpoint + checkpoint.bytes;
+            self.bytes_since_checkpoint = bytes.max(self.checkpoint_due_bytes());
             return Ok(());
         }
         self.unsynced.transaction_indexes.retain(|(_, change)| *change > job.covers.0);
@@ -269,8 +290,8 @@ impl Log {
                 .collect(),
             manifest,
             generation: self.generation,
+            bytes: std::mem::take(&mut self.bytes_since_checkpoint),
         });
-        self.bytes_since_checkpoint = 0;
         Ok(job)
     }
 
@@ -330,14 +351,14 @@ impl Log {
         self.active.prewrite.begin(position, ahead, limit, file, path)
     }
 
-    /// Writes the producer state that belongs to `offset`, the end of what is recorded. Not synced here.
+    /// Writes the producer state that belongs to `offset`, the end of what is recorded. Not synced here. Nothing that is acknowledged needs its
+    /// name: the manifest's own sync makes it durable before older ones are removed, and without it a recovery begins at one of those.
     pub(super) fn save_snapshot(&mut self, offset: Offset) -> Result<(), LogError> {
         if self.snapshots.last() == Some(&offset) {
             return Ok(());
         }
         let snapshot = self.producers.to_snapshot();
         super::files::write_snapshot(&*self.context.disk, &self.shared.dir, offset, &snapshot)?;
-        self.unsynced.directory.change();
         self.snapshots.push(offset);
         Ok(())
     }

@@ -8,6 +8,7 @@ use floodmark_proto::batch::{BatchBuilder, BatchHeader, NewRecord, RecordBatch};
 use floodmark_proto::ids::{LeaderEpoch, Offset, ProducerId};
 
 use super::append::AppendAs;
+use super::sync::CHECKPOINT_INTERVALS_MAX;
 use super::*;
 use crate::clock::Stopwatch;
 use crate::config::FlushPolicy;
@@ -562,6 +563,61 @@ fn large_batch() -> RecordBatch {
     let mut builder = BatchBuilder::new();
     builder.push(&NewRecord { timestamp: 1, key: None, value: Some(&value), headers: &[] }).unwrap();
     builder.build().unwrap()
+}
+
+#[test]
+fn where_much_comes_the_recovery_point_moves_once_in_a_moment_and_is_not_left_behind() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    let config = LogConfig { segment_bytes: 1 << 30, checkpoint_interval_bytes: 1 << 20, ..small() };
+    log.set_config(config.clone());
+    let append = |log: &mut Log| {
+        log.append([large_batch()], LEADER).unwrap()[0].as_ref().unwrap();
+    };
+    append(&mut log);
+    assert!(log.is_checkpoint_due(), "so much as is configured");
+    let count = |log: &mut Log, bytes_per_s| {
+        log.pace = Pace::coming(bytes_per_s, 1_000);
+        log.checkpoint().unwrap();
+        let mut appended = 0;
+        while !log.is_checkpoint_due() {
+            append(log);
+            appended += 1;
+        }
+        appended
+    };
+    assert_eq!(count(&mut log, 0), 1);
+    assert_eq!(count(&mut log, 20 << 20), 5, "a quarter of a second of it");
+    assert_eq!(count(&mut log, 1 << 40), CHECKPOINT_INTERVALS_MAX, "a recovery is not for ever");
+    // One that is not taken, because the manifest was changed meanwhile, is due again with all that it had.
+    let superseded = log.begin_checkpoint().unwrap();
+    log.on_high_watermark(log.end());
+    log.delete_before(Offset(1)).unwrap();
+    append(&mut log);
+    assert!(!log.is_checkpoint_left(), "more may come: what has come is not synced");
+    log.sync().unwrap();
+    let outcome = superseded.run();
+    log.finish_sync(superseded, outcome).unwrap();
+    assert!(log.is_checkpoint_due() && log.is_checkpoint_left());
+    log.checkpoint().unwrap();
+    assert_eq!((log.recovery_point(), log.is_checkpoint_left()), (log.end(), false));
+}
+
+#[test]
+fn a_checkpoint_that_another_overtakes_changes_nothing_and_stops_nothing() {
+    let disk = SimDisk::new();
+    let (mut log, _) = open(&disk, 0);
+    fill(&mut log, 4);
+    let slow = log.begin_checkpoint().unwrap();
+    fill(&mut log, 4);
+    log.checkpoint().unwrap();
+    let point = log.recovery_point();
+    // Its producer snapshot is gone.
+    let outcome = slow.run();
+    log.finish_sync(slow, outcome).unwrap();
+    assert_eq!(log.recovery_point(), point);
+    fill(&mut log, 1);
+    log.sync().unwrap();
 }
 
 #[test]
