@@ -27,7 +27,8 @@ pub struct LogConfig {
     pub flush: FlushPolicy,
     /// Bytes that are written ahead with zeros behind the end of the active segment; 0 turns it off.
     pub prewrite_bytes: u32,
-    /// Appended bytes after which the recovery point should move, so that recovery reads no more than about this.
+    /// Appended bytes after which the recovery point should move, so that recovery reads no more than about this; where more comes in a quarter of a
+    /// second, than that, and than eight times this at the most.
     pub checkpoint_interval_bytes: u64,
     /// `floodmark.key.index`: records are found by their key, and may be appended under a condition on it.
     pub key_index: bool,
