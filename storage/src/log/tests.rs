@@ -570,7 +570,7 @@ fn where_much_comes_the_recovery_point_moves_once_in_a_moment_and_is_not_left_be
     let disk = SimDisk::new();
     let (mut log, _) = open(&disk, 0);
     let config = LogConfig { segment_bytes: 1 << 30, checkpoint_interval_bytes: 1 << 20, ..small() };
-    log.set_config(config.clone());
+    log.set_config(config);
     let append = |log: &mut Log| {
         log.append([large_batch()], LEADER).unwrap()[0].as_ref().unwrap();
     };
