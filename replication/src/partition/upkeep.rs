@@ -68,10 +68,14 @@ impl PartitionHandle {
         self.0.log.with_log(|log| log.expire_producers());
     }
 
-    /// Moves a recovery point that was left behind, and closes files that nobody uses now.
-    pub fn release_idle(&self) {
+    /// Moves a recovery point that was left behind.
+    pub fn catch_up_recovery_point(&self) {
         // A disk that is full is tried again in a while; any other failure is kept in the log.
         let _ = self.0.log.checkpoint_if(Log::is_checkpoint_left);
+    }
+
+    /// Closes files that nobody uses now.
+    pub fn release_idle(&self) {
         self.0.log.with_log(|log| log.release_idle());
     }
 

@@ -191,7 +191,10 @@ fn keep_up(shared: &Weak<Shared>, stop: &Stop, periods: Periods) {
         let flushes = shared.all_with(|s| s.log.flush.records.is_some() || s.log.flush.interval.is_some());
         flushes.iter().for_each(PartitionHandle::flush_if_due);
         if is_due(&mut released, periods.release) {
-            each(shared.all_with(|_| true), stop, PartitionHandle::release_idle);
+            each(shared.all_with(|_| true), stop, |partition| {
+                partition.catch_up_recovery_point();
+                partition.release_idle();
+            });
         }
         if is_due(&mut looked, periods.urgent_retention) {
             each(short_of_room(shared.all_with(|_| true)), stop, |one| apply_retention(one, &failing));

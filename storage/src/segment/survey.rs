@@ -16,8 +16,8 @@ use crate::fs::{DiskFile, read_full_at};
 const CHUNK_BYTES: usize = 1 << 20;
 /// Offset of the magic byte in a header.
 const MAGIC_AT: usize = 16;
-/// Zeros looked through for a batch behind them: as much as is written behind the recovery point of a log that gets no more than a disk syncs in
-/// small pieces, for what is filled with zeros ahead may be a whole segment. One that gets more is not filled.
+/// Zeros looked through for a batch behind them: more than a log that is filled with zeros ahead has unsynced, for each of its appends is synced.
+/// What is filled may be a whole segment.
 const ZEROS_SEARCHED_BYTES: u64 = 64 << 20;
 /// Bytes read to find out whether places that look like headers are batches: records may be full of such places.
 const PROBED_BYTES_MAX: u64 = 256 << 20;
