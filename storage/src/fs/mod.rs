@@ -29,6 +29,8 @@ pub use sim::SimDisk;
 pub enum SyncPoint {
     /// Appended batches of the active segment.
     AppendData,
+    /// The same where each write waits for the disk ([`OpenMode::Through`]).
+    AppendThrough,
     /// Batches left unsynced in a segment that was rolled since.
     SealedData,
     /// The directory entry of a new segment, before data in it may be acknowledged.
@@ -87,8 +89,9 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 28] = [
+    pub const ALL: [SyncPoint; 29] = [
         SyncPoint::AppendData,
+        SyncPoint::AppendThrough,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
         SyncPoint::TransactionIndex,
@@ -128,6 +131,24 @@ pub enum OpenMode {
     Write,
     /// A file for reading and writing that is made, or emptied where it exists.
     Create,
+    /// An existing file, past the memory that the system keeps of it: what a write has taken is on the disk when it returns, under this name.
+    /// Place, length and memory of each slice are whole [`Block`]s. Fails with `InvalidInput` where a file system has no such way.
+    ///
+    /// While one of these writes is on its way, nobody may write into the same blocks, or change the file's size, by another handle: the system
+    /// would keep the older of the two in memory.
+    Through(SyncPoint),
+}
+
+/// What goes past the system's memory goes in blocks: no disk, and hardly a file system, asks for larger ones.
+#[derive(Debug, Clone)]
+#[repr(C, align(4096))]
+pub struct Block(pub [u8; Block::BYTES]);
+
+impl Block {
+    /// Bytes of a block.
+    pub const BYTES: usize = 4096;
+    /// Nothing but zeros.
+    pub const ZERO: Block = Block([0; Block::BYTES]);
 }
 
 /// One name in a directory.

@@ -28,6 +28,9 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         options.read(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
         match mode {
+            OpenMode::Through(_) => {
+                options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECT | libc::O_DSYNC);
+            }
             OpenMode::Read => {}
             OpenMode::Write => {
                 options.write(true);

@@ -34,6 +34,8 @@ use syncs::Syncs;
 
 /// Bytes written in one group. Past this a larger write is no cheaper by the byte, and those who wait for it wait longer.
 const GROUP_BYTES: usize = 1 << 20;
+/// The same where each group is waited for on the disk: the fewer there are, the less often.
+const THROUGH_GROUP_BYTES: usize = 4 << 20;
 /// Bytes that are worth a write of their own beside a sync, so that the disk has less to wait for when that has ended.
 const WRITE_BESIDE_BYTES: usize = 16 << 10;
 /// Groups that a caller writes for others before a disk thread takes over: it has work of its own.
@@ -147,13 +149,14 @@ impl GroupCommit {
         let shared = &self.0;
         if shared.queued.load(Ordering::Acquire) == 0
             && !shared.syncs.gather()
+            && !shared.syncs.goes_through()
             && let Some(mut log) = shared.try_hold()
         {
             let then = Answer::new(then);
             let outcome = log.append(batches, append_as).map(receipt_of);
-            let wants_sync = (shared.owner.on_moved)(&mut log);
+            let wish = shared.look(&mut log);
             drop(log);
-            shared.moved(wants_sync);
+            shared.moved(wish);
             then.give(outcome);
         } else {
             shared.queue(batches.collect(), append_as, then);
@@ -247,9 +250,9 @@ impl Shared {
 
     fn run_on<R>(self: &Arc<Self>, mut log: Held<'_>, f: impl FnOnce(&mut Log) -> R) -> R {
         let result = f(&mut log);
-        let wants_sync = (self.owner.on_moved)(&mut log);
+        let wish = self.look(&mut log);
         drop(log);
-        self.moved(wants_sync);
+        self.moved(wish);
         self.answer_waiters();
         // Requests that came meanwhile found the log taken and rely on its holder.
         self.serve();
@@ -285,6 +288,9 @@ impl Shared {
             if !self.has_work() || self.is_left_to_a_round() {
                 return;
             }
+            if self.syncs.goes_through() && self.queued.load(Ordering::Acquire) > 0 {
+                break;
+            }
             // Who has it looks again after letting go, so a request that finds it taken is not forgotten.
             let Some(log) = self.try_hold() else { return };
             self.write_next(log);
@@ -308,9 +314,7 @@ impl Shared {
     }
 
     fn write_next(self: &Arc<Self>, log: Held<'_>) {
-        self.nudged.store(false, Ordering::Release);
-        let group = self.next_group();
-        self.write_group(log, group);
+        self.write_group(log, false);
     }
 
     /// The other half of letting go of the log, or of having queued: one of the two sides sees what the other did.
@@ -320,13 +324,13 @@ impl Shared {
     }
 
     /// Requests from the front that go together: in the same name, up to the group's bytes.
-    fn next_group(&self) -> Vec<Request> {
+    fn next_group(&self, limit_bytes: usize) -> Vec<Request> {
         let mut waiting = self.waiting.lock();
         let Some(first) = waiting.front().map(|r| r.append_as) else { return Vec::new() };
         let mut bytes = 0;
         let fits = |r: &Request| {
             bytes += r.bytes;
-            r.append_as == first && (bytes == r.bytes || bytes <= GROUP_BYTES)
+            r.append_as == first && (bytes == r.bytes || bytes <= limit_bytes)
         };
         let count = waiting.iter().map(fits).take_while(|fits| *fits).count();
         let group: Vec<Request> = waiting.drain(..count).collect();
@@ -334,14 +338,18 @@ impl Shared {
         group
     }
 
-    fn write_group(self: &Arc<Self>, mut log: Held<'_>, mut group: Vec<Request>) {
-        let written = group
-            .first()
-            .map(|r| r.append_as)
-            .map(|append_as| log.append(group.iter_mut().flat_map(|r| r.batches.drain(..)), append_as));
-        let wants_sync = (self.owner.on_moved)(&mut log);
+    fn write_group(self: &Arc<Self>, mut log: Held<'_>, is_through: bool) {
+        self.nudged.store(false, Ordering::Release);
+        let mut group = self.next_group(if is_through { THROUGH_GROUP_BYTES } else { GROUP_BYTES });
+        let append_as = group.first().map(|r| r.append_as);
+        let batches = group.iter_mut().flat_map(|r| r.batches.drain(..));
+        let written = append_as.map(|append_as| match is_through {
+            true => log.append_through(batches, append_as),
+            false => log.append(batches, append_as),
+        });
+        let wish = self.look(&mut log);
         drop(log);
-        self.moved(wants_sync);
+        self.moved(wish);
         match written {
             None => {}
             Some(Err(e)) => group.into_iter().for_each(|r| r.then.give(Err(e.clone()))),
@@ -355,19 +363,33 @@ impl Shared {
         }
     }
 
+    /// With the log, after it moved.
+    fn look(&self, log: &mut Log) -> Wish {
+        let sync = (self.owner.on_moved)(log);
+        Wish { sync, through: log.goes_through() }
+    }
+
     /// The log has moved and is free again.
-    fn moved(self: &Arc<Self>, wants_sync: bool) {
-        self.note_wish(wants_sync);
+    fn moved(self: &Arc<Self>, wish: Wish) {
+        self.note(wish);
         (self.owner.announce)();
     }
 
-    /// The owner wants what is appended durable, or does not.
-    fn note_wish(self: &Arc<Self>, wants_sync: bool) {
-        self.syncs.set_eager(wants_sync);
-        if wants_sync {
+    fn note(self: &Arc<Self>, wish: Wish) {
+        self.syncs.set_wish(wish);
+        if wish.sync {
             self.want_sync(self.reader.end());
         }
     }
+}
+
+/// What is to become of what is appended.
+#[derive(Debug, Clone, Copy)]
+struct Wish {
+    /// The owner wants it durable.
+    sync: bool,
+    /// It is best left to a round, which writes it past the system's memory.
+    through: bool,
 }
 
 /// The log, in one thread's hands.

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::disk_threads::Job;
 use super::request::{Answer, Then};
-use super::{GroupCommit, Shared};
+use super::{GroupCommit, Shared, Wish};
 use crate::error::LogError;
 use crate::log::{Log, SyncJob};
 
@@ -20,6 +20,8 @@ pub(super) struct Syncs {
     is_tending: AtomicBool,
     /// What was appended last is wanted durable at once.
     is_eager: AtomicBool,
+    /// What comes next is left to a round, which has it on the disk in one call.
+    goes_through: AtomicBool,
     /// Everything before this is to become durable.
     wanted: AtomicI64,
     waiters: Mutex<Vec<Waiter>>,
@@ -67,8 +69,13 @@ impl Syncs {
         self.is_eager.load(Ordering::Acquire) && self.is_scheduled.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_eager(&self, is_eager: bool) {
-        self.is_eager.store(is_eager, Ordering::Release);
+    pub(super) fn goes_through(&self) -> bool {
+        self.goes_through.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_wish(&self, wish: Wish) {
+        self.is_eager.store(wish.sync, Ordering::Release);
+        self.goes_through.store(wish.through, Ordering::Release);
     }
 }
 
@@ -135,46 +142,90 @@ impl Shared {
     fn round_while(self: &Arc<Self>, goes_on: impl Fn() -> bool) {
         {
             let _ended = Round(self);
-            self.write_waiting();
-            let mut job = self.hold().begin_sync();
-            // A failure is kept in the log, where all who wait find it.
-            while let Ok(begun) = job {
-                let Some(next) = self.sync(begun, &goes_on) else { break };
-                job = next;
+            loop {
+                let has_gone_through = self.write_through_while(&goes_on);
+                if has_gone_through && !goes_on() {
+                    break;
+                }
+                self.sync_while(&goes_on);
+                // Now nothing is unsynced that would be in the way.
+                if !self.syncs.goes_through() || !goes_on() {
+                    break;
+                }
             }
         }
         self.tell();
+    }
+
+    /// Writes what waits past the system's memory, as long as that can be done, and tells whom it concerns. Says whether anything was written.
+    fn write_through_while(self: &Arc<Self>, goes_on: impl Fn() -> bool) -> bool {
+        let mut has_gone = false;
+        while self.syncs.goes_through() && self.has_work() {
+            let mut log = self.hold();
+            if log.has_unsynced() {
+                break;
+            }
+            let is_tending_due = log.is_tending_due();
+            self.write_group(log, true);
+            self.answer_waiters();
+            has_gone = true;
+            self.tend_if(is_tending_due);
+            if !goes_on() {
+                break;
+            }
+        }
+        has_gone
+    }
+
+    fn sync_while(self: &Arc<Self>, goes_on: impl Fn() -> bool) {
+        self.write_waiting_to_memory();
+        let mut job = self.hold().begin_sync();
+        // A failure is kept in the log, where all who wait find it.
+        while let Ok(begun) = job {
+            let Some(next) = self.sync(begun, &goes_on) else { break };
+            job = next;
+        }
+    }
+
+    fn write_waiting_to_memory(self: &Arc<Self>) {
+        if !self.syncs.goes_through() {
+            self.write_waiting();
+        }
     }
 
     /// Sees a sync through, and begins the next one where there is one to make. Those whom this one has made durable are told once the next
     /// is begun: told before what waited was written, all would be in one group again, and the disk idle while they make the next one.
     fn sync(self: &Arc<Self>, job: SyncJob, goes_on: impl Fn() -> bool) -> Option<Result<SyncJob, LogError>> {
         let outcome = job.run();
-        let (next, wants_sync, is_tending_due) = {
+        let (next, wish, is_tending_due) = {
             let mut log = self.hold();
             let has_ended = log.finish_sync(job, outcome);
-            let wants_sync = (self.owner.on_moved)(&mut log);
+            let wish = self.look(&mut log);
             let is_tending_due = log.is_tending_due();
             // What others wrote beside this sync: whoever lets go of the log now may wait for the next write of theirs before it has it again.
             let is_next_here = has_ended.is_ok() && !self.has_work() && goes_on();
-            (is_next_here.then(|| log.begin_sync()), wants_sync, is_tending_due)
+            (is_next_here.then(|| log.begin_sync()), wish, is_tending_due)
         };
-        self.note_wish(wants_sync);
+        self.note(wish);
         let next = match next {
-            None if goes_on() => {
+            None if !wish.through && goes_on() => {
                 self.write_waiting();
                 Some(self.hold().begin_sync())
             }
             next => next,
         };
         // Not before: a job that waits ends the round.
-        if is_tending_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
-            self.disks.push(Job::Tend(Arc::clone(self)));
-        }
+        self.tend_if(is_tending_due);
         if next.is_some() {
             self.tell();
         }
         next
+    }
+
+    fn tend_if(self: &Arc<Self>, is_due: bool) {
+        if is_due && !self.syncs.is_tending.swap(true, Ordering::AcqRel) {
+            self.disks.push(Job::Tend(Arc::clone(self)));
+        }
     }
 
     fn tell(&self) {

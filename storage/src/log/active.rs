@@ -9,10 +9,11 @@ use floodmark_proto::ids::TimestampMs;
 
 use super::prewrite::Prewrite;
 use super::tail_cache::TailBatch;
+use super::through::{Through, Went, whole_end};
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::format_error::FormatError;
-use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at, write_all_passing_at};
+use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint, read_full_at, write_all_at, write_all_passing_at};
 use crate::index::{
     AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
 };
@@ -63,6 +64,27 @@ struct Files {
     data: Arc<dyn DiskFile>,
     offsets: Option<Arc<dyn DiskFile>>,
     times: Option<Arc<dyn DiskFile>>,
+    through: Through,
+}
+
+/// How batches are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Into the memory that the system keeps of the file.
+    Cached,
+    /// The same, but it need not keep them: nobody reads them soon.
+    Passing,
+    /// Past it where that can be: nothing of the log is unsynced.
+    Through,
+}
+
+/// What became of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written {
+    /// Aborted transactions were written, too.
+    pub(super) aborts: bool,
+    /// The batches are on the disk.
+    pub(super) is_durable: bool,
 }
 
 impl Active {
@@ -109,7 +131,7 @@ impl Active {
             self.open_index(kind, OpenMode::Create)?;
         }
         self.segment.adopt_data_file(Arc::clone(&data));
-        self.files = Some(Files { data, offsets: None, times: None });
+        self.files = Some(Files { data, offsets: None, times: None, through: Through::default() });
         Ok(())
     }
 
@@ -161,7 +183,7 @@ impl Active {
             Prewrite::new(data.size().map_err(LogError::io("look at", &self.segment.path(FileKind::Data)))?);
         self.opened_at = self.position;
         self.written_before = 0;
-        self.files = Some(Files { data, offsets: None, times: None });
+        self.files = Some(Files { data, offsets: None, times: None, through: Through::default() });
         if let Err(e) = self.resume_indexes(config) {
             // Half awake it would write entries where others are.
             self.files = None;
@@ -314,17 +336,28 @@ impl Active {
         self.gathered_aborts.extend_from_slice(&aborted.encode());
     }
 
-    /// Writes accepted batches in one call and publishes them; true where aborted transactions were written too. `are_passing` where nobody
-    /// reads them soon.
-    pub(super) fn write(&mut self, batches: &[TailBatch], are_passing: bool) -> Result<bool, LogError> {
-        let Some(last) = batches.last() else { return Ok(false) };
+    /// Writes accepted batches in one call and publishes them.
+    pub(super) fn write(&mut self, batches: &[TailBatch], way: Way) -> Result<Written, LogError> {
+        let Some(last) = batches.last() else { return Ok(Written { aborts: false, is_durable: false }) };
+        let is_durable = way == Way::Through && self.write_through(batches)?;
+        if !is_durable {
+            self.write_cached(batches, way)?;
+        }
+        // The index of aborted transactions is read as soon as the batches are, so it goes first.
+        let aborts = self.flush_aborts()?;
+        if self.gathered_offsets.len() >= GATHER_ENTRIES * offset_index::ENTRY_LEN {
+            self.flush_indexes(false)?;
+        }
+        self.segment.publish(self.position, last.next, self.indexer.largest_timestamp());
+        Ok(Written { aborts, is_durable })
+    }
+
+    fn write_cached(&mut self, batches: &[TailBatch], way: Way) -> Result<(), LogError> {
         let path = || self.segment.path(FileKind::Data);
-        let Some(files) = &self.files else {
-            return Err(LogError::damaged(&path(), 0, "the segment is not open for writing"));
-        };
+        let Some(files) = &self.files else { return Err(self.not_open()) };
         let start = self.segment.bytes();
         self.prewrite.claim(self.position);
-        let write = if are_passing { write_all_passing_at } else { write_all_at };
+        let write = if way == Way::Passing { write_all_passing_at } else { write_all_at };
         let written = match batches {
             [one] => write(&*files.data, &mut [IoSlice::new(&one.bytes)], start),
             many => {
@@ -332,14 +365,35 @@ impl Active {
                 write(&*files.data, &mut slices, start)
             }
         };
-        written.map_err(LogError::io("append to", &path()))?;
-        // The index of aborted transactions is read as soon as the batches are, so it goes first.
-        let aborts = self.flush_aborts()?;
-        if self.gathered_offsets.len() >= GATHER_ENTRIES * offset_index::ENTRY_LEN {
-            self.flush_indexes(false)?;
+        written.map_err(LogError::io("append to", &path()))
+    }
+
+    /// Says whether the batches are on the disk; else they are still to be written.
+    fn write_through(&mut self, batches: &[TailBatch]) -> Result<bool, LogError> {
+        if !self.is_open_through() {
+            return Ok(false);
         }
-        self.segment.publish(self.position, last.next, self.indexer.largest_timestamp());
-        Ok(aborts)
+        let path = self.segment.path(FileKind::Data);
+        let start = self.segment.bytes();
+        let Some(files) = &mut self.files else { return Err(self.not_open()) };
+        let open = || self.disk.open(&path, OpenMode::Through(SyncPoint::AppendThrough));
+        let Some(file) = files.through.handle(open) else { return Ok(false) };
+        let went = files.through.write(&*file, &*files.data, batches, start);
+        let has_gone = went.map_err(LogError::io("append to", &path))? == Went::Through;
+        if has_gone {
+            self.prewrite.extend_to(whole_end(self.position));
+        }
+        Ok(has_gone)
+    }
+
+    /// True where what is written may go past the system's memory: there is such a way, and nothing is put into that memory meanwhile.
+    pub(super) fn is_open_through(&mut self) -> bool {
+        let is_refused = self.files.as_ref().is_none_or(|files| files.through.is_refused());
+        !is_refused && self.prewrite.filled_to().is_some()
+    }
+
+    fn not_open(&self) -> LogError {
+        LogError::damaged(&self.segment.path(FileKind::Data), 0, "the segment is not open for writing")
     }
 
     fn flush_aborts(&mut self) -> Result<bool, LogError> {

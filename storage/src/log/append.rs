@@ -9,6 +9,7 @@ use floodmark_proto::batch::{
 use floodmark_proto::ids::{LeaderEpoch, Offset, TimestampMs};
 
 use super::Log;
+use super::active::Way;
 use super::condition::{Condition, Decision};
 use super::tail_cache::TailBatch;
 use crate::clock::Stopwatch;
@@ -84,9 +85,28 @@ impl Log {
         batches: impl IntoIterator<Item = impl Into<ToAppend>>,
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
+        self.append_by(batches, append_as, false)
+    }
+
+    /// The same, with the group on the disk when it returns where there is such a way ([`Log::goes_through`]) and all that came before is there:
+    /// [`Log::durable`] says so.
+    pub(crate) fn append_through(
+        &mut self,
+        batches: impl IntoIterator<Item = impl Into<ToAppend>>,
+        append_as: AppendAs,
+    ) -> Result<AppendOutcomes, LogError> {
+        self.append_by(batches, append_as, true)
+    }
+
+    fn append_by(
+        &mut self,
+        batches: impl IntoIterator<Item = impl Into<ToAppend>>,
+        append_as: AppendAs,
+        is_through: bool,
+    ) -> Result<AppendOutcomes, LogError> {
         self.check_open()?;
         let before = (self.next, self.shared.epochs.load_full());
-        let outcomes = self.try_append(batches, append_as);
+        let outcomes = self.try_append(batches, append_as, is_through);
         outcomes.map_err(|e| self.undo(before, e))
     }
 
@@ -94,6 +114,7 @@ impl Log {
         &mut self,
         batches: impl IntoIterator<Item = impl Into<ToAppend>>,
         append_as: AppendAs,
+        is_through: bool,
     ) -> Result<AppendOutcomes, LogError> {
         self.wake_active()?;
         let batches = batches.into_iter();
@@ -106,8 +127,14 @@ impl Log {
                 break;
             }
         }
-        self.write_accepted()?;
+        match is_through {
+            true => self.write_accepted_through()?,
+            false => self.write_accepted()?,
+        }
         self.publish_end();
+        if is_through && !self.has_unsynced() {
+            self.shared.durable.fetch_max(self.next.0, Ordering::AcqRel);
+        }
         Ok(outcomes)
     }
 
@@ -247,24 +274,50 @@ impl Log {
 
     /// Writes what is accepted. Who reads does not see it before the whole group is there.
     pub(super) fn write_accepted(&mut self) -> Result<(), LogError> {
-        if self.accepted.is_empty() {
-            return Ok(());
+        let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
+        let way = if self.is_behind && bytes >= PASSING_BYTES_MIN { Way::Passing } else { Way::Cached };
+        self.write_accepted_by(way, bytes).map(|_| ())
+    }
+
+    fn write_accepted_through(&mut self) -> Result<(), LogError> {
+        if self.is_behind || self.has_unsynced() {
+            return self.write_accepted();
         }
         let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
-        if self.active.write(&self.accepted, self.is_behind && bytes >= PASSING_BYTES_MIN)? {
+        let shared = Arc::clone(&self.shared);
+        // What a sync beside it has lost, this write does not bring back.
+        let _alone = shared.syncing.lock();
+        self.check_open()?;
+        if self.write_accepted_by(Way::Through, bytes)? {
+            self.note_sync();
+            self.stretch.on_durable(self.active.segment.base, self.active.segment.bytes());
+        }
+        Ok(())
+    }
+
+    /// Says whether all of it is on the disk.
+    fn write_accepted_by(&mut self, way: Way, bytes: u64) -> Result<bool, LogError> {
+        if self.accepted.is_empty() {
+            return Ok(false);
+        }
+        let written = self.active.write(&self.accepted, way)?;
+        if written.aborts {
             self.unsynced.directory.change();
             self.unsynced.transaction_index(self.active.segment.path(FileKind::TransactionIndex));
         }
         self.bytes_since_checkpoint += bytes;
         self.unsynced.bytes += bytes;
-        self.unsynced.active.change();
-        self.unsynced.since.get_or_insert_with(Stopwatch::start);
+        let is_durable = written.is_durable && !written.aborts;
+        if !is_durable {
+            self.unsynced.active.change();
+            self.unsynced.since.get_or_insert_with(Stopwatch::start);
+        }
         if self.is_behind {
             self.accepted.clear();
         } else {
             self.tail.push(&mut self.accepted);
         }
-        Ok(())
+        Ok(is_durable)
     }
 
     pub(super) fn wake_active(&mut self) -> Result<(), LogError> {

@@ -26,6 +26,7 @@ mod set_aside;
 mod spare;
 mod sync;
 pub mod tail_cache;
+mod through;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -98,6 +99,7 @@ pub struct Log {
     bytes_since_checkpoint: u64,
     /// What is appended is old to everybody else.
     is_behind: bool,
+    is_hidden_until_durable: bool,
     /// Alive while a compaction pass is.
     compacting: Weak<()>,
     /// Segments whose key index is to be written, or was not looked at since the log was opened; oldest first.
@@ -222,6 +224,11 @@ impl Log {
     #[must_use]
     pub fn is_behind(&self) -> bool {
         self.is_behind
+    }
+
+    /// Tells the log whether somebody wants what is appended before it is durable, as who copies it does. Until told, it may be so.
+    pub fn set_hidden_until_durable(&mut self, is_hidden: bool) {
+        self.is_hidden_until_durable = is_hidden;
     }
 
     /// Bytes that were appended since a sync was begun last.

@@ -268,6 +268,7 @@ impl Opening {
             to_index: Vec::new(),
             bytes_since_checkpoint: 0,
             is_behind: false,
+            is_hidden_until_durable: false,
         };
         if !scanned_active.is_empty() {
             log.unsynced.active.change();

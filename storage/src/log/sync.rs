@@ -208,11 +208,7 @@ impl Log {
         } else {
             None
         };
-        let was_read = self.shared.was_read_from_files.swap(false, Ordering::Relaxed);
-        self.pace.on_sync(self.unsynced.bytes, was_read, self.context.clock.steady_ms());
-        self.unsynced.records = 0;
-        self.unsynced.bytes = 0;
-        self.unsynced.since = None;
+        self.note_sync();
         Ok(SyncJob {
             disk: Arc::clone(&self.context.disk),
             shared: Arc::clone(&self.shared),
@@ -225,6 +221,31 @@ impl Log {
             cuts: self.shared.cuts.load(Ordering::Acquire),
             checkpoint: None,
         })
+    }
+
+    /// What was written is on its way to the disk, or there.
+    pub(super) fn note_sync(&mut self) {
+        let was_read = self.shared.was_read_from_files.swap(false, Ordering::Relaxed);
+        self.pace.on_sync(self.unsynced.bytes, was_read, self.context.clock.steady_ms());
+        self.unsynced.records = 0;
+        self.unsynced.bytes = 0;
+        self.unsynced.since = None;
+    }
+
+    /// True where no finished sync has covered all that is appended.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        !self.unsynced.sealed.is_empty() || self.unsynced.active.is_due() || self.unsynced.directory.is_due()
+    }
+
+    /// True where groups are best written past the system's memory, each with the disk waited for ([`Log::append_through`]), once what was written
+    /// otherwise is synced: nobody wants to see them before they are durable, and the system's memory would not keep them until somebody reads them.
+    pub(crate) fn goes_through(&mut self) -> bool {
+        self.is_hidden_until_durable
+            && self.pace.outruns_memory()
+            && !self.config.key_index
+            && !self.is_behind
+            && self.check_open().is_ok()
+            && self.active.is_open_through()
     }
 
     /// Takes the outcome of a job that has run. A failed sync poisons the log: what it left on the disk nobody knows.
@@ -327,10 +348,7 @@ impl Log {
     }
 
     fn has_nothing_to_save(&self) -> bool {
-        let clean = self.unsynced.sealed.is_empty()
-            && !self.unsynced.active.is_due()
-            && !self.unsynced.directory.is_due();
-        clean && self.recovery_point() == self.next && !self.active.is_awake()
+        !self.has_unsynced() && self.recovery_point() == self.next && !self.active.is_awake()
     }
 
     /// Zeros to write ahead of the log's end, or into the next segment's file, where it pays; to be run on a thread that may wait
