@@ -15,7 +15,7 @@ use crash::check::Failure;
 use crash::cuts::{Counts, cut_all};
 use crash::workload::Workload;
 
-const STEPS: usize = 60;
+const STEPS: usize = 75;
 const THREADS: usize = 2;
 const WORKLOADS: u64 = 10;
 const MUTANT_WORKLOADS: u64 = 12;
@@ -29,6 +29,7 @@ fn run(seed: u64, seeds: &[Option<u64>], counts: &Counts) -> Result<(), Failure>
     let work = Workload::run(seed, STEPS, None)?;
     counts.swaps.fetch_add(work.swaps, Ordering::Relaxed);
     counts.spares.fetch_add(work.spares, Ordering::Relaxed);
+    counts.taken_back.fetch_add(work.taken_back, Ordering::Relaxed);
     cut_all(&work, None, seeds, counts)
 }
 
@@ -56,10 +57,12 @@ fn no_power_cut_loses_or_invents_a_record() {
     assert!(counts.cuts.into_inner() >= 10_000);
     assert!(counts.swaps.into_inner() >= 5);
     assert!(counts.spares.into_inner() >= 3);
+    assert!(counts.taken_back.into_inner() >= 3);
 }
 
 /// Syncs of calls that this workload does not make, and the tests that leave them out instead.
-const PROVEN_ELSEWHERE: [(SyncPoint, &str); 12] = [
+const PROVEN_ELSEWHERE: [(SyncPoint, &str); 13] = [
+    (SyncPoint::AppendRefused, "no way past the system's memory: log/staging/tests.rs"),
     (SyncPoint::Prewritten, "for speed alone: nothing is promised by it"),
     (SyncPoint::IdentityData, "data directory: data_dir/tests.rs"),
     (SyncPoint::IdentityRenamed, "data directory: data_dir/tests.rs"),

@@ -44,6 +44,7 @@ enum Op {
     Prewrite,
     RunPrewrite,
     ReleaseIdle,
+    Stage,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -66,6 +67,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Prewrite),
         1 => Just(Op::RunPrewrite),
         1 => Just(Op::ReleaseIdle),
+        2 => Just(Op::Stage),
     ]
 }
 
@@ -160,8 +162,14 @@ impl Pair {
                 let epoch = LeaderEpoch(self.epoch);
                 self.log().assign_epoch(epoch).unwrap();
             }
-            Op::Read { at, max_bytes, below } => self.read(at, usize::from(max_bytes), below),
-            Op::ByTime(time) => self.by_time(i64::from(time)),
+            Op::Read { at, max_bytes, below } => {
+                self.see_all();
+                self.read(at, usize::from(max_bytes), below);
+            }
+            Op::ByTime(time) => {
+                self.see_all();
+                self.by_time(i64::from(time));
+            }
             Op::Truncate(at) => self.truncate(at),
             Op::Reset(ahead) => {
                 let offset = self.end() + i64::from(ahead);
@@ -195,7 +203,16 @@ impl Pair {
                 }
             }
             Op::ReleaseIdle => self.log().release_idle(),
+            Op::Stage => {
+                // Where zeros are on their way it does not begin.
+                self.log().begin_staging().unwrap();
+            }
         }
+    }
+
+    /// What waits for a sync is not to be read before.
+    fn see_all(&mut self) {
+        self.log().end_staging().unwrap();
     }
 
     fn append(&mut self, batches: &[(u8, u8, u8, i16)], gap: Option<u8>) {
@@ -351,6 +368,7 @@ impl Pair {
     }
 
     fn check(&mut self) {
+        self.see_all();
         let (start, end) = (self.start, self.end());
         let kept: Vec<Sent> = self.sent.iter().filter(|s| s.next > start).cloned().collect();
         let replayed = replay(self.sent.iter());

@@ -187,7 +187,8 @@ impl PartitionHandle {
             let is_quick = match step {
                 Ok(Step::Append { begin_at: None }) => {
                     let bytes: usize = incoming.batches.iter().map(RecordBatch::size_bytes).sum();
-                    bytes <= QUICK_BYTES && incoming.fetched.log_start <= log.start()
+                    // What an earlier leadership here has left to wait must be written first.
+                    !log.is_staging() && bytes <= QUICK_BYTES && incoming.fetched.log_start <= log.start()
                 }
                 Err(_) => true,
                 Ok(_) => false,

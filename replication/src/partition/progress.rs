@@ -291,9 +291,10 @@ impl Progress {
         let duty = self.duty.load();
         let own = LeaderLog { end: self.reader.end(), durable: self.reader.durable() };
         let sync = duty.settings.sync;
-        if let Role::Leader { .. } = duty.role
-            && duty.is_alone()
-        {
+        let is_alone = matches!(duty.role, Role::Leader { .. }) && duty.is_alone();
+        // Nobody copies from here, and consumers see no more than what is durable.
+        log.set_hidden_until_durable(is_alone && sync == SyncPolicy::Ack);
+        if is_alone {
             log.on_high_watermark(advance(self.reader.high_watermark(), sync, own, []));
         } else {
             match &mut *self.part.lock() {

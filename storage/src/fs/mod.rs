@@ -4,6 +4,7 @@
 //!
 //! Every call blocks. No other file of this crate may name `std::fs`.
 
+mod blocks;
 mod map;
 mod overlay;
 mod real;
@@ -16,6 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use blocks::Blocks;
 pub use map::FileMap;
 pub use overlay::OverlayDisk;
 pub use real::RealDisk;
@@ -29,6 +31,10 @@ pub use sim::SimDisk;
 pub enum SyncPoint {
     /// Appended batches of the active segment.
     AppendData,
+    /// The same where each write waits for the disk ([`OpenMode::Through`]).
+    AppendThrough,
+    /// Batches that there was no such way for after all.
+    AppendRefused,
     /// Batches left unsynced in a segment that was rolled since.
     SealedData,
     /// The directory entry of a new segment, before data in it may be acknowledged.
@@ -87,8 +93,10 @@ pub enum SyncPoint {
 
 impl SyncPoint {
     /// Every sync in the code.
-    pub const ALL: [SyncPoint; 28] = [
+    pub const ALL: [SyncPoint; 30] = [
         SyncPoint::AppendData,
+        SyncPoint::AppendThrough,
+        SyncPoint::AppendRefused,
         SyncPoint::SealedData,
         SyncPoint::SegmentCreated,
         SyncPoint::TransactionIndex,
@@ -128,7 +136,17 @@ pub enum OpenMode {
     Write,
     /// A file for reading and writing that is made, or emptied where it exists.
     Create,
+    /// An existing file, past the memory that the system keeps of it: what a write has taken is on the disk when it returns, under this name.
+    /// Place, length and memory of each slice are whole blocks ([`BLOCK_BYTES`]). Fails with `InvalidInput`, here or at the first write, where a
+    /// file system has no such way.
+    ///
+    /// While one of these writes is on its way, nobody may write into the same blocks, or change the file's size, by another handle: the system
+    /// would keep the older of the two in memory.
+    Through(SyncPoint),
 }
+
+/// What goes past the system's memory goes in whole blocks. Hardly a disk, and hardly a file system, asks for larger ones.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -41,6 +41,8 @@ impl Disk for OverlayDisk {
                 return self.below.open(path, OpenMode::Read);
             }
             OpenMode::Read | OpenMode::Write => self.wrapped(path)?,
+            // Nothing of it comes to a disk.
+            OpenMode::Through(_) => return Err(io::ErrorKind::InvalidInput.into()),
             OpenMode::Create => Arc::new(OverlayFile::default()),
         };
         self.changed.lock().insert(path.to_owned(), Some(Arc::clone(&file)));

@@ -28,6 +28,9 @@ impl Disk for RealDisk {
         let mut options = OpenOptions::new();
         options.read(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW);
         match mode {
+            OpenMode::Through(_) => {
+                options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_DIRECT | libc::O_DSYNC);
+            }
             OpenMode::Read => {}
             OpenMode::Write => {
                 options.write(true);
@@ -172,7 +175,7 @@ impl DiskFile for RealFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{read_full_at, write_all_at, write_all_passing_at};
+    use crate::fs::{BLOCK_BYTES, Blocks, read_full_at, write_all_at, write_all_passing_at};
 
     /// `TMPFS_MAGIC` of include/uapi/linux/magic.h.
     const TMPFS: i64 = 0x0102_1994;
@@ -226,5 +229,40 @@ mod tests {
         let mut read = vec![0; bytes.len() + 1];
         assert_eq!(read_full_at(&*file, &mut read, 0).unwrap(), bytes.len());
         assert!(read[..bytes.len()] == bytes);
+    }
+
+    #[test]
+    fn what_goes_past_the_memory_of_the_system_is_found_by_who_reads_through_it() {
+        let dir = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
+        let path = dir.path().join("file");
+        let cached = RealDisk.open(&path, OpenMode::Create).unwrap();
+        let bytes: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        let begin = BLOCK_BYTES + 900;
+        write_all_at(&*cached, &mut [IoSlice::new(&bytes[..begin])], 0).unwrap();
+        cached.sync(SyncPoint::AppendData).unwrap();
+        let through = match RealDisk.open(&path, OpenMode::Through(SyncPoint::AppendThrough)) {
+            Ok(through) => through,
+            Err(e) => {
+                let kind = rustix::fs::statfs(dir.path()).unwrap().f_type;
+                assert!(kind == TMPFS && e.kind() == io::ErrorKind::InvalidInput, "{kind:#x}: {e}");
+                return;
+            }
+        };
+        let mut at = BLOCK_BYTES;
+        let mut blocks = Blocks::new(1 << 20);
+        assert!(blocks.iter().all(|byte| *byte == 0));
+        // Each begins in the block in which the one before has ended, which somebody has in memory.
+        for end in [begin + 1, begin + 5_000, begin + 200_000, bytes.len()] {
+            let whole = (end - at).next_multiple_of(BLOCK_BYTES);
+            blocks[..end - at].copy_from_slice(&bytes[at..end]);
+            blocks[end - at..whole].fill(0);
+            write_all_at(&*through, &mut [IoSlice::new(&blocks[..whole])], at as u64).unwrap();
+            let mut read = vec![0; end];
+            assert_eq!(read_full_at(&*cached, &mut read, 0).unwrap(), end);
+            assert!(read == bytes[..end], "{end}");
+            at = end - end % BLOCK_BYTES;
+        }
+        let apart = through.write_at(&[IoSlice::new(&blocks[..100])], 0).unwrap_err();
+        assert_eq!(apart.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -5,6 +5,7 @@
 mod at_hand;
 mod crash;
 mod faults;
+mod through;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -375,7 +376,11 @@ impl Disk for SimDisk {
             (None, _) => return Err(io::ErrorKind::NotFound.into()),
         };
         let told = AtomicU64::new(state.inodes[inode].failed_syncs);
-        Ok(Arc::new(SimFile { disk: self.clone(), inode, path: path.to_owned(), told }))
+        let file = SimFile { disk: self.clone(), inode, path: path.to_owned(), told };
+        match mode {
+            OpenMode::Through(point) => through::open(file, point, &state),
+            _ => Ok(Arc::new(file)),
+        }
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

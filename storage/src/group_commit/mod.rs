@@ -2,10 +2,11 @@
 //! thread makes it durable, and each caller is told by a call of its own. No timer. Must know nothing of tasks or sockets.
 //!
 //! - this file: [`GroupCommit`], who writes, and in which order
-//! - `request`: a call and its answer; `syncs`: what becomes durable, and who is told
+//! - `request`: a call and its answer; `receipts`: answers that wait; `syncs`: what becomes durable, and who is told
 //! - `disk_threads`: the threads that wait for disks
 
 mod disk_threads;
+mod receipts;
 mod request;
 mod syncs;
 
@@ -28,7 +29,8 @@ use crate::log::append::{AppendAs, ToAppend};
 use crate::log::condition::Condition;
 use crate::log::reader::LogReader;
 pub use disk_threads::DiskThreads;
-use request::{Answer, Request, receipt_of};
+use receipts::Receipts;
+use request::{Answer, Request, for_each_receipt, receipt_of};
 pub use request::{Receipt, Then};
 use syncs::Syncs;
 
@@ -53,6 +55,7 @@ struct Shared {
     queued: AtomicUsize,
     /// The owner wants to look at the log; done by whoever holds it next.
     nudged: AtomicBool,
+    receipts: Receipts,
     syncs: Syncs,
     disks: DiskThreads,
     owner: Owner,
@@ -90,6 +93,7 @@ impl GroupCommit {
             waiting: Mutex::new(VecDeque::new()),
             queued: AtomicUsize::new(0),
             nudged: AtomicBool::new(false),
+            receipts: Receipts::default(),
             syncs: Syncs::default(),
             disks: disks.clone(),
             owner,
@@ -108,7 +112,7 @@ impl GroupCommit {
         self.0.run_on(self.0.hold(), f)
     }
 
-    /// Fixes the order of `batches` and has them written: at once, by this thread, where the log is free, else by whoever has
+    /// Fixes the order of `batches` and has them written, or made to wait for a sync ([`Log::begin_staging`]): at once, by this thread, where the log is free, else by whoever has
     /// it. Calls of one thread are written in their order. Waits neither for another's write nor for a sync.
     ///
     /// `then` is called once, on whichever thread knows the outcome, perhaps before this returns; it must not block.
@@ -148,12 +152,11 @@ impl GroupCommit {
         if shared.queued.load(Ordering::Acquire) == 0
             && !shared.syncs.gather()
             && let Some(mut log) = shared.try_hold()
+            && !log.is_staging()
         {
             let then = Answer::new(then);
             let outcome = log.append(batches, append_as).map(receipt_of);
-            let wants_sync = (shared.owner.on_moved)(&mut log);
-            drop(log);
-            shared.moved(wants_sync);
+            shared.let_go(log);
             then.give(outcome);
         } else {
             shared.queue(batches.collect(), append_as, then);
@@ -247,9 +250,7 @@ impl Shared {
 
     fn run_on<R>(self: &Arc<Self>, mut log: Held<'_>, f: impl FnOnce(&mut Log) -> R) -> R {
         let result = f(&mut log);
-        let wants_sync = (self.owner.on_moved)(&mut log);
-        drop(log);
-        self.moved(wants_sync);
+        self.let_go(log);
         self.answer_waiters();
         // Requests that came meanwhile found the log taken and rely on its holder.
         self.serve();
@@ -287,7 +288,9 @@ impl Shared {
             }
             // Who has it looks again after letting go, so a request that finds it taken is not forgotten.
             let Some(log) = self.try_hold() else { return };
-            self.write_next(log);
+            if !self.write_next(log, false) {
+                break;
+            }
         }
         self.schedule();
     }
@@ -300,17 +303,19 @@ impl Shared {
     /// Writes all that waits now.
     fn write_waiting(self: &Arc<Self>) {
         for _ in 0..GROUPS_FOR_OTHERS {
-            if !self.has_work() {
+            if !self.has_work() || !self.write_next(self.hold(), true) {
                 return;
             }
-            self.write_next(self.hold());
         }
     }
 
-    fn write_next(self: &Arc<Self>, log: Held<'_>) {
+    /// Says false where what waits can only be written once the disk has done something, and nothing was.
+    fn write_next(self: &Arc<Self>, log: Held<'_>, may_wait: bool) -> bool {
         self.nudged.store(false, Ordering::Release);
-        let group = self.next_group();
+        let group = self.next_group(log.room(may_wait));
+        let has_found_any = !group.is_empty();
         self.write_group(log, group);
+        has_found_any || self.queued.load(Ordering::Acquire) == 0
     }
 
     /// The other half of letting go of the log, or of having queued: one of the two sides sees what the other did.
@@ -319,14 +324,14 @@ impl Shared {
         self.queued.load(Ordering::Acquire) > 0 || self.nudged.load(Ordering::Acquire)
     }
 
-    /// Requests from the front that go together: in the same name, up to the group's bytes.
-    fn next_group(&self) -> Vec<Request> {
+    /// Requests from the front that go together: in the same name, up to the group's bytes, and no more than there is room for.
+    fn next_group(&self, room: usize) -> Vec<Request> {
         let mut waiting = self.waiting.lock();
         let Some(first) = waiting.front().map(|r| r.append_as) else { return Vec::new() };
         let mut bytes = 0;
         let fits = |r: &Request| {
             bytes += r.bytes;
-            r.append_as == first && (bytes == r.bytes || bytes <= GROUP_BYTES)
+            r.append_as == first && bytes <= room && (bytes == r.bytes || bytes <= GROUP_BYTES)
         };
         let count = waiting.iter().map(fits).take_while(|fits| *fits).count();
         let group: Vec<Request> = waiting.drain(..count).collect();
@@ -339,26 +344,37 @@ impl Shared {
             .first()
             .map(|r| r.append_as)
             .map(|append_as| log.append(group.iter_mut().flat_map(|r| r.batches.drain(..)), append_as));
-        let wants_sync = (self.owner.on_moved)(&mut log);
-        drop(log);
-        self.moved(wants_sync);
         match written {
-            None => {}
-            Some(Err(e)) => group.into_iter().for_each(|r| r.then.give(Err(e.clone()))),
+            None => self.let_go(log),
+            Some(Err(e)) => {
+                self.let_go(log);
+                group.into_iter().for_each(|request| request.then.give(Err(e.clone())));
+            }
+            Some(Ok(outcomes)) if log.has_staged() => {
+                for_each_receipt(group, outcomes, |then, receipt| self.receipts.keep(&log, receipt, then));
+                self.let_go(log);
+            }
             Some(Ok(outcomes)) => {
-                let mut outcomes = outcomes.into_iter();
-                for request in group {
-                    let own = outcomes.by_ref().take(request.count).collect();
-                    request.then.give(Ok(receipt_of(own)));
-                }
+                self.let_go(log);
+                for_each_receipt(group, outcomes, |then, receipt| then.give(Ok(receipt)));
             }
         }
     }
 
-    /// The log has moved and is free again.
-    fn moved(self: &Arc<Self>, wants_sync: bool) {
+    /// Lets go of the log, which may have moved.
+    fn let_go(self: &Arc<Self>, mut log: Held<'_>) {
+        let wants_sync = self.look_at(&mut log);
+        drop(log);
         self.note_wish(wants_sync);
         (self.owner.announce)();
+        self.receipts.tell();
+    }
+
+    /// The last look before others have the log. Says whether it should become durable.
+    fn look_at(&self, log: &mut Held<'_>) -> bool {
+        let is_wanted = (self.owner.on_moved)(log);
+        self.receipts.look_through(log);
+        is_wanted || log.has_staged()
     }
 
     /// The owner wants what is appended durable, or does not.

@@ -43,6 +43,19 @@ pub(super) fn receipt_of(outcomes: AppendOutcomes) -> Receipt {
     Receipt { end: taken.max().unwrap_or(Offset::ZERO), outcomes }
 }
 
+/// Hands each request of a group what is its own of the outcomes.
+pub(super) fn for_each_receipt(
+    group: Vec<Request>,
+    outcomes: AppendOutcomes,
+    mut take: impl FnMut(Answer<Receipt, Then<Receipt>>, Receipt),
+) {
+    let mut outcomes = outcomes.into_iter();
+    for request in group {
+        let own = outcomes.by_ref().take(request.count).collect();
+        take(request.then, receipt_of(own));
+    }
+}
+
 /// Somebody to be told, once. Dropped untold, it tells that the call was abandoned.
 pub(super) struct Answer<T, F: FnOnce(Result<T, LogError>)> {
     then: Option<F>,

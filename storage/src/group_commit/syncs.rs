@@ -142,6 +142,10 @@ impl Shared {
                 let Some(next) = self.sync(begun, &goes_on) else { break };
                 job = next;
             }
+            if !self.receipts.is_empty() {
+                // A log that has stopped meanwhile begins no sync whose end would be told.
+                self.receipts.look_through(&mut self.hold());
+            }
         }
         self.tell();
     }
@@ -152,8 +156,8 @@ impl Shared {
         let outcome = job.run();
         let (next, wants_sync, is_tending_due) = {
             let mut log = self.hold();
-            let has_ended = log.finish_sync(job, outcome);
-            let wants_sync = (self.owner.on_moved)(&mut log);
+            let has_ended = log.finish_sync(job, outcome).and_then(|()| log.look_after_staging());
+            let wants_sync = self.look_at(&mut log);
             let is_tending_due = log.is_tending_due();
             // What others wrote beside this sync: whoever lets go of the log now may wait for the next write of theirs before it has it again.
             let is_next_here = has_ended.is_ok() && !self.has_work() && goes_on();
@@ -179,6 +183,7 @@ impl Shared {
 
     fn tell(&self) {
         (self.owner.announce)();
+        self.receipts.tell();
         self.answer_waiters();
     }
 
@@ -232,7 +237,8 @@ impl Drop for Round<'_> {
         // What was asked for while the round ran found the log scheduled.
         fence(Ordering::SeqCst);
         // A round that panics has stopped the log and told nobody; the next one does.
-        let is_cut_short = std::thread::panicking() && !self.0.syncs.waiters.lock().is_empty();
+        let is_untold = || !self.0.syncs.waiters.lock().is_empty() || !self.0.receipts.is_empty();
+        let is_cut_short = std::thread::panicking() && is_untold();
         if is_cut_short || self.0.is_round_due() {
             self.0.schedule();
         }

@@ -5,19 +5,24 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use floodmark_proto::batch::BatchHeader;
-use floodmark_proto::ids::TimestampMs;
+use floodmark_proto::ids::{Offset, TimestampMs};
 
 use super::prewrite::Prewrite;
+use super::stage::{Reach, Stage, StageFile};
 use super::tail_cache::TailBatch;
 use crate::config::LogConfig;
 use crate::error::LogError;
 use crate::format_error::FormatError;
-use crate::fs::{Disk, DiskFile, OpenMode, read_full_at, write_all_at, write_all_passing_at};
+use crate::fs::{
+    BLOCK_BYTES, Blocks, Disk, DiskFile, OpenMode, SyncPoint, read_full_at, write_all_at,
+    write_all_passing_at,
+};
 use crate::index::{
     AbortedTransaction, IndexPolicy, Indexer, fits, offset_index, time_index, transaction_index,
 };
 use crate::key_index::BatchKeys;
 use crate::key_index::map::TailWriter;
+use crate::manifest::SegmentRecord;
 use crate::segment::Segment;
 use crate::segment::name::FileKind;
 use crate::segment::walk::HeaderWalk;
@@ -333,13 +338,52 @@ impl Active {
             }
         };
         written.map_err(LogError::io("append to", &path()))?;
-        // The index of aborted transactions is read as soon as the batches are, so it goes first.
+        let aborts = self.flush_gathered()?;
+        self.segment.publish(self.position, last.next, self.indexer.largest_timestamp());
+        Ok(aborts)
+    }
+
+    /// Writes what belongs to accepted batches beside their bytes, as far as it is needed or has become much; true where aborted transactions were
+    /// written. Their index is read as soon as the batches are, so it goes before these are published.
+    pub(super) fn flush_gathered(&mut self) -> Result<bool, LogError> {
         let aborts = self.flush_aborts()?;
         if self.gathered_offsets.len() >= GATHER_ENTRIES * offset_index::ENTRY_LEN {
             self.flush_indexes(false)?;
         }
-        self.segment.publish(self.position, last.next, self.indexer.largest_timestamp());
         Ok(aborts)
+    }
+
+    /// Where accepted batches wait from here on; none where zeros are on their way to the file.
+    pub(super) fn stage(&mut self, free: Vec<Blocks>) -> io::Result<Option<Stage>> {
+        let Some(files) = &self.files else { return Ok(None) };
+        if self.prewrite.filled_to().is_none() {
+            return Ok(None);
+        }
+        let path = self.segment.path(FileKind::Data);
+        let through = self.disk.open(&path, OpenMode::Through(SyncPoint::AppendThrough))?;
+        let file = StageFile { through, cached: Arc::clone(&files.data), path };
+        Stage::new(file, self.position, free).map(Some)
+    }
+
+    /// Where the segment is with all accepted batches, the last of which ends before `next`.
+    pub(super) fn reach(&self, next: Offset) -> Reach {
+        Reach { position: self.position, next, largest: self.indexer.largest_timestamp() }
+    }
+
+    /// Makes staged batches readable that are on the disk.
+    pub(super) fn publish(&mut self, reach: Reach) {
+        self.prewrite.extend_to(reach.position.next_multiple_of(BLOCK_BYTES as u64));
+        self.segment.publish(reach.position, reach.next, reach.largest);
+    }
+
+    /// What the manifest says of the segment once it reaches so far.
+    pub(super) fn record(&self, reach: Reach) -> SegmentRecord {
+        SegmentRecord {
+            size_bytes: reach.position,
+            end_offset: reach.next,
+            largest_timestamp: reach.largest,
+            ..super::record_of(&self.segment)
+        }
     }
 
     fn flush_aborts(&mut self) -> Result<bool, LogError> {

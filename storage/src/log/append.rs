@@ -67,6 +67,13 @@ pub struct Appended {
 /// What became of each batch of a group, in their order.
 pub type AppendOutcomes = Vec<Result<Appended, AppendError>>;
 
+/// What a group that fails brings back.
+struct Before {
+    end: Offset,
+    epochs: Arc<LeaderEpochs>,
+    cuts: u64,
+}
+
 /// Less than this is written into the page cache also by who is far behind. To pass it by waits for the disk, for its queue and for the block in
 /// which the write before has ended; who brings so little may be a thread that may not wait.
 const PASSING_BYTES_MIN: u64 = 256 << 10;
@@ -85,7 +92,7 @@ impl Log {
         append_as: AppendAs,
     ) -> Result<AppendOutcomes, LogError> {
         self.check_open()?;
-        let before = (self.next, self.shared.epochs.load_full());
+        let before = Before { end: self.next, epochs: self.shared.epochs.load_full(), cuts: self.cuts() };
         let outcomes = self.try_append(batches, append_as);
         outcomes.map_err(|e| self.undo(before, e))
     }
@@ -251,13 +258,21 @@ impl Log {
             return Ok(());
         }
         let bytes: u64 = self.accepted.iter().map(|b| b.bytes.len() as u64).sum();
-        if self.active.write(&self.accepted, self.is_behind && bytes >= PASSING_BYTES_MIN)? {
+        let is_staged = self.stage_accepted(bytes)?;
+        let aborts = if is_staged {
+            self.active.flush_gathered()?
+        } else {
+            self.active.write(&self.accepted, self.is_behind && bytes >= PASSING_BYTES_MIN)?
+        };
+        if aborts {
             self.unsynced.directory.change();
             self.unsynced.transaction_index(self.active.segment.path(FileKind::TransactionIndex));
         }
         self.bytes_since_checkpoint += bytes;
         self.unsynced.bytes += bytes;
-        self.unsynced.active.change();
+        if !is_staged {
+            self.unsynced.active.change();
+        }
         self.unsynced.since.get_or_insert_with(Stopwatch::start);
         if self.is_behind {
             self.accepted.clear();
@@ -277,6 +292,7 @@ impl Log {
     /// Begins a segment that can hold `header`: at the log's end, or at the batch where a replica's log has a gap too wide
     /// for an index. Recovery takes segments that do not meet for a loss unless the manifest knows better, so then it must.
     fn roll_for(&mut self, header: &BatchHeader) -> Result<(), LogError> {
+        self.end_staging()?;
         if fits(self.end_written(), header.last_offset()) {
             return self.roll();
         }
@@ -286,6 +302,7 @@ impl Log {
 
     /// Ends the active segment and begins the next one at the log's end.
     pub(super) fn roll(&mut self) -> Result<(), LogError> {
+        self.end_staging()?;
         self.roll_at(self.end_written())
     }
 
@@ -314,13 +331,13 @@ impl Log {
         Ok(())
     }
 
-    /// End of what is written: what is accepted only does not count.
+    /// End of what is written: what is accepted only, or waits for a sync, does not count.
     pub(super) fn end_written(&self) -> Offset {
         self.active.segment.end()
     }
 
     /// Brings the log back to where it was before a failed group, or poisons it where that cannot be done.
-    fn undo(&mut self, (end, epochs): (Offset, Arc<LeaderEpochs>), error: LogError) -> LogError {
+    fn undo(&mut self, before: Before, error: LogError) -> LogError {
         self.accepted.clear();
         let passing = match self.full_or_poison(error.clone()) {
             passing if passing.is_retryable() => passing,
@@ -329,7 +346,13 @@ impl Log {
                 return poisoned;
             }
         };
-        match self.find_cut(end).and_then(|cut| self.cut_tail(&cut)) {
+        // What waited before the group may have found no space either, and is gone with it then.
+        let ended = self.end_staging();
+        if self.cuts() != before.cuts {
+            return ended.err().unwrap_or(passing);
+        }
+        let Before { end, epochs, .. } = before;
+        match ended.and_then(|()| self.find_cut(end)).and_then(|cut| self.cut_tail(&cut)) {
             Ok(()) => {
                 // Also what began at the end without a batch, and what the group replaced.
                 self.epochs = LeaderEpochs::clone(&epochs);

@@ -36,6 +36,7 @@ impl Log {
         if end >= self.next {
             return Ok(self.next);
         }
+        self.end_staging()?;
         let first_base = self.segments().first().map_or(Offset::ZERO, |s| s.base);
         if end <= first_base {
             self.reset_to(end)?;
@@ -85,6 +86,7 @@ impl Log {
     /// Removes everything; the log goes on at `offset`. Durable when it returns.
     pub fn reset_to(&mut self, offset: Offset) -> Result<(), LogError> {
         self.check_open()?;
+        self.end_staging()?;
         let offset = offset.max(Offset::ZERO);
         let active = SegmentRecord { base_offset: offset, end_offset: offset, ..SegmentRecord::default() };
         let under_way = Manifest {
@@ -103,6 +105,7 @@ impl Log {
     }
 
     fn begin_again_at(&mut self, offset: Offset) -> Result<(), LogError> {
+        self.note_cut(Offset::ZERO);
         self.active.sleep();
         let (disk, dir) = (Arc::clone(&self.context.disk), Arc::clone(&self.shared.dir));
         for segment in self.segments().iter().rev() {
@@ -260,6 +263,7 @@ impl Log {
     }
 
     fn publish_shorter(&mut self, end: Offset) {
+        self.note_cut(end);
         self.accepted.clear();
         self.tail.clear();
         self.next = end;

@@ -1,7 +1,7 @@
 //! One partition's log and its only writer. Decides nothing about who may write or what counts as committed.
 //!
 //! - this file: [`Log`], its parts, and what of it is published to readers
-//! - `append`: batches in; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
+//! - `append`: batches in; `staging`, `stage`: where they wait in a flood; `sync`: the recovery point forward; `cut`: the tail off, the head off; `retain`: what is too old
 //! - `compact`: superseded records out
 //! - `keys`: which records carry which key; `condition`: appends that depend on it
 //! - `recovery`: opening after whatever happened (`durable`, then `tail`; `replay` for producers); `salvage`: giving up what is damaged; `set_aside`: where that goes; `files`, `members`: what lies in the directory
@@ -24,6 +24,8 @@ mod retain;
 pub mod salvage;
 mod set_aside;
 mod spare;
+mod stage;
+mod staging;
 mod sync;
 pub mod tail_cache;
 
@@ -49,6 +51,7 @@ use pace::{Pace, Stretch};
 pub use prewrite::PrewriteJob;
 use reader::{LogReader, LogShared};
 use spare::{Spare, SpareNeed};
+use staging::Staging;
 pub use sync::SyncJob;
 use tail_cache::{TailBatch, TailBudget, TailWriter};
 
@@ -98,6 +101,7 @@ pub struct Log {
     bytes_since_checkpoint: u64,
     /// What is appended is old to everybody else.
     is_behind: bool,
+    staging: Staging,
     /// Alive while a compaction pass is.
     compacting: Weak<()>,
     /// Segments whose key index is to be written, or was not looked at since the log was opened; oldest first.
@@ -157,6 +161,10 @@ impl Log {
     /// Changes the settings; they count from the next append on.
     pub fn set_config(&mut self, config: LogConfig) {
         let (was_on, is_on) = (self.config.key_index, config.key_index);
+        if is_on && !was_on {
+            // Its first look is at what is written. A failure is kept in the log, where the next append finds it.
+            let _ = self.end_staging();
+        }
         self.config = config;
         if was_on != is_on {
             self.switch_key_index(is_on);
@@ -274,8 +282,10 @@ impl Log {
 
     /// Closes files that nobody needs now: an idle log costs some memory and nothing else.
     pub fn release_idle(&mut self) {
+        self.release_stage();
         if self.check_open().is_ok()
             && self.active.is_awake()
+            && !self.is_staging()
             && !self.unsynced.active.is_due()
             && self.active.flush_indexes(false).is_ok()
         {

@@ -71,6 +71,11 @@ impl Pace {
         }
     }
 
+    /// What came so far says nothing of what comes.
+    pub(super) fn forget_flood(&mut self) {
+        self.fast_bytes = 0;
+    }
+
     /// True where zeros ahead pay.
     pub(super) fn has_small_syncs(&self) -> bool {
         self.recent_bytes < LARGE_SYNC_BYTES

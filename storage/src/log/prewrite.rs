@@ -100,6 +100,11 @@ impl Prewrite {
         self.job.is_none().then_some(self.filled_to)
     }
 
+    /// Up to `end` the file is on the disk, whatever was in it. Nobody is writing any zeros.
+    pub(super) fn extend_to(&mut self, end: u64) {
+        self.filled_to = self.filled_to.max(end);
+    }
+
     /// True where zeros that should be in the file may not be.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed

@@ -20,6 +20,7 @@ use super::keys::LogKeys;
 use super::pace::{Pace, Stretch};
 use super::reader::LogShared;
 use super::spare::Spare;
+use super::staging::Staging;
 use super::tail_cache::TailWriter;
 use super::{Log, LogContext, Unsynced};
 use crate::config::LogConfig;
@@ -236,13 +237,8 @@ impl Opening {
             closed: AtomicBool::new(false),
             syncing: parking_lot::Mutex::new(()),
         });
-        let writer = Active::new(
-            Arc::clone(&context.disk),
-            Arc::clone(&active),
-            &config,
-            context.clock.now_ms(),
-            config.segment_ms,
-        );
+        let (disk, now_ms) = (Arc::clone(&context.disk), context.clock.now_ms());
+        let writer = Active::new(disk, Arc::clone(&active), &config, now_ms, config.segment_ms);
         let (scanned_active, scanned_sealed) =
             self.scanned.into_iter().partition::<Vec<_>, _>(|s| s.base == active.base);
         let mut log = Log {
@@ -268,6 +264,7 @@ impl Opening {
             to_index: Vec::new(),
             bytes_since_checkpoint: 0,
             is_behind: false,
+            staging: Staging::default(),
         };
         if !scanned_active.is_empty() {
             log.unsynced.active.change();

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use floodmark_proto::ids::Offset;
 
 use super::reader::LogShared;
+use super::stage::Piece;
 use super::{Log, PrewriteJob, SpareNeed, Unsynced, record_of};
 use crate::error::LogError;
 use crate::fs::{Disk, DiskFile, OpenMode, SyncPoint};
@@ -25,6 +26,7 @@ pub struct SyncJob {
     directory: bool,
     sealed: Vec<Arc<Segment>>,
     active: Option<(Arc<dyn DiskFile>, PathBuf)>,
+    pieces: Vec<Arc<Piece>>,
     /// Base and written bytes of the active segment.
     reaches: (Offset, u64),
     /// How many changes of the active segment and of the directory it covers.
@@ -78,6 +80,13 @@ impl SyncJob {
                 return Err(LogError::Poisoned(poison.clone()));
             }
             self.sync_batches().map_err(|e| self.shared.poison(&*self.disk, e))?;
+            // Somebody else may have these files by then.
+            if !self.pieces.is_empty() && self.shared.closed.load(Ordering::Acquire) {
+                return Err(LogError::Closed);
+            }
+            // What found no space is as if it had never come.
+            let pass = |e: LogError| if e.is_retryable() { e } else { self.shared.poison(&*self.disk, e) };
+            self.pieces.iter().try_for_each(|piece| piece.write()).map_err(pass)?;
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(()) };
         let sync = |path: &PathBuf, point| match self.disk.open(path, OpenMode::Write) {
@@ -139,7 +148,9 @@ impl Log {
     /// follow, and all of it is durable.
     #[must_use]
     pub fn is_checkpoint_left(&self) -> bool {
-        self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes && !self.unsynced.active.is_due()
+        self.bytes_since_checkpoint >= self.config.checkpoint_interval_bytes
+            && !self.unsynced.active.is_due()
+            && !self.has_staged()
     }
 
     /// True where the recovery point should move, zeros be written ahead, a key index be written, or memory be let go of.
@@ -153,7 +164,11 @@ impl Log {
     /// Who looks for keys reads the newest records from files, too.
     fn is_letting_go_due(&self) -> bool {
         let is_here = self.stretch.base == self.active.segment.base;
-        is_here && self.stretch.is_due() && self.pace.outruns_memory() && !self.config.key_index
+        is_here
+            && !self.is_staging()
+            && self.stretch.is_due()
+            && self.pace.outruns_memory()
+            && !self.config.key_index
     }
 
     /// What the system need not keep in memory any more; to be run on a thread that may wait.
@@ -173,6 +188,7 @@ impl Log {
     fn may_prewrite(&self) -> bool {
         self.config.prewrite_bytes > 0
             && !self.is_behind
+            && !self.is_staging()
             && self.pace.has_small_syncs()
             && self.check_open().is_ok()
             && self.active.is_awake()
@@ -219,6 +235,7 @@ impl Log {
             directory: self.unsynced.directory.is_due(),
             sealed: self.unsynced.sealed.clone(),
             active,
+            pieces: self.take_pieces(),
             reaches: (self.active.segment.base, self.active.segment.bytes()),
             covers: (self.unsynced.active.changes, self.unsynced.directory.changes),
             up_to: self.next,
@@ -227,9 +244,17 @@ impl Log {
         })
     }
 
-    /// Takes the outcome of a job that has run. A failed sync poisons the log: what it left on the disk nobody knows.
+    /// Takes the outcome of a job that has run. A failed sync poisons the log: what it left on the disk nobody knows. But where staged batches
+    /// ([`Log::begin_staging`]) found no space, [`LogError::Full`], they are not in the log any more, and it goes on.
     pub fn finish_sync(&mut self, job: SyncJob, outcome: Result<(), LogError>) -> Result<(), LogError> {
-        outcome.map_err(|e| self.poison(e))?;
+        match outcome {
+            Err(full) if full.is_retryable() => {
+                self.take_back_any(&job.pieces, &full);
+                return Err(full);
+            }
+            Err(LogError::Closed) => return Err(LogError::Closed),
+            other => other.map_err(|e| self.poison(e))?,
+        }
         for segment in &job.sealed {
             segment.settle();
         }
@@ -238,6 +263,7 @@ impl Log {
         if self.shared.cuts.load(Ordering::Acquire) != job.cuts {
             return Ok(());
         }
+        self.finish_pieces(job.pieces);
         self.stretch.on_durable(job.reaches.0, job.reaches.1);
         self.unsynced.active.cover(job.covers.0);
         self.unsynced.directory.cover(job.covers.1);
@@ -269,9 +295,12 @@ impl Log {
         self.active.flush_indexes(false).map_err(|e| self.full_or_poison(e))?;
         self.save_snapshot(self.next.max(self.end_written())).map_err(|e| self.full_or_poison(e))?;
         self.save_epochs()?;
+        let staged = self.staged_reach();
         let mut job = self.begin_sync()?;
+        let active_record =
+            |active: &Segment| staged.map_or_else(|| record_of(active), |reach| self.active.record(reach));
         let (active, sealed) = match self.segments().split_last() {
-            Some((active, sealed)) => (record_of(active), sealed.iter().map(|s| record_of(s)).collect()),
+            Some((active, sealed)) => (active_record(active), sealed.iter().map(|s| record_of(s)).collect()),
             None => (self.manifest.active, Vec::new()),
         };
         let manifest = Manifest { is_closed: false, sealed, active, ..self.manifest.clone() };
@@ -304,6 +333,7 @@ impl Log {
     /// [`Log::close`] for a log that others hold: later writes are refused with [`LogError::Closed`], reading goes on.
     pub(crate) fn end_cleanly(&mut self) -> Result<(), LogError> {
         self.check_open()?;
+        self.end_staging()?;
         self.give_up_spare();
         if !self.has_nothing_to_save() {
             self.active.seal().map_err(|e| self.full_or_poison(e))?;
@@ -322,6 +352,7 @@ impl Log {
     /// Ends the log as it is. Nothing is written any more, also no zeros.
     pub fn end_abruptly(&mut self) {
         self.shared.closed.store(true, Ordering::Release);
+        self.close_stage();
         self.active.sleep();
         self.spare.stop();
     }

@@ -25,6 +25,8 @@ pub(crate) struct Counts {
     /// Compacted segments that took their places.
     pub(crate) swaps: AtomicU64,
     pub(crate) spares: AtomicU64,
+    /// Batches that waited for a sync that found no space.
+    pub(crate) taken_back: AtomicU64,
 }
 
 pub(crate) struct Cutter<'a> {

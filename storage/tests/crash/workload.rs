@@ -44,10 +44,12 @@ pub(crate) struct Workload {
     pub(crate) swaps: u64,
     /// Times that the next segment's file was there, filled ahead.
     pub(crate) spares: u64,
+    /// Batches that waited and found no space.
+    pub(crate) taken_back: u64,
 }
 
 /// Steps by weight.
-const STEPS: [(&str, u64); 18] = [
+const STEPS: [(&str, u64); 20] = [
     ("append", 20),
     ("append a group", 10),
     ("append as replica", 4),
@@ -61,11 +63,13 @@ const STEPS: [(&str, u64); 18] = [
     ("truncate", 5),
     ("reset", 1),
     ("delete", 4),
-    ("compact", 8),
+    ("compact", 10),
     ("assign epoch", 4),
     ("prewrite", 6),
     ("release idle", 2),
     ("roll by time", 2),
+    ("stage", 8),
+    ("sync without space", 4),
 ];
 
 pub(crate) fn config_of(seed: u64) -> LogConfig {
@@ -108,6 +112,7 @@ impl Workload {
             compacted_end: 0,
             swaps: 0,
             spares: 0,
+            taken_back: 0,
         };
         work.open_on(None)?;
         for _ in 0..steps {
@@ -245,12 +250,60 @@ impl Workload {
                 self.during(step, now, |w| w.log().release_idle());
                 Ok(())
             }
+            "stage" => self.stage(step),
+            "sync without space" => self.sync_without_space(step),
             "roll by time" => {
                 self.time += 200_000;
                 self.append(step, 1, false)
             }
             other => unreachable!("{other}"),
         }
+    }
+
+    /// What is appended next waits for a sync, and is lost where the process is killed before.
+    fn stage(&mut self, step: &'static str) -> Result<(), Failure> {
+        let now = vec![self.state.clone()];
+        self.during(step, now, |w| w.log().begin_staging()).map_err(fail)?;
+        let durable = self.log().durable().0;
+        let must = self.state.batches.partition_point(|s| s.next <= durable);
+        self.state.must = self.state.must.max(must);
+        self.settle(step);
+        Ok(())
+    }
+
+    /// Where batches wait for the sync, it finds no space for them, or for some; and they are not in the log any more.
+    fn sync_without_space(&mut self, step: &'static str) -> Result<(), Failure> {
+        self.stage(step)?;
+        self.append(step, 2, false)?;
+        if self.chance.below(3) == 0 {
+            let used: usize = self.disk.files().values().map(Vec::len).sum();
+            self.disk.limit_capacity(used as u64);
+        } else {
+            self.disk.inject(no_space_in_log());
+        }
+        let now = vec![self.state.clone()];
+        let outcome = self.during(step, now, |w| {
+            let outcome = w.log().sync();
+            w.disk.heal();
+            outcome
+        });
+        match outcome {
+            Ok(()) => {
+                self.settle_durable(step);
+                return Ok(());
+            }
+            Err(LogError::Full { .. }) => {}
+            Err(other) => return Err(failure("no space", other.to_string())),
+        }
+        let (end, durable) = (self.log().end().0, self.log().durable().0);
+        let kept = self.state.batches.partition_point(|s| s.next <= end);
+        if end != self.state.end_of(kept) || kept < self.state.must || durable > end {
+            return Err(failure("no space", format!("the log ends at {end}, durable {durable}")));
+        }
+        self.taken_back += (self.state.batches.len() - kept) as u64;
+        self.state.batches.truncate(kept);
+        // A leader that goes on at the end, and one that begins there, are not told apart in memory alone.
+        self.assign(step)
     }
 
     /// As a disk thread does when a segment was rolled.
@@ -354,14 +407,7 @@ impl Workload {
         let bytes: usize = group.iter().map(|s| s.bytes.len()).sum();
         let used: usize = self.disk.files().values().map(Vec::len).sum();
         if self.chance.below(3) == 0 {
-            let fault = Fault {
-                on: FaultOn::Write,
-                path_ends: ".log".into(),
-                after: 0,
-                times: 1,
-                kind: FaultKind::NoSpace,
-            };
-            self.disk.inject(fault);
+            self.disk.inject(no_space_in_log());
         } else {
             self.disk.limit_capacity((used + self.chance.below(bytes as u64) as usize) as u64);
         }
@@ -497,6 +543,10 @@ impl Workload {
         self.settle(step);
         Ok(())
     }
+}
+
+fn no_space_in_log() -> Fault {
+    Fault { on: FaultOn::Write, path_ends: ".log".into(), after: 0, times: 1, kind: FaultKind::NoSpace }
 }
 
 fn fail(e: LogError) -> Failure {

@@ -63,6 +63,7 @@ pub(super) struct Faults {
     capacity_bytes: Option<u64>,
     taken: u64,
     failed_syncs: Vec<SyncPoint>,
+    pub(super) refuses_through: bool,
 }
 
 impl super::SimDisk {
