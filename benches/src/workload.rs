@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use bytes::BytesMut;
@@ -164,15 +165,9 @@ pub fn append_one(log: &mut Log, batch: RecordBatch) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has as much memory touched, and given back, as a run will fill the page cache with. A virtual machine pays for the first touch of a page
-/// that its host has taken back, and whoever runs after a pause would pay for both sides.
-pub fn renew_memory(bytes: usize) {
-    drop(std::hint::black_box(vec![1u8; bytes]));
-}
-
-/// The same for programs whose allocator gives back what it was given when it likes, perhaps during the run: the memory is that of a file which
-/// is in memory alone.
-pub fn renew_cache_memory(bytes: usize) -> anyhow::Result<()> {
+/// Has as much memory touched, and given back, as a run will fill the page cache with: that of a file which is in memory alone. A virtual machine
+/// pays for the first touch of a page that its host has taken back, and whoever runs after a pause would pay for both sides.
+pub fn renew_memory(bytes: usize) -> anyhow::Result<()> {
     let touched =
         rustix::fs::memfd_create("touched", MemfdFlags::CLOEXEC).context("make a file in memory")?;
     let touched = File::from(touched);
@@ -183,11 +178,19 @@ pub fn renew_cache_memory(bytes: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A run that writes less says nothing, and need not wait for memory to be full.
+const FILLED_FROM_BYTES: u64 = 128 << 20;
+
 /// Fills the memory that is free with what the page cache can let go of: pages of a file below `dir` that is all hole, so that no disk is asked for
 /// them. It is the state of a machine that has been at work for a while, and its host takes no memory back that is not free. To be called before
-/// each run; the file goes with its directory.
-pub fn fill_page_cache(dir: &Path) -> anyhow::Result<()> {
-    let path = dir.join("pages");
+/// each run, with what that is to write, and before anything that the run needs and only reads, which would be the first to be let go of. Takes as
+/// long as what the run before has freed; the files go with their directory.
+pub fn fill_page_cache(dir: &Path, run_bytes: u64) -> anyhow::Result<()> {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    if run_bytes < FILLED_FROM_BYTES {
+        return Ok(());
+    }
+    let path = dir.join(format!("pages-{}", FILES.fetch_add(1, Ordering::Relaxed)));
     let file = RealDisk.open(&path, OpenMode::Create).with_context(|| format!("make {}", path.display()))?;
     let about = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
     let free_kib = about.lines().find_map(|line| line.strip_prefix("MemFree:")?.trim().strip_suffix(" kB"));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use floodmark_benches::measure::{Compared, median};
 use floodmark_benches::report::{Aim, Report};
-use floodmark_benches::workload::{Setup, renew_memory};
+use floodmark_benches::workload::{Setup, fill_page_cache};
 use floodmark_proto::batch::{BatchBuilder, CompressionType, NewRecord, RecordBatch};
 use floodmark_proto::ids::LeaderEpoch;
 use floodmark_storage::clock::Clock;
@@ -48,15 +48,6 @@ struct Options {
     codec: String,
 }
 
-/// What a pass touches beside the bytes that it writes: above all its table of keys.
-const SPARE_BYTES: usize = 128 << 20;
-
-impl Options {
-    fn renew_memory(&self) {
-        renew_memory(self.bytes as usize + SPARE_BYTES);
-    }
-}
-
 /// CPU seconds outside the kernel and in it.
 #[derive(Debug, Clone, Copy)]
 struct Cpu {
@@ -71,10 +62,11 @@ impl Cpu {
 }
 
 /// Each pair has a log of its own, whose bytes the bare loop reads before the pass does, or after. Which goes first changes, and memory is
-/// renewed before each: what a virtual machine touches for the first time costs whoever does it.
+/// full before each: what a virtual machine touches for the first time costs whoever does it.
 fn main() -> Result<()> {
     let options = Options::parse();
     let home = options.setup.scratch()?;
+    fill_page_cache(home.path(), options.bytes)?;
     let (mut pairs, mut last) = (Vec::new(), None);
     for turn in 0..=options.setup.pairs.max(1) {
         let dir = home.path().join("t-0");
@@ -82,12 +74,12 @@ fn main() -> Result<()> {
         let (pass, bare);
         if turn % 2 == 0 {
             bare = bare_loop(home.path(), &dir, &options)?;
-            pass = compact(&mut log, &options)?;
+            pass = compact(home.path(), &mut log, &options)?;
         } else {
             // The pass takes the old segments away; the bare loop reads the same bytes from a copy made like the log was.
             let copy = home.path().join("copy");
             copy_log(&dir, &copy)?;
-            pass = compact(&mut log, &options)?;
+            pass = compact(home.path(), &mut log, &options)?;
             bare = bare_loop(home.path(), &copy, &options)?;
             fs::remove_dir_all(copy)?;
         }
@@ -134,8 +126,8 @@ fn print(options: &Options, pairs: &[(Cpu, Cpu)], pass: &CompactionReport) {
     report.print(options.setup.output);
 }
 
-fn compact(log: &mut Log, options: &Options) -> Result<(Cpu, CompactionReport)> {
-    options.renew_memory();
+fn compact(home: &Path, log: &mut Log, options: &Options) -> Result<(Cpu, CompactionReport)> {
+    fill_page_cache(home, options.bytes)?;
     let before = cpu()?;
     let report = log.compact(CompactWhen::Due, CompactionControl::default())?.context("no pass was due")?;
     Ok((cpu_since(before)?, report))
@@ -210,7 +202,7 @@ fn bare_loop(home: &Path, log: &Path, options: &Options) -> Result<Cpu> {
     let to_dir = home.join("bare");
     fs::create_dir(&to_dir)?;
     let mut piece = vec![1u8; PIECE_BYTES];
-    options.renew_memory();
+    fill_page_cache(home, options.bytes)?;
     let before = cpu()?;
     for segment in segments {
         let (from, to) = (File::open(segment.path())?, File::create(to_dir.join(segment.file_name()))?);

@@ -219,6 +219,8 @@ fn run_task(directory: &Path, scripts: &Path, setup: &Setup, task: &Task) -> Vec
     if let Some(part) = &task.part {
         command.env("SUBTESTS", suite::pattern(part));
     }
+    // The suite leaves out what it measures where it sees this, and what is left out has shown nothing.
+    command.env_remove("CI");
     command.env("RDKAFKA_TEST_CONF", &setup.config).env("LD_LIBRARY_PATH", "../src:../src-cpp");
     command.env("KAFKA_PATH", scripts).env("BROKERS", setup.server.bootstrap());
     let mut process = command.spawn().unwrap();

@@ -33,9 +33,6 @@ const ROOM_BESIDE_BYTES: u64 = 1 << 30;
 /// A run ends by itself however slow the disk is.
 const BYTES_MAX: f64 = (64u64 << 30) as f64;
 
-/// A shorter run says nothing, and need not wait for memory to be full.
-const FILLED_FROM_BYTES: u64 = 1 << 30;
-
 /// MiB per second in the half that does not count and in the one that does.
 type Rates = (f64, f64);
 
@@ -78,9 +75,7 @@ impl Args {
         bytes: u64,
     ) -> anyhow::Result<Rates> {
         std::thread::sleep(DELETED_AFTER);
-        if bytes >= FILLED_FROM_BYTES {
-            fill_page_cache(scratch)?;
-        }
+        fill_page_cache(scratch, bytes)?;
         let mut topic = Topic::create(broker, "sustained", template, sync)?;
         let requests = template.count_in(bytes / 2);
         let mut half = || -> anyhow::Result<f64> {

@@ -11,7 +11,7 @@ use floodmark_benches::kafka_wire as wire;
 use floodmark_benches::measure::{Compared, take_turns};
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::server::{Placement, Server};
-use floodmark_benches::workload::{Template, renew_memory};
+use floodmark_benches::workload::{Template, fill_page_cache};
 
 use crate::Common;
 use crate::bare::{self, SOURCE_BYTES};
@@ -34,8 +34,6 @@ pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// Small enough that a run never sees a roll in its first segment only.
 const SEGMENT_BYTES: &str = "268435456";
 
-/// What a run takes beside its file: buffers on both sides of the socket.
-const SPARE_BYTES: usize = 256 << 20;
 /// What each side takes before it is measured: the broker's memory of newest records is full then, and lets go of one batch for each
 /// that comes, as it does ever after.
 const WARM_UP_BYTES: usize = 96 << 20;
@@ -57,9 +55,18 @@ const SMALL: usize = 100;
 /// Of each size, read one after the other: where in memory a file lies makes more of a difference than what is in it.
 const TOPICS: usize = 3;
 
+/// How much each side moves in a run, and where its files lie.
+#[derive(Clone, Copy)]
+struct Load<'a> {
+    mib: usize,
+    in_flight: usize,
+    dir: &'a Path,
+}
+
 impl Args {
     pub(crate) fn run(&self, report: &mut Report) -> anyhow::Result<()> {
         let scratch = self.common.setup.scratch()?;
+        fill_page_cache(scratch.path(), (self.mib << 20) as u64)?;
         let filled = scratch.path().join("filled");
         fill(&filled, self.mib)?;
         let sunk = scratch.path().join("sunk");
@@ -74,29 +81,30 @@ impl Args {
             })
         });
         let mut sides = sides?;
+        let load = Load { mib: self.mib, in_flight: self.in_flight, dir: scratch.path() };
         Placement::TwoCores.load(|| {
-            self.compare_produce(&mut sides, report)?;
-            self.compare_fetch(&mut sides, report)
+            self.compare_produce(load, &mut sides, report)?;
+            self.compare_fetch(load, &mut sides, report)
         })?;
         drop(sides);
-        self.compare_synced(scratch.path(), report)
+        self.compare_synced(load, report)
     }
 
     /// A run as short as this meets the disk on the synced side alone, so that side is held against a bare program's (ADR 0017).
-    fn compare_synced(&self, scratch: &Path, report: &mut Report) -> anyhow::Result<()> {
+    fn compare_synced(&self, load: Load<'_>, report: &mut Report) -> anyhow::Result<()> {
         let bare_of = |kind: &str| {
-            let file = scratch.join(format!("{kind}-beside"));
+            let file = load.dir.join(format!("{kind}-beside"));
             Ok::<_, anyhow::Error>((bare::start(kind, &file)?, file))
         };
         let mut sides = (
-            Server::floodmark(&self.common.program.path()?, &scratch.join("synced"))?,
+            Server::floodmark(&self.common.program.path()?, &load.dir.join("synced"))?,
             bare_of("synced-sink")?,
             bare_of("sink")?,
         );
         let template = Template::of_records(BATCH_BYTES, LARGE)?;
         let frame = wire::produce("synced", 0, 1, template.as_bytes());
-        let ours = |broker: &Server, sync| Ok(self.produce(broker, "synced", &template, sync)?.1);
-        let bare = |(sink, file): &(Server, PathBuf)| Ok(self.sink(sink, file, &frame)?.1);
+        let ours = |broker: &Server, sync| Ok(load.produce(broker, "synced", &template, sync)?.1);
+        let bare = |(sink, file): &(Server, PathBuf)| Ok(load.sink(sink, file, &frame)?.1);
         let pairs = self.common.setup.pairs;
         let over_bare = take_turns(pairs, &mut sides, |s| ours(&s.0, "ack"), |s| bare(&s.1))?;
         report.compared("produce synced over a bare synced sink", Aim::AtLeast(0.7), &over_bare, "MiB/s");
@@ -107,16 +115,16 @@ impl Args {
         Ok(())
     }
 
-    fn compare_produce(&self, sides: &mut Sides, report: &mut Report) -> anyhow::Result<()> {
+    fn compare_produce(&self, load: Load<'_>, sides: &mut Sides, report: &mut Report) -> anyhow::Result<()> {
         let [large, small] =
             [LARGE, SMALL].map(|record_bytes| Template::of_records(BATCH_BYTES, record_bytes));
         let (large, small) = (large?, small?);
         let ours = |sides: &mut Sides, template: &Template| {
-            Ok(self.produce(&sides.broker, "produced", template, "none")?.0)
+            Ok(load.produce(&sides.broker, "produced", template, "none")?.0)
         };
         let bare = |sides: &mut Sides| {
             let frame = wire::produce("produced", 0, 1, large.as_bytes());
-            Ok(self.sink(&sides.sink, &sides.sunk, &frame)?.0)
+            Ok(load.sink(&sides.sink, &sides.sunk, &frame)?.0)
         };
         let of_large = self.take_turns(sides, |s| ours(s, &large), bare)?;
         report.compared("produce, 1 KiB records: CPU over a bare sink", Aim::AtMost(1.5), &of_large, "s/GiB");
@@ -127,24 +135,24 @@ impl Args {
         Ok(())
     }
 
-    fn compare_fetch(&self, sides: &mut Sides, report: &mut Report) -> anyhow::Result<()> {
+    fn compare_fetch(&self, load: Load<'_>, sides: &mut Sides, report: &mut Report) -> anyhow::Result<()> {
         for record_bytes in [LARGE, SMALL] {
             let template = Template::of_records(BATCH_BYTES, record_bytes)?;
             for topic in topics_of(record_bytes) {
-                self.fill(&sides.broker, &topic, &template, "none")?;
+                load.fill(&sides.broker, &topic, &template, "none")?;
             }
         }
         let ours = |sides: &mut Sides, record_bytes| {
             let each: anyhow::Result<Vec<f64>> =
-                topics_of(record_bytes).iter().map(|topic| self.fetch(&sides.broker, topic)).collect();
+                topics_of(record_bytes).iter().map(|topic| load.fetch(&sides.broker, topic)).collect();
             Ok(each?.iter().sum::<f64>() / TOPICS as f64)
         };
         for (name, record_bytes) in [("1 KiB", LARGE), ("100 B", SMALL)] {
-            let over_map = self.take_turns(sides, |s| ours(s, record_bytes), |s| self.receive(&s.mapped))?;
+            let over_map = self.take_turns(sides, |s| ours(s, record_bytes), |s| load.receive(&s.mapped))?;
             let row = format!("fetch, {name} records: CPU over a bare mapped write");
             report.compared(row, Aim::AtMost(1.3), &over_map, "s/GiB");
         }
-        let over_sendfile = self.take_turns(sides, |s| ours(s, LARGE), |s| self.receive(&s.sendfile))?;
+        let over_sendfile = self.take_turns(sides, |s| ours(s, LARGE), |s| load.receive(&s.sendfile))?;
         report.compared("fetch, 1 KiB records: CPU over a bare sendfile", Aim::None, &over_sendfile, "s/GiB");
         let by_size = self.take_turns(sides, |s| ours(s, SMALL), |s| ours(s, LARGE))?;
         report.compared("fetch, 100 B over 1 KiB records: CPU", Aim::AtMost(1.1), &by_size, "s/GiB");
@@ -159,7 +167,9 @@ impl Args {
     ) -> anyhow::Result<Compared> {
         take_turns(self.common.setup.pairs, sides, ours, bare)
     }
+}
 
+impl Load<'_> {
     /// CPU seconds per GiB, and MiB per second, of producing to a new topic, which is deleted afterwards.
     fn produce(
         &self,
@@ -173,7 +183,7 @@ impl Args {
         Ok(measured)
     }
 
-    /// What [`Args::produce`] measures; the topic stays.
+    /// What [`Load::produce`] measures; the topic stays.
     fn fill(
         &self,
         broker: &Server,
@@ -183,7 +193,7 @@ impl Args {
     ) -> anyhow::Result<((f64, f64), Topic)> {
         let mut topic = Topic::create(broker, topic, template, sync)?;
         let requests = template.count_in((self.mib << 20) as u64);
-        self.renew_memory();
+        self.fill_page_cache()?;
         topic.send(template.count_in(WARM_UP_BYTES as u64), self.in_flight)?;
         let (cpu, started) = (broker.cpu()?, Instant::now());
         topic.send(requests, self.in_flight)?;
@@ -196,7 +206,7 @@ impl Args {
         if sunk.exists() {
             std::fs::remove_file(sunk)?;
         }
-        self.renew_memory();
+        self.fill_page_cache()?;
         let mut stream = TcpStream::connect(sink.address)?;
         stream.set_nodelay(true)?;
         let requests = (self.mib << 20) / frame.len();
@@ -236,9 +246,9 @@ impl Args {
         Ok(per_gib(broker.cpu()? - cpu, bytes as f64))
     }
 
-    fn renew_memory(&self) {
+    fn fill_page_cache(&self) -> anyhow::Result<()> {
         std::thread::sleep(DELETED_AFTER);
-        renew_memory((self.mib << 20) + WARM_UP_BYTES + SPARE_BYTES);
+        fill_page_cache(self.dir, (self.mib << 20) as u64)
     }
 
     fn receive(&self, source: &Server) -> anyhow::Result<f64> {

@@ -17,7 +17,7 @@ use clap::Parser;
 use floodmark_benches::measure::Compared;
 use floodmark_benches::report::{Aim, Report};
 use floodmark_benches::workload::{
-    LEADER, Setup, Template, context_on, prewrite, real_context, renew_memory,
+    LEADER, Setup, Template, context_on, fill_page_cache, prewrite, real_context,
 };
 use floodmark_storage::LogConfig;
 use floodmark_storage::group_commit::{DiskThreads, GroupCommit, Owner};
@@ -67,9 +67,9 @@ const BARE_FILE_BYTES: u64 = 256 << 20;
 const WARM_UP: usize = 50;
 /// As many as a broker has for its first disk.
 const DISK_THREADS: usize = 2;
-/// More than a run fills the page cache with: the bare loop's file is in memory since long, and where this machine has given memory back,
-/// zeros go into new pages at a quarter of their speed.
-const RENEWED_BYTES: usize = 1536 << 20;
+/// What a run may write in a millisecond, zeros and all. The bare loop's file is in memory since long, and where this machine has given memory
+/// back, zeros go into new pages at a quarter of their speed: hence no run without full memory.
+const BYTES_PER_MS: u64 = 1 << 20;
 /// What the file system has to do after a large file was removed is over by then.
 const SETTLE: Duration = Duration::from_millis(300);
 const MIB: f64 = (1 << 20) as f64;
@@ -78,6 +78,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut report = Report::new("durable appends: the log over write + fdatasync in a pre-written file");
     let scratch = args.setup.scratch()?;
+    fill_page_cache(scratch.path(), args.run_ms * BYTES_PER_MS)?;
     let path = scratch.path().join("bare");
     let file = File::create_new(&path)?;
     prewrite(&file, 0, BARE_FILE_BYTES)?;
@@ -120,7 +121,7 @@ fn compare_throughput(
     let mut pairs = Vec::new();
     for pair in 0..=args.setup.pairs {
         let dir = scratch.join("log");
-        renew_memory(RENEWED_BYTES);
+        fill_page_cache(scratch, args.run_ms * BYTES_PER_MS)?;
         let ours = run_callers(args, &dir, template, &mut side)?;
         remove(&dir)?;
         // The disk is told of freed blocks in its own time, which is neither side's.

@@ -123,7 +123,7 @@ impl Args {
         run: impl FnOnce(&Server) -> anyhow::Result<Ran>,
     ) -> anyhow::Result<Ran> {
         create(broker, sync)?;
-        renew_memory(((self.mib + self.records(bytes) * 40 / (1 << 20)) << 20) as usize + SPARE_BYTES);
+        renew_memory(((self.mib + self.records(bytes) * 40 / (1 << 20)) << 20) as usize + SPARE_BYTES)?;
         let ran = run(broker)?;
         delete(broker)?;
         Ok(ran)

@@ -130,7 +130,7 @@ impl Args {
             Door::Grpc => self.by_grpc(broker, topic, template)?,
             Door::Kafka => self.by_kafka(broker, topic, template)?,
         };
-        renew_memory((self.mib << 20) + WARM_UP_BYTES + SPARE_BYTES);
+        renew_memory((self.mib << 20) + WARM_UP_BYTES + SPARE_BYTES)?;
         send(template.count_in(WARM_UP_BYTES as u64))?;
         let requests = template.count_in((self.mib << 20) as u64);
         moved(broker, || {

@@ -10,7 +10,7 @@ use clap::Parser;
 use floodmark_benches::kafka::Kafka;
 use floodmark_benches::measure::{Compared, take_turns};
 use floodmark_benches::report::{Aim, Report};
-use floodmark_benches::workload::{Setup, Template, renew_cache_memory};
+use floodmark_benches::workload::{Setup, Template, renew_memory};
 use floodmark_storage::clock::Stopwatch;
 
 use brokers::{Brokers, TOPIC};
@@ -172,7 +172,7 @@ fn compare_catch_up(args: &Args, report: &mut Report) -> anyhow::Result<()> {
 }
 
 fn renew(args: &Args) -> anyhow::Result<()> {
-    renew_cache_memory(((args.lacks_mib << 20) + RENEWED_BYTES) as usize)
+    renew_memory(((args.lacks_mib << 20) + RENEWED_BYTES) as usize)
 }
 
 /// A start costs what has nothing to do with bytes. So a follower starts once lacking much and once lacking little, and the difference counts:
